@@ -1,0 +1,1 @@
+"""Policies from logged data, kept on a leash."""

@@ -1,0 +1,217 @@
+"""The five words of the library: Config, State, Stage, Policy, Algorithm. Layer 0.
+
+An algorithm is one file in `algos/` that holds
+
+* a `Config`: a frozen dataclass with fields named as in the paper. Its **float** fields are the
+  hyper-parameters that a person tunes; they travel as scalars in `State.hp`, so that one compiled
+  program trains many values at once. Every other field (int, bool, str, tuple) is static.
+* a `State`: arrays only, one tree structure for the whole life of a run;
+* losses: module-level functions whose first argument is the one differentiated;
+* `build(config, spec) -> Algorithm`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.errors import BadInput, nearest
+from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, Transitions
+
+State = Any  # a `types.pytree` dataclass with a field `hp: dict[str, Array]`
+HP = dict[str, Array]
+Carry = Any
+
+
+class Stage(NamedTuple):
+    """A named phase of training.
+
+    Attributes:
+      name: as it appears in metrics and checkpoints.
+      steps: how many updates the phase lasts.
+      sample: `(data, state, key) -> batch`, on the device.
+      update: `(state, batch, key, step) -> (state, metrics)`. `step` is the loop's own counter within
+        the stage, shared by all members of a run, so that a `lax.cond` on it stays a branch.
+      refresh: `(state, data, key) -> state` every `every` updates at a chunk's edge, or None.
+    """
+
+    name: str
+    steps: int
+    sample: Callable[[Transitions, State, Array], Batch]
+    update: Callable[[State, Batch, Array, Array], tuple[State, Metrics]]
+    refresh: Callable[[State, Transitions, Array], State] | None = None
+    every: int = 0
+
+
+class Policy(NamedTuple):
+    """How a trained state acts: one interface for networks, sequence models and planners.
+
+    Attributes:
+      init: `(state) -> carry`, the memory at the start of an episode (`()` for most).
+      act: `(state, carry, timestep, key, mode) -> (action, carry)`, unbatched; `action` in [-1, 1]
+        or an integer. `mode` is one of `modes`.
+      modes: the first is the algorithm's own evaluation action.
+    """
+
+    init: Callable[[State], Carry]
+    act: Callable[[State, Carry, TimeStep, Array, str], tuple[Array, Carry]]
+    modes: tuple[str, ...] = ("mean", "sample")
+    arrays: Callable[[State], Any] = lambda state: state
+    """The part of the state that `act` reads: what `policy/` on disk holds."""
+
+
+class Algorithm(NamedTuple):
+    """What `build(config, spec)` returns: `(init, stages, policy)`."""
+
+    init: Callable[[Array, HP], State]
+    stages: tuple[Stage, ...]
+    policy: Policy
+
+
+class Preset(NamedTuple):
+    """Named values of a Config, and one line on where they come from."""
+
+    about: str
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """What is done to a data set once, before training; the policy file stores the observation part."""
+
+    obs: str = "none"
+    """`none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set."""
+    reward: str = "none"
+    """`none`; `unit`: 2 (r - min) / (max - min) - 1 over the data set; `antmaze`: 4 (r - 0.5)."""
+
+
+class Entry(NamedTuple):
+    """A row of the registry: all that the library knows of an algorithm before building it."""
+
+    config: type
+    build: Callable[[Any, Spec], Algorithm]
+    paper: str
+    presets: Mapping[str, Preset]
+    domains: Mapping[str, Mapping[str, Any]] = {}
+    """Values per task domain (`gym`, `adroit`, `kitchen`, `antmaze`, ...), laid over the preset."""
+
+
+class Config(Protocol):
+    """Every Config has these fields beside its own."""
+
+    steps: int
+    batch_size: int
+    preprocess: Preprocess
+
+
+# --- Config helpers ----------------------------------------------------------
+
+C = TypeVar("C")
+
+
+def hyper(config: Any) -> HP:
+    """The float fields of a Config as scalars, ready to be carried in `State.hp`.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Toy:
+    ...     gamma: float = 0.5
+    ...     k: int = 3
+    >>> {name: float(x) for name, x in hyper(Toy()).items()}
+    {'gamma': 0.5}
+    """
+    return {
+        f.name: jnp.asarray(getattr(config, f.name), jnp.float32)
+        for f in dataclasses.fields(config)
+        if f.type is float
+    }
+
+
+def override(config: C, values: Mapping[str, Any]) -> C:
+    """`config` with some fields changed, each checked against its field's type.
+
+    `preprocess.obs` style names reach into nested dataclasses. Strings are read as the field's type,
+    so that values from a command line work as well as values from Python.
+
+    Raises:
+      BadInput: an unknown field (the nearest one is named) or a value of the wrong type.
+    """
+    names = {f.name: f.type for f in dataclasses.fields(config)}  # pyright: ignore[reportArgumentType]
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        if head not in names:
+            raise BadInput(f"no option '{name}': {nearest(head, names)}")
+        old = getattr(config, head)
+        if rest:
+            if not dataclasses.is_dataclass(old):
+                raise BadInput(f"option '{head}' has no part '{rest}': give '{head}' a value")
+            new = override(old, {rest: value})
+        elif dataclasses.is_dataclass(old):
+            new = override(old, value) if isinstance(value, Mapping) else value
+        else:
+            new = _read(head, names[head], value)
+        config = dataclasses.replace(config, **{head: new})  # pyright: ignore[reportArgumentType]
+    return config
+
+
+def _read(name: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind` (bool, int, float, str, or a tuple of ints), or BadInput."""
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+        if kind is int:
+            number = float(value)  # "1e6" is an integer too
+            if number != int(number):
+                raise ValueError
+            return int(number)
+        if kind is float:
+            return float(value)
+        if get_origin(kind) is tuple:
+            items = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            return tuple(get_args(kind)[0](item) for item in items if str(item).strip())
+        return str(value)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise BadInput(f"option '{name}' must be {wanted}, not {value!r}") from None
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A Config as a JSON-ready dictionary.
+
+    >>> to_json(Preprocess())
+    {'obs': 'none', 'reward': 'none'}
+    """
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(cls: type[C], values: Mapping[str, Any]) -> C:
+    """The inverse of `to_json`.
+
+    >>> from_json(Preprocess, {"obs": "standardise", "reward": "none"})
+    Preprocess(obs='standardise', reward='none')
+    """
+    return override(cls(), values)
+
+
+# --- Sampling ----------------------------------------------------------------
+
+
+def uniform(batch_size: int) -> Callable[[Transitions, State, Array], Batch]:
+    """Sample rows with replacement: the `sample` of most stages."""
+
+    def sample(data: Transitions, state: State, key: Array) -> Batch:
+        rows = jax.random.randint(key, (batch_size,), 0, data.reward.shape[0])
+        terminal = jnp.asarray(data.terminal)[rows]
+        return Batch(
+            obs=jnp.asarray(data.obs)[rows],
+            action=jnp.asarray(data.action)[rows],
+            reward=jnp.asarray(data.reward)[rows],
+            discount=jnp.where(terminal, 0.0, state.hp["gamma"]),
+            next_obs=jnp.asarray(data.next_obs)[rows],
+        )
+
+    return sample

@@ -1,0 +1,108 @@
+"""The values that travel between layers: plain arrays with names. Layer 0; imports only jax."""
+
+import dataclasses
+from typing import TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+Array = jax.Array
+ArrayLike = jax.Array | np.ndarray
+Metrics = dict[str, jax.Array]
+"""Scalars under fixed names, one dictionary an update."""
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are all arrays (or pytrees of arrays), known to jax."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+# --- Spaces ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Continuous actions, `low[i] <= action[i] <= high[i]`. Algorithms see them mapped to [-1, 1]."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def dim(self) -> int:
+        return len(self.low)
+
+    def to_unit(self, action: np.ndarray) -> np.ndarray:
+        """Environment units to [-1, 1], affine per dimension; exact where the bounds are already ±1."""
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        if np.all(low == -1) and np.all(high == 1):
+            return action
+        return 2 * (action - low) / (high - low) - 1
+
+    def from_unit(self, action: np.ndarray) -> np.ndarray:
+        """[-1, 1] to environment units: the inverse of `to_unit`."""
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        if np.all(low == -1) and np.all(high == 1):
+            return action
+        return low + (action + 1) * (high - low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """Actions 0, 1, ..., n - 1."""
+
+    n: int
+
+    @property
+    def dim(self) -> int:
+        return self.n
+
+
+Space = Box | Discrete
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What an algorithm must know of a data set to build its networks. Static and hashable."""
+
+    obs_dim: int
+    action: Space
+
+
+# --- Experience --------------------------------------------------------------
+
+
+@pytree
+class Transitions:
+    """A whole data set as the learner sees it: on the device, shared by all members of a run.
+
+    Actions lie in [-1, 1] (or are integers); observations and rewards are already preprocessed.
+    """
+
+    obs: ArrayLike  # (n, obs_dim) float32
+    action: ArrayLike  # (n, action_dim) float32, or (n,) int32
+    reward: ArrayLike  # (n,) float32
+    terminal: ArrayLike  # (n,) bool; a time-out is not a terminal
+    next_obs: ArrayLike  # (n, obs_dim) float32
+
+
+@pytree
+class Batch:
+    """One minibatch. `discount = gamma * (1 - terminal)`; a time-out never zeroes it."""
+
+    obs: Array  # (batch, obs_dim)
+    action: Array  # (batch, action_dim)
+    reward: Array  # (batch,)
+    discount: Array  # (batch,)
+    next_obs: Array  # (batch, obs_dim)
+
+
+@pytree
+class TimeStep:
+    """What a policy sees at one step of an episode, unbatched."""
+
+    obs: Array  # (obs_dim,)
+    reward: Array  # () the previous reward, 0 at the first step
+    first: Array  # () bool, true at the first step of an episode
