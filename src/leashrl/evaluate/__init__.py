@@ -1,0 +1,31 @@
+"""Evaluation: environments, roll-outs of trained policies, and the statistics of their scores.
+
+`statistics` and `environments` need numpy alone until an environment is made; the roll-out needs jax and is
+imported when first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from leashrl.evaluate.environments import make_env
+from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
+
+if TYPE_CHECKING:
+    from leashrl.evaluate.rollout import Evaluation, evaluate
+
+__all__ = [
+    "Evaluation",
+    "evaluate",
+    "interquartile_mean",
+    "make_env",
+    "mean",
+    "stratified_bootstrap_interval",
+    "summary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Evaluation", "evaluate"):
+        from leashrl.evaluate import rollout
+
+        return getattr(rollout, name)
+    raise AttributeError(f"module 'leashrl.evaluate' has no attribute '{name}'")

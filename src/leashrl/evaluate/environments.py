@@ -1,0 +1,136 @@
+"""Making a task's environments. Gymnasium and the simulators are imported here, when first needed."""
+
+import contextlib
+import importlib.metadata
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from leashrl.errors import BadInput
+from leashrl.tasks import Task
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+_KITCHEN = {
+    "complete": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "partial": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
+}
+
+
+def _arguments(task: Task) -> dict[str, Any]:
+    """What D4RL's version of the environment is made with, where that is not the default."""
+    from leashrl.evaluate.wrappers import maze_map
+
+    kind = task.name.split("-")[1] if "-" in task.name else ""
+    if task.env_id == "Ant-v4":
+        return {"use_contact_forces": True}  # 111 numbers, as Ant-v2; the default gives 27
+    if task.domain == "kitchen":
+        # D4RL's kitchen_multitask_v0 has ratio 0.1 for the robot and for the objects
+        return {
+            "tasks_to_complete": list(_KITCHEN[kind]),
+            "robot_noise_ratio": 0.1,
+            "object_noise_ratio": 0.1,
+        }
+    if task.domain == "antmaze":
+        # the default never terminates at the goal
+        return {"maze_map": maze_map(kind), "continuing_task": False}
+    return {}
+
+
+def make_one(task: Task) -> "gym.Env":
+    """One corrected environment of `task`, not yet reset.
+
+    Raises:
+      BadInput: the task has no environment, a package is missing, or the installed one is too new or old.
+    """
+    if task.env_id is None:
+        raise BadInput(f"task '{task.name}' has no environment: its policies cannot be evaluated here")
+    try:
+        # gymnasium-robotics prints a notice about the very reward that `wrappers` recomputes, and the v4
+        # environments a notice that v5 exists: v4 is chosen because it is the closer to D4RL's.
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import gymnasium as gym
+
+            if task.domain in ("adroit", "kitchen", "antmaze"):
+                import gymnasium_robotics
+
+                gym.register_envs(gymnasium_robotics)
+            from leashrl.evaluate.wrappers import correct
+
+            env = gym.make(
+                task.env_id,
+                max_episode_steps=task.max_episode_steps,
+                disable_env_checker=True,
+                **_arguments(task),
+            )
+            return correct(env, task.name, task.domain)
+    except (ImportError, gym_error()) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"cannot make {task.env_id} for task '{task.name}' ({reason}): pip install 'leashrl[mujoco]'"
+        ) from None
+
+
+def gym_error() -> type[Exception]:
+    """Gymnasium's own error class; ImportError where gymnasium is missing."""
+    try:
+        from gymnasium.error import Error
+    except ImportError:
+        return ImportError
+    return Error
+
+
+def env_seed(seed: int, i: int) -> int:
+    """The seed of environment i: a hash of (seed, i), so neighbouring seeds share no episodes."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise BadInput(f"seed must be an integer of at least 0, not {seed!r}")
+    return int(np.random.SeedSequence([int(seed), i]).generate_state(1)[0])
+
+
+def make_env(task: Task, *, n: int, seed: int) -> "gym.vector.SyncVectorEnv":
+    """n corrected copies of a task's environment, stepped together in this process.
+
+    Copy i is seeded from (seed, i), so the first `reset()` (and all later ones) are decided by `seed`.
+
+    Raises:
+      BadInput: as `make_one`; or n < 1.
+    """
+    if n < 1:
+        raise BadInput(f"cannot make {n} environments of '{task.name}': give at least 1")
+    seeds = [env_seed(seed, i) for i in range(n)]
+    first = make_one(task)  # fails in one line before gymnasium is imported below
+    from gymnasium.vector import SyncVectorEnv
+
+    envs = SyncVectorEnv([lambda: first] + [lambda: make_one(task)] * (n - 1))
+    envs.reset(seed=seeds)
+    return envs
+
+
+# --- Environments kept between evaluations -----------------------------------
+
+_idle: dict[Task, list["gym.Env"]] = {}
+
+
+def borrow(task: Task, n: int) -> list["gym.Env"]:
+    """n environments, idle ones of earlier evaluations first: a kitchen takes half a second to make."""
+    idle = _idle.setdefault(task, [])
+    return [idle.pop() if idle else make_one(task) for _ in range(n)]
+
+
+def give_back(task: Task, envs: list["gym.Env"]) -> None:
+    """Keep environments for the next `borrow`. Not after an error: their state is then unknown."""
+    _idle.setdefault(task, []).extend(envs)
+
+
+def versions(task: Task) -> dict[str, str]:
+    """What returns depend on besides the policy: the same actions give others in another MuJoCo."""
+    found = {"env_id": task.env_id or ""}
+    for package in ("gymnasium", "mujoco", "gymnasium-robotics"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,120 @@
+"""Statistics of evaluation scores, in plain numpy.
+
+A table of scores is (runs, tasks): one number per training seed and task. The interquartile mean over all
+runs and tasks together, with a bootstrap that resamples the runs within each task, is what Agarwal et al.
+(2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv 2108.13264, recommend
+where runs are few.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from leashrl.errors import BadInput
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""`(..., runs, tasks) -> (...)`."""
+
+
+def mean(scores: Any) -> np.ndarray:
+    """Mean over runs and tasks.
+
+    Args:
+      scores: (..., runs, tasks).
+
+    >>> float(mean([[1.0, 3.0], [2.0, 6.0]]))
+    3.0
+    """
+    return np.asarray(scores, np.float64).mean((-2, -1))
+
+
+def interquartile_mean(scores: Any) -> np.ndarray:
+    """Mean of the middle half: of n sorted numbers, floor(n / 4) are left out at each end.
+
+    Args:
+      scores: (..., runs, tasks).
+
+    Runs and tasks are pooled. With n < 4 nothing is left out. (The convention of scipy's
+    `trim_mean(x, 0.25)`, without weighting the numbers at the edges.)
+
+    >>> float(interquartile_mean([[0.0], [1.0], [2.0], [300.0]]))
+    1.5
+    """
+    array = np.asarray(scores, np.float64)
+    pooled = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
+    n = pooled.shape[-1]
+    return pooled[..., n // 4 : n - n // 4].mean(-1)
+
+
+def stratified_bootstrap_interval(
+    scores: Any,
+    statistic: Statistic = mean,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over runs and tasks.
+
+    Each resample draws, for every task by itself, as many runs as there are with replacement; the interval
+    holds the middle `level` of the statistic's values (numpy's linear interpolation between them).
+
+    Args:
+      scores: (runs, tasks), or (runs,) for one task. With one run the interval has no width.
+      statistic: `mean`, `interquartile_mean`, or any `(..., runs, tasks) -> (...)`.
+      level: of confidence, between 0 and 1.
+      resamples: how many.
+      seed: of the resampling.
+
+    Raises:
+      BadInput: no scores, a NaN among them, or a level or number of resamples that makes no sense.
+    """
+    table = _table(scores)
+    if not 0 < level < 1:
+        raise BadInput(f"level must lie between 0 and 1, not {level}: 0.95 is usual")
+    if resamples < 1:
+        raise BadInput(f"resamples must be at least 1, not {resamples}: 2000 is usual")
+    runs, tasks = table.shape
+    rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))
+    values = statistic(np.take_along_axis(table[None], rows, axis=1))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summary(scores: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """One row of a table of results: mean, iqm, low and high (of the mean's interval), std and n.
+
+    Args:
+      scores: (runs, tasks), or (runs,) for one task: one number per training seed, not per episode;
+        episodes of one seed are not independent runs.
+
+    `std` is the sample standard deviation (n - 1) over the runs' means over tasks; 0 with one run. `n` is
+    the number of runs.
+
+    >>> summary([10.0, 20.0, 30.0])["mean"]
+    20.0
+    """
+    table = _table(scores)
+    runs = table.shape[0]
+    low, high = stratified_bootstrap_interval(table, mean, level=level, resamples=resamples, seed=seed)
+    return {
+        "mean": float(mean(table)),
+        "iqm": float(interquartile_mean(table)),
+        "low": low,
+        "high": high,
+        "std": float(table.mean(1).std(ddof=1)) if runs > 1 else 0.0,
+        "n": runs,
+    }
+
+
+def _table(scores: Any) -> np.ndarray:
+    """(runs, tasks) float64, without NaN."""
+    table = np.asarray(scores, np.float64)
+    table = table[:, None] if table.ndim == 1 else table
+    if table.ndim != 2 or table.size == 0:
+        raise BadInput(f"scores must be (runs,) or (runs, tasks) and not empty, not of shape {table.shape}")
+    if np.isnan(table).any():
+        run, column = (int(x) for x in np.argwhere(np.isnan(table))[0])
+        raise BadInput(f"score of run {run} on task {column} is NaN: leave failed runs out and say how many")
+    return table
