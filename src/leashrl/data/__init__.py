@@ -1,0 +1,20 @@
+"""Data sets: read, checked, converted and made. The only place with file input and output on data."""
+
+from leashrl.data.checks import Defect
+from leashrl.data.dataset import Dataset, Normaliser, prepare
+from leashrl.data.recipes import RECIPES, Recipe, make
+from leashrl.data.sources import check, convert, info, load
+
+__all__ = [
+    "RECIPES",
+    "Dataset",
+    "Defect",
+    "Normaliser",
+    "Recipe",
+    "check",
+    "convert",
+    "info",
+    "load",
+    "make",
+    "prepare",
+]

@@ -1,0 +1,321 @@
+"""Every defect that a data set can have, found in one pass. `load` raises on the fatal ones."""
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from leashrl.data.dataset import Dataset
+from leashrl.data.raw import KEYS, REQUIRED, Defect, Raw, line
+from leashrl.errors import BadInput, nearest
+from leashrl.types import Box, Discrete, Space, Spec
+
+TOLERANCE = 1e-4
+"""Actions beyond a bound by at most this share of the range are rounding, and are clipped on load."""
+
+FIRST = 5
+"""How many row numbers a defect names."""
+
+# Names in use elsewhere for these arrays: a file that has one of them, and not ours, is misnamed.
+ALIASES = {
+    "observations": ("obs", "observation", "states", "state"),
+    "actions": ("action", "acts", "act"),
+    "rewards": ("reward", "rews"),
+    "terminals": ("terminal", "dones", "done", "terminations", "terminated"),
+    "timeouts": ("timeout", "truncations", "truncated", "truncation"),
+    "next_observations": ("next_obs", "next_observation", "next_states"),
+}
+
+Found = Iterator[Defect]
+
+
+def load_defects(raw: Raw) -> tuple[list[Defect], dict[str, np.ndarray]]:
+    """What makes training wrong, and the arrays as training wants them (see `Dataset`).
+
+    The arrays are whole only if no defect was found.
+    """
+    found = list(raw.defects)
+    found += _names(raw)
+    arrays: dict[str, np.ndarray] = {}
+    for key in KEYS:
+        if key in raw.arrays:
+            array, defects = _cast(raw, key, raw.arrays[key])
+            found += defects
+            if array is not None:
+                arrays[key] = array
+    found += _lengths(raw, arrays)
+    if "actions" in arrays:
+        found += _bounds(raw, arrays["actions"])
+        if not found and isinstance(raw.action_space, Box):
+            low, high = (np.asarray(x, np.float32) for x in (raw.action_space.low, raw.action_space.high))
+            if np.any(arrays["actions"] < low) or np.any(arrays["actions"] > high):
+                arrays["actions"] = np.clip(arrays["actions"], low, high)
+    if "terminals" in arrays:
+        # A timeouts key that could not be read is reported as such, not as missing.
+        found += _ends(raw, arrays, damaged=any(d.where == f"{raw.where}, timeouts" for d in found))
+    return found, arrays
+
+
+def build(raw: Raw, arrays: dict[str, np.ndarray], name: str) -> Dataset:
+    """The Dataset of `load_defects`' arrays, once no defect was found."""
+    assert raw.action_space is not None
+    return Dataset(
+        obs=arrays["observations"],
+        action=arrays["actions"],
+        reward=arrays["rewards"],
+        terminal=arrays["terminals"],
+        timeout=arrays.get("timeouts"),
+        next_obs=arrays.get("next_observations"),
+        action_space=raw.action_space,
+        name=name,
+        max_episode_steps=raw.max_episode_steps,
+        extras=raw.extras,
+    )
+
+
+def to_dataset(raw: Raw, name: str) -> Dataset:
+    """The checked Dataset of a Raw.
+
+    Raises:
+      BadInput: the first defect's line, and how many more there are.
+    """
+    found, arrays = load_defects(raw)
+    if found:
+        more = f" (and {len(found) - 1} more: see `leashrl data check`)" if len(found) > 1 else ""
+        raise BadInput(line(found[0].message) + more)
+    return build(raw, arrays, name)
+
+
+# --- What makes training wrong ------------------------------------------------------
+
+
+def _names(raw: Raw) -> Found:
+    """A required key that is missing, or an optional one under a name that would be passed over."""
+    tops = [name for name in raw.extras if "/" not in name]
+    unread = {defect.where for defect in raw.defects}
+    for key in KEYS:
+        if key in raw.arrays or f"{raw.where}, {key}" in unread:
+            continue
+        other = next((name for name in ALIASES[key] if name in tops), None)
+        other = other or next(iter(difflib.get_close_matches(key, tops, n=1, cutoff=0.8)), None)
+        if other is not None:
+            text = f"{raw.where}: no key '{key}', but there is '{line(other)}': rename it to '{key}'"
+            yield Defect("misnamed key", f"{raw.where}, {line(other)}", (), text)
+        elif key in REQUIRED:
+            known = [line(name) for name in [*raw.arrays, *tops]]
+            hint = nearest(key, known) if known else "the file holds no arrays"
+            yield Defect("missing key", f"{raw.where}, {key}", (), f"{raw.where}: no key '{key}'; {hint}")
+
+
+def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, list[Defect]]:
+    """One array with the rank and dtype of `Dataset`, or None; and the defects met on the way."""
+    where = f"{raw.where}, {key}"
+
+    def bad(kind: str, text: str) -> tuple[None, list[Defect]]:
+        return None, [Defect(kind, where, (), f"{where} {text}")]
+
+    if array.dtype.kind not in "fiub":
+        return bad("dtype", f"holds {line(array.dtype)}: it must hold numbers")
+    discrete = key == "actions" and isinstance(raw.action_space, Discrete)
+    if key in ("rewards", "terminals", "timeouts") or discrete:
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]  # some files hold (N, 1)
+        if array.ndim != 1:
+            return bad("rank", f"has shape {array.shape}: it must be (N,)")
+    elif array.ndim != 2 or array.shape[1] == 0:
+        return bad("rank", f"has shape {array.shape}: it must be (N, dim)")
+
+    if key == "actions":
+        integer = array.dtype.kind in "iub"
+        if discrete:
+            if not integer:
+                return bad("dtype", "are not integers, though the action space is Discrete")
+            info = np.iinfo(np.int32)
+            outside = (array < info.min) | (array > info.max)
+            if outside.any():
+                return None, [_rows("action bounds", where, outside, "do not fit int32")]
+            return array.astype(np.int32, copy=False), []
+        if integer:
+            return bad(
+                "integer action", "are integers, in a Box: give action_space=Discrete(n), or store floats"
+            )
+    if key in ("terminals", "timeouts"):
+        wrong = np.zeros(0, bool) if array.dtype.kind == "b" else (array != 0) & (array != 1)
+        if wrong.any():
+            return None, [_rows("flag value", where, wrong, "are neither 0 nor 1")]
+        return array.astype(bool, copy=False), []
+
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite below
+        array = array.astype(np.float32, copy=False)
+    finite = np.isfinite(array)
+    if not finite.all():
+        rows = ~finite if array.ndim == 1 else ~finite.all(1)
+        return None, [_rows("not finite", where, rows, "hold NaN or infinity: remove or mend them")]
+    return array, []
+
+
+def _lengths(raw: Raw, arrays: dict[str, np.ndarray]) -> Found:
+    """Equal lengths, at least two rows, next observations shaped as observations."""
+    if not arrays:
+        return
+    n = next(iter(arrays.values())).shape[0]
+    if any(len(x) != n for x in arrays.values()):
+        lengths = ", ".join(f"{key} {len(x)}" for key, x in arrays.items())
+        yield Defect("length", raw.where, (), f"{raw.where}: arrays differ in length: {lengths}")
+    elif n == 0:
+        yield Defect("empty", raw.where, (), f"{raw.where} holds no rows: nothing to train on")
+    elif n == 1:
+        text = f"{raw.where} holds a single row: a transition needs the row after it"
+        yield Defect("one row", raw.where, (0,), text, 1)
+    obs, after = arrays.get("observations"), arrays.get("next_observations")
+    if obs is not None and after is not None and obs.shape[1] != after.shape[1]:
+        where = f"{raw.where}, next_observations"
+        text = f"{where} have {after.shape[1]} dimensions, observations {obs.shape[1]}"
+        yield Defect("length", where, (), text)
+
+
+def _bounds(raw: Raw, action: np.ndarray) -> Found:
+    """A usable action space, and actions within it."""
+    where, space = f"{raw.where}, actions", raw.action_space
+    if space is None:
+        text = (
+            f"{raw.where}: the action space is not in the file and is never guessed: give "
+            "action_space=Box(low, high) or Discrete(n), or store action_low and action_high (or action_n) beside the arrays"
+        )
+        yield Defect("action space", where, (), text)
+        return
+    problem = space_problem(space)
+    if problem is not None:
+        yield Defect("action space", where, (), f"{raw.where}: the action space {problem}")
+    elif isinstance(space, Discrete):
+        outside = (action < 0) | (action >= space.n)
+        if outside.any():
+            yield _rows("action bounds", where, outside, f"lie outside 0..{space.n - 1}")
+    elif space.dim != action.shape[1]:
+        text = f"{where} have {action.shape[1]} dimensions, the action space {space.dim}"
+        yield Defect("action space", where, (), text)
+    else:
+        low, high = np.asarray(space.low), np.asarray(space.high)
+        # The tolerance is at least float32's own rounding of the bound.
+        slack = np.maximum(TOLERANCE * (high - low), 1e-6 * np.maximum(abs(low), abs(high)))
+        low, high = (low - slack).astype(np.float32), (high + slack).astype(np.float32)
+        outside = ((action < low) | (action > high)).any(1)
+        if outside.any():
+            text = f"lie outside the action space {_show(space)}: clip them, or give the right action_space"
+            yield _rows("action bounds", where, outside, text)
+
+
+def space_problem(space: Space) -> str | None:
+    """What is wrong with an action space, or None."""
+    if isinstance(space, Discrete):
+        return None if space.n >= 1 else f"Discrete({space.n}) has no action"
+    if len(space.low) != len(space.high) or not space.low:
+        return (
+            f"has {len(space.low)} lower and {len(space.high)} upper bounds: give one of each per dimension"
+        )
+    if not np.all(np.isfinite([space.low, space.high])):
+        return f"{_show(space)} is unbounded: give action_space=Box(low, high) with finite bounds"
+    if not np.all(np.asarray(space.low, np.float32) < np.asarray(space.high, np.float32)):
+        return f"{_show(space)} is empty: each low must be below its high"
+    return None
+
+
+def _ends(raw: Raw, arrays: dict[str, np.ndarray], damaged: bool) -> Found:
+    """At least one place where an episode ends, or a limit from which to know."""
+    limit = raw.max_episode_steps
+    if limit is not None and limit < 1:
+        yield Defect(
+            "no episode ends", raw.where, (), f"{raw.where}: max_episode_steps is {limit}: give 1 or more"
+        )
+        return
+    terminal, timeout = arrays["terminals"], arrays.get("timeouts")
+    if terminal.any() or damaged or terminal.size < 2:
+        return
+    if timeout is None and limit is None:
+        hint = "give a timeouts key, or max_episode_steps="
+        text = f"{raw.where}: no episode ends: terminals are all false and there is no timeouts key: {hint}"
+        yield Defect("no episode ends", raw.where, (), text)
+    elif timeout is not None and not timeout.any():
+        hint = "mark each episode's last row"
+        text = f"{raw.where}: no episode ends: terminals and timeouts are all false: {hint}"
+        yield Defect("no episode ends", raw.where, (), text)
+
+
+def _rows(kind: str, where: str, mask: np.ndarray, text: str, fatal: bool = True) -> Defect:
+    """A defect of the rows where `mask` is true: `WHERE: rows 3, 8 TEXT`."""
+    rows = np.flatnonzero(mask)
+    first = tuple(rows[:FIRST].tolist())
+    more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
+    listing = ", ".join(map(str, first))
+    return Defect(kind, where, first, f"{where}: rows {listing}{more} {text}", len(rows), fatal)
+
+
+def _show(space: Space) -> str:
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    low, high = sorted(set(space.low)), sorted(set(space.high))
+    if len(low) == 1 and len(high) == 1:
+        return f"Box({low[0]:g} to {high[0]:g}, {space.dim} dimensions)"
+    return f"Box({', '.join(f'{x:g} to {y:g}' for x, y in zip(space.low, space.high, strict=True))})"
+
+
+# --- What is odd, but trains ----------------------------------------------------------
+
+
+def oddities(data: Dataset, where: str, spec: Spec | None = None) -> Found:
+    """Defects of a data set that loads."""
+    if spec is not None:
+        found = data.spec
+        if found.obs_dim != spec.obs_dim or found.action.dim != spec.action.dim:
+            text = (
+                f"{where}: observations have {found.obs_dim} dimensions and actions {found.action.dim}, "
+                f"the task {spec.obs_dim} and {spec.action.dim}: wrong task or wrong file"
+            )
+            yield Defect("task", where, (), text)
+        elif found.action != spec.action:
+            text = f"{where}: the action space is {_show(found.action)}, the task's {_show(spec.action)}"
+            yield Defect("task", where, (), text)
+    if data.timeout is not None and (both := data.terminal & data.timeout).any():
+        text = "are both terminal and time-out: the Q-learning view drops them, and their terminal with them"
+        yield _rows("terminal and timeout", f"{where}, timeouts", both, text, fatal=False)
+    if data.next_obs is not None:
+        inside = ~data.ends[:-1]
+        differs = np.any(data.next_obs[:-1] != data.obs[1:], axis=1) & inside
+        if differs.any():
+            text = (
+                "are not the next row's observation, though no episode ends there: is a time-out not marked?"
+            )
+            yield _rows("next_obs", f"{where}, next_observations", differs, text, fatal=False)
+    constant = np.flatnonzero([np.all(column == column[0]) for column in data.obs.T])
+    if constant.size:
+        listing = ", ".join(map(str, constant[:FIRST])) + (", ..." if constant.size > FIRST else "")
+        text = f"{where}: {constant.size} observation dimensions never change: {listing}"
+        yield Defect("constant observation", f"{where}, observations", (), text, int(constant.size), False)
+    yield from _duplicates(data, where)
+
+
+def _duplicates(data: Dataset, where: str) -> Found:
+    """Rows, then whole episodes, whose observations, actions and rewards occurred before, bit for bit."""
+    columns = [*data.obs.T, data.reward]
+    columns += list(data.action.T) if data.action.ndim == 2 else [data.action]
+    # A linear hash with random odd 64-bit multipliers: rows that differ collide with chance about 2^-63.
+    factors = np.random.Generator(np.random.PCG64(0)).integers(0, 2**63, len(columns), np.uint64) * 2 + 1
+    mark = np.zeros(len(data.reward), np.uint64)
+    for column, factor in zip(columns, factors, strict=True):
+        mark += np.ascontiguousarray(column).view(np.uint32).astype(np.uint64) * factor
+    _, first = np.unique(mark, return_index=True)
+    again = np.ones(len(mark), bool)
+    again[first] = False
+    if not again.any():
+        return
+    yield _rows("duplicate rows", where, again, "repeat earlier rows", fatal=False)
+    seen: set[bytes] = set()
+    episodes = np.zeros(len(mark), bool)
+    for part in data.episodes():
+        digest = hashlib.blake2b(mark[part].tobytes()).digest()
+        episodes[part.start] = digest in seen
+        seen.add(digest)
+    if episodes.any():
+        text = "begin episodes that repeat an earlier one whole"
+        yield _rows("duplicate episodes", where, episodes, text, fatal=False)

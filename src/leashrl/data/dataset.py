@@ -1,0 +1,275 @@
+"""A logged data set in memory, and the two views of it that algorithms train on."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from leashrl.core import Preprocess
+from leashrl.errors import BadInput, nearest
+from leashrl.types import Box, Space, Spec
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A logged data set: numpy arrays in the environment's units, one row a step.
+
+    Attributes:
+      obs: (n, obs_dim) float32.
+      action: (n, action_dim) float32 within `action_space`, or (n,) int32 for Discrete.
+      reward: (n,) float32, as logged.
+      terminal: (n,) bool: the environment ended here.
+      timeout: (n,) bool: the episode was cut here; None if the source does not say.
+      next_obs: (n, obs_dim) float32: the true next observation, where the source has it.
+      action_space: given or read, never guessed.
+      name: for people.
+      max_episode_steps: the time limit; it finds the cuts where `timeout` is None.
+      extras: what else the source holds (`infos/*`, `metadata/*`), read only when asked for.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminal: np.ndarray
+    timeout: np.ndarray | None
+    next_obs: np.ndarray | None
+    action_space: Space
+    name: str = "arrays"
+    max_episode_steps: int | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        terminal: Any,
+        *,
+        timeout: Any = None,
+        next_obs: Any = None,
+        action_space: Space,
+        name: str = "arrays",
+        max_episode_steps: int | None = None,
+    ) -> "Dataset":
+        """Your own arrays, checked as a file is. Shapes as in the class; dtypes are converted.
+
+        Raises:
+          BadInput: anything that would make training wrong, with row numbers.
+        """
+        from leashrl.data.checks import to_dataset
+        from leashrl.data.raw import KEYS, Raw
+
+        values = (obs, action, reward, terminal, timeout, next_obs)
+        try:
+            arrays = {k: np.asarray(v) for k, v in zip(KEYS, values, strict=True) if v is not None}
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{name}: an argument is not an array ({' '.join(str(error).split())})") from None
+        return to_dataset(Raw(name, arrays, {}, action_space, max_episode_steps), name)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {len(self)} rows, {self.spec})"
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.obs.shape[1], self.action_space)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes of the arrays: the same in any container."""
+        digest = hashlib.sha256()
+        for name in ("obs", "action", "reward", "terminal", "timeout", "next_obs"):
+            array = getattr(self, name)
+            if array is not None:
+                array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+                digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+                digest.update(array.data)
+        return digest.hexdigest()
+
+    # --- Episodes -------------------------------------------------------------------
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """(n,) bool: rows that are an episode's last: terminal, cut, or at the time limit."""
+        if self.timeout is not None:
+            return self.terminal | self.timeout
+        return self.terminal | _at_limit(self.terminal, self.max_episode_steps, after_terminal=0)
+
+    def episodes(self) -> list[slice]:
+        """The rows of each episode, in order. An open tail is an episode too.
+
+        >>> data = Dataset.from_arrays([[0.0]] * 5, [[0.0]] * 5, [0.0] * 5, [0, 0, 1, 0, 0],
+        ...                            action_space=Box((-1.0,), (1.0,)))
+        >>> data.episodes()
+        [slice(0, 3, None), slice(3, 5, None)]
+        """
+        stops = np.flatnonzero(self.ends) + 1
+        if not stops.size or stops[-1] != len(self):
+            stops = np.append(stops, len(self))
+        return [slice(a, b) for a, b in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True)]
+
+    def returns(self) -> np.ndarray:
+        """(episodes,) float64: undiscounted sum of the logged rewards."""
+        starts = [part.start for part in self.episodes()]
+        return np.add.reduceat(self.reward.astype(np.float64), starts)
+
+    def top(self, fraction: float) -> "Dataset":
+        """The best episodes by return, that share of their number (at least one), in their order.
+
+        The data of 10% BC (`fraction=0.1`), split on true ends. Ends that were implied (the open
+        tail, or the time limit) are marked as time-outs, so that no row is paired with a stranger.
+
+        Raises:
+          BadInput: `fraction` not in (0, 1].
+        """
+        if not 0 < fraction <= 1:
+            raise BadInput(f"the share of best episodes must be in (0, 1], not {fraction}")
+        episodes, returns = self.episodes(), self.returns()
+        count = max(1, int(fraction * len(episodes) + 1e-9))
+        best = np.sort(np.argsort(-returns, kind="stable")[:count])
+        rows = np.concatenate([np.arange(episodes[i].start, episodes[i].stop) for i in best])
+        last = np.zeros(len(self), bool)
+        last[[part.stop - 1 for part in episodes]] = True
+        timeout = last & ~self.terminal if self.timeout is None else self.timeout | (last & ~self.terminal)
+        return Dataset(
+            obs=self.obs[rows],
+            action=self.action[rows],
+            reward=self.reward[rows],
+            terminal=self.terminal[rows],
+            timeout=timeout[rows],
+            next_obs=None if self.next_obs is None else self.next_obs[rows],
+            action_space=self.action_space,
+            name=f"{self.name}, best {fraction:.0%} of episodes",
+            max_episode_steps=self.max_episode_steps,
+        )
+
+    # --- Views ------------------------------------------------------------------------
+
+    def transitions(self, view: str = "bellman") -> dict[str, np.ndarray]:
+        """Rows (s, a, r, terminal, s') as `obs, action, reward, terminal, next_obs`.
+
+        `bellman`: D4RL's `qlearning_dataset`, row for row. s' is the next row's observation (a stored
+        `next_obs` is not used), rows at a time-out and the very last row are left out. Without
+        `timeout`, a row is a time-out when D4RL's step counter reaches `max_episode_steps - 1`; as in
+        D4RL, that counter stands at 1, not 0, on the first row after a terminal.
+
+        `dynamics`: only rows whose true next observation is known: all of them where `next_obs` is
+        stored; else those with a next row in the same episode, so that no terminal is among them.
+
+        Raises:
+          BadInput: an unknown view, or a view without rows.
+        """
+        after = None
+        if view == "bellman":
+            cut = self.timeout
+            if cut is None:
+                cut = _at_limit(self.terminal, self.max_episode_steps, after_terminal=1)
+            rows = np.flatnonzero(~cut[:-1])
+        elif view == "dynamics":
+            after = self.next_obs
+            rows = np.arange(len(self)) if after is not None else np.flatnonzero(~self.ends[:-1])
+        else:
+            raise BadInput(f"no view '{view}' of a data set: {nearest(view, ('bellman', 'dynamics'))}")
+        if not rows.size:
+            raise BadInput(
+                f"{self.name}: the {view} view has no rows: every row is cut off or ends an episode"
+            )
+        return {
+            "obs": self.obs[rows],
+            "action": self.action[rows],
+            "reward": self.reward[rows],
+            "terminal": self.terminal[rows],
+            "next_obs": self.obs[rows + 1] if after is None else after[rows],
+        }
+
+
+def _at_limit(terminal: np.ndarray, limit: int | None, after_terminal: int) -> np.ndarray:
+    """(n,) bool: rows at which a step counter stands at `limit - 1`.
+
+    The counter grows by one a row, restarts at 0 after a row at the limit, and at `after_terminal`
+    after any other terminal row.
+    """
+    at_limit = np.zeros(len(terminal), bool)
+    if limit is None:
+        return at_limit
+    counter = start = 0
+    for stop in [*(np.flatnonzero(terminal) + 1).tolist(), len(terminal)]:
+        if counter < limit:  # a counter that starts beyond the limit never meets it
+            at_limit[start + limit - 1 - counter : stop : limit] = True
+        counter = 0 if stop and at_limit[stop - 1] else after_terminal
+        start = stop
+    return at_limit
+
+
+# --- Ready for the device ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """`(obs - mean) / std`, per dimension; `std` already holds the added 1e-3. Zeros and ones when off.
+
+    Attributes:
+      mean: (obs_dim,) float32.
+      std: (obs_dim,) float32.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __call__(self, obs: Any) -> Any:
+        """(..., obs_dim) to the same shape; numpy or jax arrays."""
+        return (obs - self.mean) / self.std
+
+
+def prepare(
+    dataset: Dataset, preprocess: Preprocess, view: str = "bellman"
+) -> tuple[dict[str, np.ndarray], Normaliser]:
+    """A view's rows as the learner reads them, and what was done to the observations.
+
+    Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` takes the
+    extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
+
+    Raises:
+      BadInput: an unknown choice; `unit` where all rewards are equal.
+    """
+    rows = dataset.transitions(view)
+    if isinstance(dataset.action_space, Box):
+        low, high = np.asarray(dataset.action_space.low), np.asarray(dataset.action_space.high)
+        if not (np.all(low == -1) and np.all(high == 1)):
+            unit = dataset.action_space.to_unit(rows["action"])
+            rows["action"] = np.clip(unit, -1, 1).astype(np.float32)
+
+    reward = rows["reward"]
+    if preprocess.reward == "unit":
+        lowest, highest = float(dataset.reward.min()), float(dataset.reward.max())
+        if lowest == highest:
+            raise BadInput(
+                f"{dataset.name}: every reward is {lowest:g}, so reward='unit' has no range to scale"
+            )
+        rows["reward"] = (2 * (reward.astype(np.float64) - lowest) / (highest - lowest) - 1).astype(
+            np.float32
+        )
+    elif preprocess.reward == "antmaze":
+        rows["reward"] = (4 * (reward - np.float32(0.5))).astype(np.float32)
+    elif preprocess.reward != "none":
+        known = nearest(preprocess.reward, ("none", "unit", "antmaze"))
+        raise BadInput(f"no reward preprocessing '{preprocess.reward}': {known}")
+
+    obs_dim = dataset.obs.shape[1]
+    normaliser = Normaliser(np.zeros(obs_dim, np.float32), np.ones(obs_dim, np.float32))
+    if preprocess.obs == "standardise":
+        # Column by column in float64: exact sums without a second copy of the data set.
+        mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
+        std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
+        normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32))
+        rows["obs"], rows["next_obs"] = normaliser(rows["obs"]), normaliser(rows["next_obs"])
+    elif preprocess.obs != "none":
+        known = nearest(preprocess.obs, ("none", "standardise"))
+        raise BadInput(f"no observation preprocessing '{preprocess.obs}': {known}")
+    return rows, normaliser

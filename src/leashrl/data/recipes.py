@@ -1,0 +1,128 @@
+"""Recipes: data sets made here from a seed, never downloaded.
+
+A family of recipes is one function `(kind, steps, seed) -> arrays` in a module of its own, and one
+loop below that enters its kinds into `RECIPES`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from leashrl.data import pendulum
+from leashrl.data.hdf5 import write_hdf5
+from leashrl.data.raw import Raw, atomically
+from leashrl.errors import BadInput, nearest
+from leashrl.types import Box, Space
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a data set.
+
+    Attributes:
+      about: one line for people.
+      task: the task on which a policy trained on it is evaluated.
+      generate: `(steps, seed) -> arrays` in D4RL's names; the same bits for the same arguments.
+      action_space, max_episode_steps: the environment's.
+      default_steps: rows, if nobody says otherwise.
+      version: part of the cached file's name; raised when `generate` changes what it makes.
+    """
+
+    about: str
+    task: str
+    generate: Callable[[int, int], dict[str, np.ndarray]]
+    action_space: Space
+    max_episode_steps: int
+    default_steps: int = 50_000
+    version: int = 1
+
+
+RECIPES: dict[str, Recipe] = {}
+
+for _kind, _about in pendulum.KINDS.items():
+    RECIPES[f"pendulum-{_kind}"] = Recipe(
+        about=f"Pendulum-v1: {_about}",
+        task="pendulum",
+        generate=lambda steps, seed, kind=_kind: pendulum.pendulum(kind, steps, seed),
+        action_space=Box((-pendulum.TORQUE,), (pendulum.TORQUE,)),
+        max_episode_steps=pendulum.LIMIT,
+    )
+
+
+def cache_folder() -> Path:
+    """`$LEASHRL_CACHE`, else `~/.cache/leashrl`."""
+    return Path(os.environ.get("LEASHRL_CACHE") or Path.home() / ".cache" / "leashrl")
+
+
+def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None, seed: int = 0) -> Path:
+    """The file of a recipe, D4RL's HDF5 layout.
+
+    Args:
+      recipe: a key of `RECIPES`.
+      out: where to write. An existing file is replaced only if a recipe made it. None: the cache,
+        where a file is made once and reused if its SHA-256 is still the one noted beside it.
+      steps: rows, 2 or more.
+      seed: 0 or more.
+
+    Raises:
+      BadInput: an unknown recipe, a bad number, a file that cannot be written or should not be.
+    """
+    if recipe not in RECIPES:
+        raise BadInput(f"no recipe '{recipe}': {nearest(recipe, RECIPES)}")
+    entry = RECIPES[recipe]
+    steps = entry.default_steps if steps is None else steps
+    if steps < 2:
+        raise BadInput(f"a recipe makes 2 steps or more, not {steps}")
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"a recipe's seed is in 0..2^32-1, not {seed}")
+
+    if out is not None:
+        target = Path(out).expanduser()
+        if target.suffix not in (".hdf5", ".h5"):
+            raise BadInput(f"recipes are written as HDF5: name the file {target.name}.hdf5")
+        if target.exists() and not _made_by_recipe(target):
+            raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
+        write_hdf5(_raw(recipe, steps, seed), target)
+        return target
+
+    target = cache_folder() / f"{recipe}-seed{seed}-steps{steps}-v{entry.version}.hdf5"
+    note = target.with_suffix(".hdf5.sha256")
+    try:
+        whole = note.read_text().split()[0] == _sha256(target)
+    except (OSError, IndexError, UnicodeDecodeError):
+        whole = False
+    if not whole:  # made from the seed again: nothing can be lost
+        write_hdf5(_raw(recipe, steps, seed), target)
+        with atomically(note) as temporary:
+            temporary.write_text(f"{_sha256(target)}  {target.name}\n")
+    return target
+
+
+def _raw(recipe: str, steps: int, seed: int) -> Raw:
+    entry = RECIPES[recipe]
+    metadata = {
+        "metadata/recipe": np.asarray(recipe.encode()),
+        "metadata/seed": np.asarray(seed, np.int64),
+        "metadata/steps": np.asarray(steps, np.int64),
+        "metadata/version": np.asarray(entry.version, np.int64),
+        "metadata/numpy": np.asarray(np.__version__.encode()),
+    }
+    return Raw(recipe, entry.generate(steps, seed), metadata, entry.action_space, entry.max_episode_steps)
+
+
+def _made_by_recipe(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return "metadata/recipe" in file
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,234 @@
+"""From a path or an id to a Dataset, and what can be said of one: load, info, check, convert."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leashrl.data.checks import build, load_defects, oddities, to_dataset
+from leashrl.data.d4rl import BASE, D4RL, LIMIT_OF_FILE, d4rl_file
+from leashrl.data.dataset import Dataset
+from leashrl.data.hdf5 import read_hdf5, write_hdf5
+from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
+from leashrl.data.npz import read_npz, write_npz
+from leashrl.data.raw import Defect, Raw, line
+from leashrl.data.recipes import RECIPES, make
+from leashrl.errors import BadInput, nearest
+from leashrl.types import Box, Space, Spec
+
+SUFFIXES = (".hdf5", ".h5", ".npz")
+
+
+def load(
+    source: str | Path, *, action_space: Space | None = None, max_episode_steps: int | None = None
+) -> Dataset:
+    """A data set from disk, strictly checked.
+
+    Args:
+      source: a `.hdf5`, `.h5` (D4RL layout) or `.npz` file; a Minari data set's folder or id
+        (`minari:` in front is allowed); a D4RL id (`hopper-medium-v2`), looked up by file name in
+        `$D4RL_DATASET_DIR` or `~/.d4rl/datasets`; or a recipe (`pendulum-medium`), made and cached.
+        Nothing is ever downloaded.
+      action_space: for files that do not say; it goes before what the file says. A D4RL file holds no
+        bounds: its format's are [-1, 1] in every dimension, and those are taken. `.npz` must say.
+      max_episode_steps: the time limit, where neither the file nor its D4RL name tells. It is used
+        only for data without `timeouts`.
+
+    Actions beyond a bound by no more than 1e-4 of the range are rounding: they are clipped. float64 is
+    rounded to float32, (N, 1) rewards and flags become (N,).
+
+    Raises:
+      BadInput: no such source, or anything in it that makes training wrong, with row numbers.
+    """
+    return to_dataset(_read(*_find(source), action_space, max_episode_steps), _name(source))
+
+
+def check(
+    source: str | Path | Dataset,
+    *,
+    action_space: Space | None = None,
+    max_episode_steps: int | None = None,
+    spec: Spec | None = None,
+) -> list[Defect]:
+    """Every defect that can be found in one pass; arguments as in `load`.
+
+    `spec` is a task's, to compare shapes and action space with. What is merely odd (`Defect.fatal`
+    false) is looked for only in data that load.
+
+    Raises:
+      BadInput: there is no such source.
+    """
+    if isinstance(source, Dataset):
+        return list(oddities(source, source.name, spec))
+    kind, path = _find(source)
+    try:
+        raw = _read(kind, path, action_space, max_episode_steps)
+    except BadInput as error:
+        return [Defect("unreadable", str(path), (), str(error))]
+    found, arrays = load_defects(raw)
+    if found:
+        return found
+    return list(oddities(build(raw, arrays, _name(source)), raw.where, spec))
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    action_space: Space | None = None,
+    max_episode_steps: int | None = None,
+) -> None:
+    """Any source of `load` into a `.hdf5`, `.h5` or `.npz` file, or `minari:NAMESPACE/NAME-v0`.
+
+    Arrays keep the dtypes they were stored with, and everything else that a file holds goes along, so
+    that a round trip gives the same `Dataset.hash`. What a format cannot hold is said in its module.
+
+    Raises:
+      BadInput: the source does not load, the target exists, is of no known kind or cannot be written.
+    """
+    text = str(target)
+    path = Path(text).expanduser()
+    minari = text.startswith("minari:")
+    if not minari and path.suffix not in SUFFIXES:
+        raise BadInput(
+            f"cannot convert to '{text}': give a .hdf5, .h5 or .npz file or minari:NAMESPACE/NAME-v0"
+        )
+    if not minari and path.exists():
+        raise BadInput(f"{path} exists already: remove it or give another name")
+    raw = _read(*_find(source), action_space, max_episode_steps)
+    data = to_dataset(raw, _name(source))
+    if minari:
+        write_minari(raw, data, text.removeprefix("minari:"))
+    elif path.suffix == ".npz":
+        write_npz(raw, path)
+    else:
+        write_hdf5(raw, path)
+
+
+# --- Where a source is ------------------------------------------------------------------
+
+
+def _name(source: str | Path) -> str:
+    """What people call it: an id as it is, a file without folder and suffix."""
+    text = str(source)
+    return Path(text).stem if Path(text).suffix in SUFFIXES else text.removeprefix("minari:").rstrip("/")
+
+
+def _find(source: str | Path) -> tuple[str, Path]:
+    """(`hdf5`, `npz` or `minari`; the path), or BadInput with where it was expected and how to get it."""
+    text = str(source)
+    path = Path(text).expanduser()
+    if text.startswith("minari:"):
+        return "minari", _minari(text.removeprefix("minari:"))
+    if path.is_dir():
+        if minari_data(path) is None:
+            raise BadInput(f"{path} is a folder without a Minari data set (metadata.json): give a file in it")
+        return "minari", path
+    if path.suffix in SUFFIXES:
+        if not path.exists():
+            beside = (
+                [f.name for f in path.parent.glob("*") if f.suffix in SUFFIXES]
+                if path.parent.is_dir()
+                else []
+            )
+            hint = nearest(path.name, beside) if beside else "there is no data file in that folder"
+            raise BadInput(f"no file {line(path)}; {hint}")
+        return ("npz" if path.suffix == ".npz" else "hdf5"), path
+    if path.is_file():
+        raise BadInput(f"{path}: a data set ends in .hdf5, .h5 or .npz, not '{path.suffix}': rename it")
+    if text in RECIPES:
+        return "hdf5", make(text)
+    if text in D4RL:
+        file = d4rl_file(text)
+        if not file.is_file():
+            get = f"curl -fL --create-dirs -o {file} {BASE}{D4RL[text].path}"
+            raise BadInput(f"{text} is not on this disk: expected at {file}; get it with: {get}")
+        return "hdf5", file
+    if "/" in text and ID.fullmatch(text):
+        return "minari", _minari(text)
+    known = nearest(text, [*RECIPES, *D4RL]).split(" (known:")[0] if text else "give a name"
+    known = known if known.startswith("did you mean") else f"recipes: {', '.join(RECIPES)}"
+    raise BadInput(
+        f"no data set '{line(text)}': neither a file, a recipe, a D4RL id nor a Minari id; {known}"
+    )
+
+
+def _minari(name: str) -> Path:
+    if not ID.fullmatch(name):
+        raise BadInput(f"'{line(name)}' is not a Minari id: they look like D4RL/door/human-v2")
+    folder = minari_folder(name)
+    if not folder.is_dir():
+        raise BadInput(
+            f"{name} is not on this disk: expected at {folder}; get it with: minari download {name}"
+        )
+    return folder
+
+
+def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None) -> Raw:
+    """The container's contents; what the caller says goes before what it says."""
+    raw = {"hdf5": read_hdf5, "npz": read_npz, "minari": read_minari}[kind](path)
+    space, limit = action_space or raw.action_space, max_episode_steps or raw.max_episode_steps
+    if kind == "hdf5":
+        actions = raw.arrays.get("actions")
+        if space is None and actions is not None and actions.ndim == 2 and actions.shape[1]:
+            # D4RL's convention, part of its format: its environments act on [-1, 1].
+            space = Box((-1.0,) * actions.shape[1], (1.0,) * actions.shape[1])
+        limit = limit or LIMIT_OF_FILE.get(path.name)
+    return dataclasses.replace(raw, action_space=space, max_episode_steps=limit)
+
+
+# --- What can be said of a data set -------------------------------------------------------
+
+
+def info(dataset: Dataset) -> dict[str, Any]:
+    """Counts and figures, ready for JSON. Returns are sums of the logged rewards, in their own units."""
+    lengths = np.array([part.stop - part.start for part in dataset.episodes()])
+    space = dataset.action_space
+    boundary = None
+    if isinstance(space, Box):
+        low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
+        at = (dataset.action == low) | (dataset.action == high)
+        boundary = float(at.mean())
+    return {
+        "name": dataset.name,
+        "hash": dataset.hash,
+        "rows": len(dataset),
+        "transitions": len(dataset.transitions()["reward"]),
+        "obs_dim": dataset.spec.obs_dim,
+        "action_space": {"kind": type(space).__name__, **dataclasses.asdict(space)},
+        "boundary_action_share": boundary,
+        "episodes": len(lengths),
+        "max_episode_steps": dataset.max_episode_steps,
+        "terminals": int(dataset.terminal.sum()),
+        "timeouts": None if dataset.timeout is None else int(dataset.timeout.sum()),
+        "has_next_obs": dataset.next_obs is not None,
+        "reward": {"min": float(dataset.reward.min()), "max": float(dataset.reward.max())},
+        "return": _summary(dataset.returns()),
+        "length": _summary(lengths),
+        "metadata": _metadata(dataset.extras),
+    }
+
+
+def _summary(values: np.ndarray) -> dict[str, float]:
+    quantiles = np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
+    return {
+        **{name: float(getattr(values, name)()) for name in ("mean", "std", "min", "max")},
+        **dict(zip(("q10", "q25", "median", "q75", "q90"), quantiles, strict=True)),
+    }
+
+
+def _metadata(extras: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Single values below `metadata/`; a policy's weights are passed over."""
+    found: dict[str, Any] = {}
+    for name in extras:
+        if name.startswith("metadata/"):
+            value = extras[name]
+            if value.size == 1:
+                item = value.reshape(-1)[0]
+                item = item.item() if isinstance(item, np.generic) else item
+                known = isinstance(item, (str, int, float, bool))
+                text = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+                found[name.removeprefix("metadata/")] = item if known else text
+    return found
