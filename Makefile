@@ -38,7 +38,7 @@ types: $(READY) ## pyright, basic
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY) ## the documentation site, in site/, warnings are errors
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lock: $(READY) ## resolve the pinned versions again
 	$(BIN)/python -m pip install --quiet $(UV)

@@ -1,0 +1,230 @@
+"""What the documentation takes from the code: algorithm pages, the API's pages, formulas as MathML.
+
+mkdocs runs it as a hook. A page under `algorithms/` or `api/` shows what is generated for it where it says
+`<!-- generated -->`. A page that nobody wrote by hand is a title and that line; so to add a section to an
+algorithm's page, write `docs/algorithms/NAME.md` around the line.
+"""
+
+import dataclasses
+import functools
+import html
+import inspect
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+from leashrl.algos import REGISTRY
+from leashrl.core import Entry
+
+MARK = "<!-- generated -->"
+SRC = Path(__file__).parents[1] / "src" / "leashrl"
+
+# --- Algorithms --------------------------------------------------------------
+
+
+def algorithm(name: str, entry: Entry) -> str:
+    """The page of one algorithm: paper, equations, options, presets, domains.
+
+    Raises:
+      PluginError: a field of the Config that its docstring does not explain.
+    """
+    about, sections = split(inspect.getdoc(entry.config) or "")
+    meaning = arguments(sections.pop("Args", ""))
+    fields = dataclasses.fields(entry.config)
+    if lost := [f.name for f in fields if f.name not in meaning]:
+        raise PluginError(f"{name}: the docstring of its Config does not explain {', '.join(lost)}")
+    default = flat(dataclasses.asdict(entry.config()))
+    rows = []
+    for text, group in itertools.groupby(fields, key=lambda f: meaning[f.name]):  # explained together
+        names, values = zip(
+            *((code(f.name) + " ∗" * (f.type is float), show(f.name, default)) for f in group), strict=True
+        )
+        rows.append([", ".join(names), ", ".join(values), text])
+
+    parts = [f"*{entry.paper}*", f"```\nleashrl train {name} --data FILE --task TASK --out DIR\n```", about]
+    parts += [
+        "## Options",
+        "Those marked ∗ are carried in the state as scalars: one compiled program trains many values of them "
+        "at once. The others are built into the program.",
+        table(["option", "default", "meaning"], rows),
+    ]
+    presets = {preset: flat(row.values) for preset, row in entry.presets.items()}
+    if presets:
+        parts += ["## Presets", "Chosen with `--preset NAME`. A dash is the default above."]
+        parts += [
+            table(["preset", "where it comes from"], [[code(n), p.about] for n, p in entry.presets.items()])
+        ]
+        parts += [differences(presets, default)]
+    if entry.domains:
+        parts += ["## Domains", "Laid over the preset, by the task's domain."]
+        parts += [differences({domain: flat(values) for domain, values in entry.domains.items()}, default)]
+    parts += [f"## {title}\n\n{body}" for title, body in sections.items()]
+    return "\n\n".join(parts)
+
+
+def algorithms() -> str:
+    """The table of all algorithms."""
+    rows = [
+        [f"[{name}]({name}.md)", entry.paper, ", ".join(map(code, entry.presets))]
+        for name, entry in sorted(REGISTRY.items())
+    ]
+    return table(["name", "paper", "presets"], rows)
+
+
+def split(doc: str) -> tuple[str, dict[str, str]]:
+    """A docstring as its text and its sections, `Word:` lines with an indented block below them.
+
+    >>> split("One line.\\n\\nArgs:\\n  x: a number.\\n    Really.\\n\\nReferences:\\n  Ma (2023).")
+    ('One line.', {'Args': 'x: a number.\\n  Really.', 'References': 'Ma (2023).'})
+    """
+    text, *rest = re.split(r"^([A-Z]\w+):\n(?=[ ]+\S)", doc, flags=re.MULTILINE)
+    return text.strip(), {
+        title: inspect.cleandoc(body) for title, body in zip(rest[::2], rest[1::2], strict=True)
+    }
+
+
+def arguments(block: str) -> dict[str, str]:
+    """`Args` by name; one line may explain several.
+
+    >>> arguments("a, b: rates,\\n  both.\\nc: a size.")
+    {'a': 'rates, both.', 'b': 'rates, both.', 'c': 'a size.'}
+    """
+    found = {}
+    for names, meaning in re.findall(r"^(\w[\w, ]*): *(.*(?:\n+[ ].*)*)", block, flags=re.MULTILINE):
+        found |= dict.fromkeys(re.split(r", *", names), " ".join(meaning.split()))
+    return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names.
+
+    >>> flat({"k": 50, "preprocess": {"obs": "none"}})
+    {'k': 50, 'preprocess.obs': 'none'}
+    """
+    result = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        nested = isinstance(value, Mapping)
+        result |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return result
+
+
+def show(name: str, default: Mapping[str, Any]) -> str:
+    """A default, or the defaults of a nested option's parts."""
+    parts = [
+        f"{key.removeprefix(name + '.')}={value}"
+        for key, value in default.items()
+        if key.startswith(name + ".")
+    ]
+    return code(", ".join(parts) if parts else default[name])
+
+
+def differences(columns: Mapping[str, Mapping[str, Any]], default: Mapping[str, Any]) -> str:
+    """A table of named sets of values, a row for each option that one of them sets."""
+    names = [name for name in default if any(name in values for values in columns.values())]
+    rows = [
+        [code(name), code(default[name])]
+        + [
+            code(values[name]) if values.get(name, default[name]) != default[name] else "–"
+            for values in columns.values()
+        ]
+        for name in names
+    ]
+    return table(["option", "default", *columns], rows) if rows else "They set nothing but defaults."
+
+
+def code(value: Any) -> str:
+    return f"`{value}`" if str(value) else "–"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table. Outside of code, `|` and `*` in a cell are the papers' signs, not Markdown's."""
+
+    def cell(text: str) -> str:
+        spans = re.split(r"(`[^`]*`)", text)
+        return "".join(
+            s if s.startswith("`") else s.replace("|", "&#124;").replace("*", r"\*") for s in spans
+        )
+
+    lines = [head, ["---"] * len(head), *[[cell(text) for text in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --- API ---------------------------------------------------------------------
+
+
+def api() -> dict[str, list[str]]:
+    """The modules by part of the house, in the order of the alphabet: {"ops": ["leashrl.ops.mi", ...]}."""
+    parts: dict[str, list[str]] = {}
+    for path in sorted(SRC.rglob("*.py")):
+        names = path.relative_to(SRC).with_suffix("").parts
+        names = names[:-1] if names[-1] == "__init__" else names
+        if names and not names[-1].startswith("_"):
+            parts.setdefault(names[0], []).append(".".join(["leashrl", *names]))
+    return parts
+
+
+# --- Hooks -------------------------------------------------------------------
+
+
+@functools.cache
+def generated() -> dict[str, str]:
+    """What replaces the mark, by page."""
+    pages = {f"algorithms/{name}.md": algorithm(name, entry) for name, entry in REGISTRY.items()}
+    pages["algorithms/index.md"] = algorithms()
+    parts = api()
+    pages["api/index.md"] = "\n".join(f"- [leashrl.{part}]({part}.md)" for part in parts)
+    return pages | {
+        f"api/{part}.md": "\n\n".join(f"::: {module}" for module in modules)
+        for part, modules in parts.items()
+    }
+
+
+def on_config(config: Any) -> Any:
+    """The generated pages' places in the navigation."""
+    for item in config.nav:
+        for folder, pages in item.items() if isinstance(item, dict) else ():
+            if isinstance(pages, list):
+                below = sorted(page for page in generated() if page.startswith(pages[0].split("/")[0] + "/"))
+                item[folder] = [*pages, *({Path(page).stem: page} for page in below if page not in pages)]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Pages that nobody wrote by hand."""
+    for page in generated():
+        if files.get_file_from_path(page) is None:
+            title = Path(page).stem if page.startswith("algorithms/") else f"leashrl.{Path(page).stem}"
+            files.append(File.generated(config, page, content=f"# {title}\n\n{MARK}\n"))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """The mark, replaced."""
+    text = generated().get(page.file.src_uri)
+    if text is None:
+        return markdown
+    if MARK not in markdown:
+        raise PluginError(f"docs/{page.file.src_uri} needs a line '{MARK}': there its generated part is put")
+    return markdown.replace(MARK, text)
+
+
+def on_page_content(text: str, **_: Any) -> str:
+    r"""Formulas as MathML, which browsers draw by themselves: no script, no font, nothing fetched.
+
+    >>> on_page_content('<span class="arithmatex">\\(x_1 &lt; 2\\)</span>')[:46]
+    '<math xmlns="http://www.w3.org/1998/Math/MathM'
+    """
+
+    def mathml(match: re.Match[str]) -> str:
+        display = "block" if match[1] == "div" else "inline"
+        return latex2mathml.converter.convert(html.unescape(match[2]), display=display)
+
+    return re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', mathml, text, flags=re.DOTALL)

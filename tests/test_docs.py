@@ -1,0 +1,134 @@
+"""The documentation: what `docs/generate.py` takes from the code, and the site as a whole."""
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leashrl.algos import REGISTRY
+from leashrl.core import Entry, Preprocess, Preset
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name: str) -> Any:
+    """A module of `docs/`, which is not a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate, doctests = script("generate"), script("doctests")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""Toy: nothing at all.
+
+    $$y = x_1$$
+
+    Args:
+      steps: how many; steps * batch_size
+        rows in all.
+      beta, rate: E[log pi(a|s)] and `a|b`.
+      preprocess: of the data.
+
+    References:
+      Nobody (2020).
+    """
+
+    steps: int = 7
+    beta: float = 0.5
+    rate: float = 1e-3
+    preprocess: Preprocess = dataclasses.field(default_factory=Preprocess)
+
+
+ENTRY = Entry(
+    Config,
+    lambda config, spec: None,  # pyright: ignore[reportArgumentType]
+    paper="Nobody, A Toy",
+    presets={
+        "paper": Preset("the text", {"beta": 0.5, "preprocess.obs": "standardise"}),
+        "authors": Preset("the code", {"beta": 2.0}),
+    },
+    domains={"adroit": {"rate": 3e-4}},
+)
+
+
+def row(page: str, first: str) -> list[str]:
+    """The cells of the one table row that starts with `first`."""
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in re.split(r"(?<!`a)\|", line)[1:-1]]
+
+
+def test_an_algorithms_page_holds_all_of_its_config():
+    page = generate.algorithm("toy", ENTRY)
+    assert "*Nobody, A Toy*" in page and "$$y = x_1$$" in page and "leashrl train toy" in page
+    assert row(page, "`steps`") == ["`steps`", "`7`", r"how many; steps \* batch_size rows in all."]
+    assert row(page, "`beta` ∗, `rate` ∗")[1:] == ["`0.5`, `0.001`", "E[log pi(a&#124;s)] and `a|b`."]
+    assert row(page, "`preprocess`")[1:] == ["`obs=none, reward=none`", "of the data."]
+    assert "## References\n\nNobody (2020)." in page
+
+
+def test_presets_and_domains_show_what_they_change():
+    page = generate.algorithm("toy", ENTRY)
+    assert row(page, "option | default | paper | authors")
+    assert row(page, "`beta`") == ["`beta`", "`0.5`", "–", "`2.0`"]
+    assert row(page, "`preprocess.obs`") == ["`preprocess.obs`", "`none`", "`standardise`", "–"]
+    assert row(page, "`rate`") == ["`rate`", "`0.001`", "`0.0003`"]
+    assert row(page, "`authors`") == ["`authors`", "the code"]
+
+
+def test_an_option_that_is_not_explained_fails_the_build():
+    config = dataclasses.make_dataclass("Config", [("steps", int, 7), ("secret", int, 1)], frozen=True)
+    config.__doc__ = "Toy.\n\nArgs:\n  steps: how many."
+    with pytest.raises(generate.PluginError, match=r"toy: .* does not explain secret$"):
+        generate.algorithm("toy", ENTRY._replace(config=config))
+
+
+def test_sections_and_arguments_of_a_docstring():
+    doc = "One line.\n\nArgs:\n  a, b: rates,\n    both.\n  c: a size.\n\nRaises:\n  Never."
+    text, sections = generate.split(doc)
+    assert text == "One line." and list(sections) == ["Args", "Raises"] and sections["Raises"] == "Never."
+    assert generate.arguments(sections["Args"]) == {"a": "rates, both.", "b": "rates, both.", "c": "a size."}
+
+
+def test_doctests_stand_in_fences():
+    assert doctests.fence("One.\n\n>>> 1 + 1\n2\n\nTwo.") == "One.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nTwo."
+    assert doctests.fence(">>> a\n\n>>> b\n1") == "```pycon\n>>> a\n\n>>> b\n1\n```"
+    assert doctests.fence("No doctest > here.") == "No doctest > here."
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return folder
+
+
+def test_the_site_builds_with_a_page_for_each_algorithm(site):
+    index = (site / "algorithms" / "index.html").read_text()
+    for name, entry in REGISTRY.items():
+        page = (site / "algorithms" / f"{name}.html").read_text()
+        assert f'href="{name}.html"' in index
+        assert all(f"<code>{field.name}</code>" in page for field in dataclasses.fields(entry.config))
+
+
+def test_the_site_fetches_nothing_and_has_no_raw_formulas(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 5
+    for page in pages:
+        text = page.read_text()
+        assert not re.findall(r'(?:src|data)="(?:https?:)?//', text), page.name
+        assert not re.findall(r'<link(?![^>]*rel="canonical")[^>]*href="(?:https?:)?//', text), page.name
+        assert 'class="arithmatex"' not in text and generate.MARK not in text, page.name
+    assert any("<math " in page.read_text() for page in pages)
