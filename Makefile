@@ -45,6 +45,7 @@ lock: $(READY) ## resolve the pinned versions again
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
 	    --extra mujoco --extra minari --extra report --extra dev \
 	    pyproject.toml --output-file requirements/lock.txt
+	@! grep -nE '^(nvidia|jax-cuda|torch|--|.*://)' requirements/lock.txt # neither CUDA nor an index's address
 
 clean: ## remove the environment, caches and builds
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* site dist
