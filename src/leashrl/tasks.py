@@ -101,7 +101,7 @@ ANTMAZE: dict[str, Family] = {
     "large": Family("antmaze", "AntMaze_Large-v4", 0.0, 1.0, 1000, 29, 8, _ANTMAZE),
 }
 # min: the mean return of 400,000 episodes of uniform torques on gymnasium's Pendulum-v1 equations in numpy
-# (standard error 0.5); tests/test_tasks.py runs them again. max: about what an energy-shaping controller gets.
+# (standard error 0.5); tests/test_tasks.py runs some again. max: what an energy-shaping controller gets.
 PENDULUM = Family("pendulum", "Pendulum-v1", -1228.7, -150.0, 200, 3, 1)
 ONLINE: dict[str, Family] = {
     "inverted-double-pendulum": Family("online", "InvertedDoublePendulum-v4", None, None, 1000, 11, 1, _V4),

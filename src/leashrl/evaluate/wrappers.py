@@ -117,12 +117,12 @@ MAZE_ENDS = {"umaze": ((1, 1), (3, 1)), "medium": ((1, 1), (6, 6)), "large": ((1
 """Start and goal cells (row, column) of D4RL's evaluation mazes."""
 
 
-def maze_map(size: str) -> list[list]:
+def maze_map(size: str) -> list[list[int | str]]:
     """The maintained map of that size (D4RL's walls are the same) with D4RL's one start and one goal."""
     from gymnasium_robotics.envs.maze import maps
 
     walls = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE}[size]
-    cells = [list(row) for row in walls]
+    cells: list[list[int | str]] = [list(row) for row in walls]
     for (row, column), mark in zip(MAZE_ENDS[size], (maps.RESET, maps.GOAL), strict=True):
         cells[row][column] = mark
     return cells
