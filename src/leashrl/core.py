@@ -50,17 +50,17 @@ class Policy(NamedTuple):
     """How a trained state acts: one interface for networks, sequence models and planners.
 
     Attributes:
-      init: `(state) -> carry`, the memory at the start of an episode (`()` for most).
-      act: `(state, carry, timestep, key, mode) -> (action, carry)`, unbatched; `action` in [-1, 1]
-        or an integer. `mode` is one of `modes`.
-      modes: the first is the algorithm's own evaluation action.
+      params: `(state) -> params`, the part of a state that acting needs: what `policy/` on disk holds.
+      init: `(params) -> carry`, the memory at the start of an episode (`()` for most).
+      act: `(params, carry, timestep, key, mode) -> (action, carry)`, unbatched; `action` in [-1, 1]
+        or an integer.
+      modes: what `mode` may be; the first is the algorithm's own evaluation action.
     """
 
-    init: Callable[[State], Carry]
-    act: Callable[[State, Carry, TimeStep, Array, str], tuple[Array, Carry]]
-    modes: tuple[str, ...] = ("mean", "sample")
-    arrays: Callable[[State], Any] = lambda state: state
-    """The part of the state that `act` reads: what `policy/` on disk holds."""
+    params: Callable[[State], Any]
+    init: Callable[[Any], Carry]
+    act: Callable[[Any, Carry, TimeStep, Array, str], tuple[Array, Carry]]
+    modes: tuple[str, ...]
 
 
 class Algorithm(NamedTuple):

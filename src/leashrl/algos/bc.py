@@ -1,0 +1,117 @@
+"""Behaviour cloning: the data's actions, imitated."""
+
+import dataclasses
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import continuous, tanh_gaussian
+from leashrl.core import HP, Algorithm, Policy, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.optim import adam, adam_init
+from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""Behaviour cloning (Pomerleau 1991): maximum likelihood of the data's actions.
+
+    $$\max_\theta\ E_D[\log\pi(a|s)]\quad\text{or, deterministic,}\quad \min_\theta\ E_D\,\|\pi(s) - a\|^2 / d$$
+
+    with $\pi$ a tanh-Gaussian, or tanh of a network. Up to the constant H(A) the first is the
+    Barber-Agakov bound of the mutual information between states and actions.
+
+    Args:
+      steps: gradient updates.
+      batch_size: transitions an update.
+      preprocess: what is done to observations before training.
+      hidden: widths of the hidden layers.
+      deterministic: squared error in place of likelihood.
+      gamma: discount; behaviour cloning does not use it.
+      policy_rate: Adam's learning rate.
+
+    References:
+      Pomerleau (1991), Efficient Training of Artificial Neural Networks for Autonomous Navigation.
+      Barber and Agakov (2003), The IM Algorithm.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    hidden: tuple[int, ...] = (256, 256)
+    deterministic: bool = False
+    gamma: float = 0.99
+    policy_rate: float = 3e-4
+
+
+ACTION_MARGIN = 1e-3  # as MISA's, so that both clone the same targets
+
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict
+    optimiser: dict
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def likelihood_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metrics]:
+    """-E_D[log pi(a|s)], in nats."""
+    pi = Normal(*network.apply(params, batch.obs))
+    log_prob = jnp.mean(squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
+    return -log_prob, {"policy_loss": -log_prob, "policy_std": jnp.mean(jnp.exp(pi.log_std))}
+
+
+def squared_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metrics]:
+    """E_D of the squared error of tanh(network), averaged over action dimensions."""
+    loss = jnp.mean((jnp.tanh(network.apply(params, batch.obs)) - batch.action) ** 2)
+    return loss, {"policy_loss": loss}
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """Behaviour cloning for continuous actions in [-1, 1]^d."""
+    dim = continuous("bc", spec).dim
+    network = (nn.mlp if config.deterministic else nn.gaussian)(spec.obs_dim, dim, config.hidden)
+    loss = squared_loss if config.deterministic else likelihood_loss
+
+    def init(key: Array, hp: HP) -> State:
+        params = network.init(key)
+        return State(params, adam_init(params), hp)
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy, network, batch)
+        params, optimiser = adam(gradient, state.optimiser, state.policy, state.hp["policy_rate"])
+        return State(params, optimiser, state.hp), metrics
+
+    stage = Stage("train", config.steps, uniform(config.batch_size), update)
+    return Algorithm(
+        init, (stage,), deterministic(network) if config.deterministic else tanh_gaussian(network)
+    )
+
+
+def deterministic(network: nn.Network) -> Policy:
+    """tanh(network(obs))."""
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        return jnp.tanh(network.apply(params, timestep.obs)), carry
+
+    return Policy(lambda state: state.policy, lambda params: (), act, ("mean",))
+
+
+PRESETS = {
+    "default": Preset("a tanh-Gaussian, observations standardised", {}),
+    "deterministic": Preset("squared error", {"deterministic": True}),
+    "raw": Preset("observations as they are", {"preprocess.obs": "none"}),
+}

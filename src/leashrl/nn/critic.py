@@ -1,0 +1,106 @@
+"""State-action critics with a leading ensemble axis, built for many actions a state.
+
+The first layer is split, `W [s; a] + b = W_s s + W_a a + b`, so that the state's part is computed once
+for all k actions. On a CPU the hidden layers of 256 states x 50 actions do not fit the cache; `sweep`
+walks through the states in blocks that do, which takes a forward pass from 30-50 % to 95 % of the
+machine's matmul rate (`docs/decisions.md`).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.nn.mlp import ACTIVATIONS, Network, Params, dense, layer_norm
+from leashrl.types import Array
+
+BLOCK_ROWS = 1600
+"""State-action pairs a block: 1600 x 256 float32 hidden units are 1.6 MB, one core's level-2 cache."""
+
+
+def critic(
+    obs_dim: int,
+    action_dim: int,
+    hidden: Sequence[int],
+    *,
+    ensemble: int = 2,
+    activation: str = "relu",
+    norm: bool = False,
+    out_scale: float = 1.0,
+) -> Network:
+    """Q(s, a) for each member of an ensemble.
+
+    `apply(params, obs (batch, obs_dim), action)` gives `(ensemble, batch)` for actions
+    `(batch, action_dim)`, `(ensemble, batch, k)` for `(batch, k, action_dim)`, and the same for
+    `(ensemble, batch, k, action_dim)`, where each member looks at actions of its own.
+    """
+    act = ACTIVATIONS[activation]
+    sizes = tuple(hidden)
+
+    def unit(x: Array) -> Array:
+        return act(layer_norm(x) if norm else x)
+
+    def init(key: Array) -> Params:
+        keys = jax.random.split(key, len(sizes) + 1)
+        first = dense(keys[0], obs_dim + action_dim, sizes[0], lead=(ensemble,))
+        kernel = first.pop("kernel")
+        first |= {"obs": kernel[:, :obs_dim], "action": kernel[:, obs_dim:]}
+        rest = [
+            dense(k, a, b, lead=(ensemble,)) for k, a, b in zip(keys[1:-1], sizes, sizes[1:], strict=False)
+        ]
+        return {
+            "first": first,
+            "hidden": rest,
+            "out": dense(keys[-1], sizes[-1], 1, scale=out_scale, lead=(ensemble,)),
+        }
+
+    def one(params: Params, obs: Array, action: Array) -> Array:
+        """One member on flat rows: `obs` (batch, obs_dim), `action` (batch, k, action_dim) -> (batch, k)."""
+        first = params["first"]
+        state_part = obs @ first["obs"] + first["bias"][None]
+        x = unit(state_part[:, None] + action @ first["action"]).reshape(-1, sizes[0])
+        for layer in params["hidden"]:
+            x = unit(x @ layer["kernel"] + layer["bias"][None])
+        return (x @ params["out"]["kernel"] + params["out"]["bias"][None]).reshape(action.shape[:2])
+
+    def apply(params: Params, obs: Array, action: Array) -> Array:
+        if action.ndim == 2:
+            return apply(params, obs, action[:, None])[..., 0]
+        return jax.vmap(one, in_axes=(0, None, 0 if action.ndim == 4 else None))(params, obs, action)
+
+    return Network(init, apply)
+
+
+def sweep(apply, params: Params, obs: Array, action: Array) -> Array:
+    """`apply(params, obs, action)`, for actions with an axis of k, in cache-sized blocks on a CPU.
+
+    The result is the same; other devices run it in one piece. A block's backward pass computes its
+    hidden layers again, which costs less than carrying them all through memory.
+    """
+    if action.ndim != 3:
+        return apply(params, obs, action)
+    batch, k, _ = action.shape
+    blocks = _divisor_near(batch, batch * k / BLOCK_ROWS)
+
+    def whole(params: Params, obs: Array, action: Array) -> Array:
+        return apply(params, obs, action)
+
+    def blocked(params: Params, obs: Array, action: Array) -> Array:
+        parts = jax.tree.map(lambda x: x.reshape(blocks, batch // blocks, *x.shape[1:]), (obs, action))
+        values = jax.lax.map(
+            jax.checkpoint(lambda part: apply(params, *part)), parts
+        )  # (blocks, ensemble, rows, k)
+        return jnp.moveaxis(values, 0, 1).reshape(values.shape[1], batch, k)
+
+    if blocks == 1:
+        return whole(params, obs, action)
+    return jax.lax.platform_dependent(params, obs, action, cpu=blocked, default=whole)
+
+
+def _divisor_near(n: int, target: float) -> int:
+    """The divisor of n that is nearest to `target`.
+
+    >>> _divisor_near(256, 8.3), _divisor_near(256, 0.2), _divisor_near(7, 3)
+    (8, 1, 1)
+    """
+    return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - target))

@@ -1,0 +1,95 @@
+"""Multi-layer perceptrons: a deterministic head and a Gaussian one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.types import Array
+
+Params = Any
+
+
+class Network(NamedTuple):
+    """`init(key) -> params` and `apply(params, *inputs) -> outputs`."""
+
+    init: Callable[[Array], Params]
+    apply: Callable[..., Any]
+
+
+def elu(x: Array) -> Array:
+    """`x` above 0, `e^x - 1` below: exp is vectorised on the CPU, expm1 is not (error 1e-7, twice the rate)."""
+    return jnp.where(x > 0, x, jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "elu": elu, "tanh": jnp.tanh}
+
+
+def dense(key: Array, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tuple[int, ...] = ()) -> Params:
+    """Kernel ~ U(±sqrt(3 scale / fan_in)) (variance scaling, fan-in), zero bias; `lead` adds leading axes."""
+    bound = (3.0 * scale / fan_in) ** 0.5
+    kernel = jax.random.uniform(key, (*lead, fan_in, fan_out), minval=-bound, maxval=bound)
+    return {"kernel": kernel, "bias": jnp.zeros((*lead, fan_out))}
+
+
+def affine(params: Params, x: Array) -> Array:
+    return jnp.matmul(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def layer_norm(x: Array) -> Array:
+    """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def mlp(
+    inputs: int, outputs: int, hidden: Sequence[int], *, activation: str = "relu", out_scale: float = 1.0
+) -> Network:
+    """`(..., inputs) -> (..., outputs)`."""
+    act = ACTIVATIONS[activation]
+    sizes = (inputs, *hidden)
+
+    def init(key: Array) -> Params:
+        keys = jax.random.split(key, len(sizes))
+        layers = [dense(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
+        return {"hidden": layers, "out": dense(keys[-1], sizes[-1], outputs, scale=out_scale)}
+
+    def apply(params: Params, x: Array) -> Array:
+        for layer in params["hidden"]:
+            x = act(affine(layer, x))
+        return affine(params["out"], x)
+
+    return Network(init, apply)
+
+
+def gaussian(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int],
+    *,
+    activation: str = "relu",
+    out_scale: float = 0.01,
+    mean_limit: float = 9.0,
+    log_std_range: tuple[float, float] = (-5.0, 2.0),
+    log_std_offset: float = -1.0,
+) -> Network:
+    """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`.
+
+    `log_std = multiplier * raw + offset` with two learnt scalars that start at 1 and `log_std_offset`
+    (the MISA and CQL codes); mean and log_std are clipped, which keeps importance weights finite.
+    """
+    body = mlp(inputs, 2 * outputs, hidden, activation=activation, out_scale=out_scale)
+
+    def init(key: Array) -> Params:
+        return body.init(key) | {
+            "multiplier": jnp.ones(()),
+            "offset": jnp.full((), log_std_offset, jnp.float32),
+        }
+
+    def apply(params: Params, x: Array) -> tuple[Array, Array]:
+        mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
+        log_std = params["multiplier"] * raw + params["offset"]
+        return jnp.clip(mean, -mean_limit, mean_limit), jnp.clip(log_std, *log_std_range)
+
+    return Network(init, apply)

@@ -1,0 +1,27 @@
+"""Temporal-difference targets."""
+
+import jax.numpy as jnp
+
+from leashrl.types import Array
+
+
+def target(reward: Array, discount: Array, next_value: Array) -> Array:
+    """y = r + discount * V(s'), with discount = gamma (1 - terminal). All shapes (batch,).
+
+    >>> float(target(jnp.float32(1.0), jnp.float32(0.5), jnp.float32(4.0)))
+    3.0
+    """
+    return reward + discount * next_value
+
+
+def squared_error(values: Array, targets: Array) -> Array:
+    """mean over the batch of (Q_i - y)^2, summed over the ensemble.
+
+    Args:
+      values: (ensemble, batch).
+      targets: (batch,).
+
+    >>> float(squared_error(jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([0.0, 0.0])))
+    2.5
+    """
+    return jnp.sum(jnp.mean((values - targets[None]) ** 2, axis=-1))

@@ -1,0 +1,123 @@
+"""Checkpoints: arrays as safetensors, the rest as JSON, made visible by one rename.
+
+    checkpoint/step-0000001000/{arrays.safetensors, checkpoint.json}
+
+A kill at any moment leaves either the old checkpoint or the new one, never half of one. The last two
+are kept: should a disk lose the newest, the one before it still resumes.
+"""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from leashrl.errors import BadInput
+
+KEEP = 2
+
+
+def save_checkpoint(folder: Path, step: int, arrays: Any, meta: dict[str, Any]) -> Path:
+    """Write `arrays` (a pytree) and `meta` (JSON) as `folder/step-...`, then drop all but the last two."""
+    final = folder / f"step-{step:010d}"
+    partial = folder / f".writing-{os.getpid()}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_atomically(partial / "arrays.safetensors", to_bytes(arrays))
+        write_atomically(partial / "checkpoint.json", json.dumps(meta | {"step": step}, indent=1).encode())
+        if final.exists():  # a resumed run writes its first checkpoint again, with the same bits
+            shutil.rmtree(partial)
+        else:
+            os.rename(partial, final)
+        _sync(folder)
+        for old in steps(folder)[:-KEEP]:
+            shutil.rmtree(folder / f"step-{old:010d}", ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise unwritable(folder, error) from None
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all whole checkpoints in `folder`, ascending."""
+    return sorted(int(p.name[5:]) for p in folder.glob("step-*") if (p / "checkpoint.json").exists())
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+    """The newest readable checkpoint: `(step, flat arrays, meta)`."""
+    for step in reversed(steps(folder)):
+        path = folder / f"step-{step:010d}"
+        try:
+            arrays = load_file(path / "arrays.safetensors")
+            return step, arrays, json.loads((path / "checkpoint.json").read_text())
+        except (SafetensorError, OSError, ValueError):
+            continue
+    raise BadInput(f"no readable checkpoint in '{folder}': start the run again with --overwrite")
+
+
+# --- Arrays and files --------------------------------------------------------
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """A pytree of arrays as `{"state/critic/out/bias": array}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in leaves}
+
+
+def to_bytes(tree: Any) -> bytes:
+    """safetensors bytes: the same for the same bits, whatever the order of the dictionary."""
+    return save({name: np.ascontiguousarray(x) for name, x in sorted(flatten(tree).items())})
+
+
+def restore(like: Any, flat: dict[str, np.ndarray], where: str) -> Any:
+    """`flat` in the tree structure of `like`, shapes and dtypes checked."""
+
+    def one(path, x):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        value = flat.get(name)
+        if value is None or value.shape != x.shape or value.dtype != x.dtype:
+            found = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
+            raise BadInput(
+                f"'{where}' holds {found} for '{name}', not {x.dtype}{list(x.shape)}: another version?"
+            )
+        return jax.numpy.asarray(value)
+
+    return jax.tree_util.tree_map_with_path(one, like)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write, flush to disk, rename: `path` holds the old bytes or the new ones, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def unwritable(path: Path, error: OSError) -> BadInput:
+    """The one line for a disk that does not take our bytes."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(
+            f"no space left for '{path}': free some, then `leashrl resume` goes on where it stopped"
+        )
+    return BadInput(f"cannot write '{path}': {error.strerror or error}; choose another --out")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

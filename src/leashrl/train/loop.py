@@ -1,0 +1,191 @@
+"""The one loop: every algorithm, every stage, all members of a run in one compiled program.
+
+A *member* is a seed with its hyper-parameters; members are the rows of a leading axis. The step counter
+is outside (`fori_loop`), the members inside (`vmap`), so that a `lax.cond` on the counter stays a branch.
+The key of member i at step t is `fold_in(key_i, t)`, and running sums of the metrics travel with the
+state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) changes no bit of anything.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.core import HP, Algorithm, Stage, State
+from leashrl.types import Array, Transitions, pytree
+
+LIMIT = 1e12
+"""A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
+
+SLICE_SECONDS = 1.0
+"""How long the host leaves the device alone: it bounds the wait after a Ctrl-C."""
+
+
+@pytree
+class Tally:
+    """What the loop knows of each member besides its state; all arrays (members,)."""
+
+    total: dict[str, Array]  # sums of the metrics since the last log line
+    count: Array  # int32, how many updates they hold
+    diverged_at: Array  # int32, the step whose metrics were not finite; -1 while all is well
+    diverged_in: Array  # int32, index of that metric in the sorted names
+
+
+class Snapshot(NamedTuple):
+    """The loop at rest. `state` and `tally` may be kept only until the next iteration (donated)."""
+
+    state: State  # leading member axis
+    tally: Tally
+    step: int  # updates done, over all stages
+    stage: str
+    logged: dict[str, np.ndarray] | None  # mean metrics (members,), NaN for diverged ones; None between lines
+
+
+def run(
+    algorithm: Algorithm,
+    data: Transitions,
+    keys: Array,
+    hp: HP,
+    *,
+    log_every: int,
+    resume: tuple[int, dict] | None = None,
+) -> Iterator[Snapshot]:
+    """Train, yielding a `Snapshot` at the start, about once a second, at every log line and at the end.
+
+    Args:
+      keys: typed PRNG keys (members,).
+      hp: hyper-parameters, each (members,).
+      log_every: updates a log line.
+      resume: `(step, arrays)` of a checkpoint, arrays as `blank` lays them out.
+    """
+    step = 0
+    if resume is None:
+        state = jax.jit(jax.vmap(algorithm.init))(keys, hp)
+        tally = None
+    else:
+        step, arrays = resume
+        state, tally = arrays["state"], arrays["tally"]
+    start = 0
+    for stage in algorithm.stages:
+        end = start + stage.steps
+        if step > end or (step == end and stage is not algorithm.stages[-1]):
+            start = end
+            continue
+        if tally is None or step == start:
+            tally = _fresh(stage, data, state, keys, tally)
+        names = sorted(tally.total)
+        advance = jax.jit(partial(_advance, stage), donate_argnums=(0, 1))
+        refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
+        yield Snapshot(state, tally, step, stage.name, None)
+        piece = 1  # updates a call: doubled or halved until a call takes about SLICE_SECONDS
+        while step < end:
+            if refresh is not None and (step - start) % stage.every == 0:
+                state = refresh(state, data, fold_in(keys, step + 2**31))
+            stop = min(end, step + piece, _next_multiple(step, log_every))
+            if refresh is not None:
+                stop = min(stop, start + _next_multiple(step - start, stage.every))
+            began = time.perf_counter()
+            state, tally = advance(state, tally, data, keys, np.int32(step), np.int32(stop), np.int32(start))
+            jax.block_until_ready(tally.count)
+            faster = time.perf_counter() - began < SLICE_SECONDS * (stop - step) / piece / 1.5
+            piece = piece * 2 if faster else max(1, piece // 2)
+            step = stop
+            logged = None
+            if step % log_every == 0 or step == end:
+                logged = _means(tally, names)
+                tally = _reset(tally)
+            yield Snapshot(state, tally, step, stage.name, logged)
+        start = end
+
+
+def blank(algorithm: Algorithm, data: Transitions, keys: Array, hp: HP, step: int) -> dict:
+    """Shapes and dtypes of a checkpoint at `step`: `{"state": ..., "tally": ...}`."""
+    state = jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
+    start, stage = 0, algorithm.stages[0]
+    for stage in algorithm.stages:
+        if step <= start + stage.steps:
+            break
+        start += stage.steps
+    return {
+        "state": state,
+        "tally": jax.eval_shape(lambda s, k: _fresh(stage, data, s, k, None), state, keys),
+    }
+
+
+def diverged(tally: Tally) -> dict[int, tuple[int, str]]:
+    """`{member: (step, metric)}` of the members that went non-finite."""
+    names = sorted(tally.total)
+    steps, metrics = np.asarray(tally.diverged_at), np.asarray(tally.diverged_in)
+    return {i: (int(s), names[int(m)]) for i, (s, m) in enumerate(zip(steps, metrics, strict=True)) if s >= 0}
+
+
+def fold_in(keys: Array, step: int | Array) -> Array:
+    """The keys (members,) of one step."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, jnp.asarray(step, jnp.uint32))
+
+
+# --- Inside the compiled program ---------------------------------------------
+
+
+def _advance(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_start):
+    """Updates `begin` to `end` of all members."""
+
+    def member(state: State, key: Array, step: Array):
+        key_sample, key_update = jax.random.split(key)
+        return stage.update(state, stage.sample(data, state, key_sample), key_update, step - stage_start)
+
+    def body(t, carry):
+        state, tally = carry
+        new, metrics = jax.vmap(member, in_axes=(0, 0, None))(state, fold_in(keys, t), t)
+        values = jnp.stack([metrics[name] for name in sorted(metrics)])  # (metrics, members)
+        bad = ~(jnp.abs(values) < LIMIT)  # NaN compares false
+        ok = (tally.diverged_at < 0) & ~jnp.any(bad, axis=0)
+        # A member that diverges stays for ever at its last finite state; the others do not notice.
+        state = jax.tree.map(
+            lambda n, o: jnp.where(ok.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, state
+        )
+        fell = (tally.diverged_at < 0) & ~ok
+        return state, Tally(
+            total={name: tally.total[name] + jnp.where(ok, x, 0.0) for name, x in metrics.items()},
+            count=tally.count + ok.astype(jnp.int32),
+            diverged_at=jnp.where(fell, t + 1, tally.diverged_at),
+            diverged_in=jnp.where(fell, jnp.argmax(bad, axis=0).astype(jnp.int32), tally.diverged_in),
+        )
+
+    return jax.lax.fori_loop(begin, end, body, (state, tally))
+
+
+def _fresh(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
+    """An empty tally for a stage's metrics; members that fell earlier stay fallen."""
+
+    def once(state, key):
+        return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))[1]
+
+    shapes = jax.eval_shape(jax.vmap(once), state, keys)
+    nothing = jnp.full(keys.shape, -1, jnp.int32)
+    return Tally(
+        total={name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()},
+        count=jnp.zeros(keys.shape, jnp.int32),
+        diverged_at=nothing if before is None else before.diverged_at,
+        diverged_in=jnp.zeros(keys.shape, jnp.int32) if before is None else before.diverged_in,
+    )
+
+
+def _means(tally: Tally, names: list[str]) -> dict[str, np.ndarray]:
+    count = np.asarray(tally.count)
+    fallen = np.asarray(tally.diverged_at) >= 0
+    totals = {name: np.asarray(tally.total[name]) for name in names}
+    return {name: np.where(fallen, np.nan, x / np.maximum(count, 1)) for name, x in totals.items()}
+
+
+def _reset(tally: Tally) -> Tally:
+    zeros = {name: jnp.zeros_like(x) for name, x in tally.total.items()}
+    return Tally(zeros, jnp.zeros_like(tally.count), tally.diverged_at, tally.diverged_in)
+
+
+def _next_multiple(step: int, period: int) -> int:
+    return (step // period + 1) * period
