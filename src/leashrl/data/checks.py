@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -180,8 +181,8 @@ def _bounds(raw: Raw, action: np.ndarray) -> Found:
     where, space = f"{raw.where}, actions", raw.action_space
     if space is None:
         text = (
-            f"{raw.where}: the action space is not in the file and is never guessed: give "
-            "action_space=Box(low, high) or Discrete(n), or store action_low and action_high (or action_n) beside the arrays"
+            f"{raw.where}: the action space is not in the file and is never guessed: give action_space="
+            "Box(low, high) or Discrete(n), or store action_low and action_high (or action_n) with the arrays"
         )
         yield Defect("action space", where, (), text)
         return
@@ -242,8 +243,8 @@ def _ends(raw: Raw, arrays: dict[str, np.ndarray], damaged: bool) -> Found:
         yield Defect("no episode ends", raw.where, (), text)
 
 
-def _rows(kind: str, where: str, mask: np.ndarray, text: str, fatal: bool = True) -> Defect:
-    """A defect of the rows where `mask` is true: `WHERE: rows 3, 8 TEXT`."""
+def _rows(kind: str, where: str, mask: Any, text: str, fatal: bool = True) -> Defect:
+    """A defect of the rows where `mask`, (n,) bool, is true: `WHERE: rows 3, 8 TEXT`."""
     rows = np.flatnonzero(mask)
     first = tuple(rows[:FIRST].tolist())
     more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""

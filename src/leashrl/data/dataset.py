@@ -268,7 +268,9 @@ def prepare(
         mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
         std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
         normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32))
-        rows["obs"], rows["next_obs"] = normaliser(rows["obs"]), normaliser(rows["next_obs"])
+        for key in ("obs", "next_obs"):  # in place: the view's arrays are copies already
+            np.subtract(rows[key], normaliser.mean, out=rows[key])
+            np.divide(rows[key], normaliser.std, out=rows[key])
     elif preprocess.obs != "none":
         known = nearest(preprocess.obs, ("none", "standardise"))
         raise BadInput(f"no observation preprocessing '{preprocess.obs}': {known}")

@@ -28,7 +28,7 @@ from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete, Space
 
 BESIDE = "leashrl.hdf5"
-ID = re.compile(r"[-_\w]+(/[-_\w]+)*-v\d+")
+ID = re.compile(r"([-_\w][-_\w/]*[-_\w]/)?[-_\w]+-v\d+")
 
 # Entries of metadata.json that describe the storage itself and are written anew.
 STRUCTURE = {
@@ -216,7 +216,9 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
     except ImportError as error:
         raise BadInput(f"writing Minari needs {error.name}: pip install 'leashrl[minari]'") from None
     if not ID.fullmatch(name):
-        raise BadInput(f"'{name}' is not a Minari id: give minari:NAMESPACE/NAME-v0")
+        raise BadInput(
+            f"'{name}' is no Minari id: give minari:NAMESPACE/NAME-v0, the namespace of 2 letters or more"
+        )
     target = minari_folder(name)
     if target.exists():
         raise BadInput(f"{target} exists already: give another name or version, or remove it")
@@ -299,8 +301,10 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
         namespace = name.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
-    except OSError as error:
-        raise BadInput(f"cannot write {target}: {line(error.strerror or error)}") from None
+    except BadInput:
+        raise
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(f"cannot write {target}: {line(getattr(error, 'strerror', None) or error)}") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -122,7 +122,7 @@ def _find(source: str | Path) -> tuple[str, Path]:
     path = Path(text).expanduser()
     if text.startswith("minari:"):
         return "minari", _minari(text.removeprefix("minari:"))
-    if path.is_dir():
+    if text and path.is_dir():
         if minari_data(path) is None:
             raise BadInput(f"{path} is a folder without a Minari data set (metadata.json): give a file in it")
         return "minari", path
