@@ -6,7 +6,6 @@ A kill at any moment leaves either the old checkpoint or the new one, never half
 are kept: should a disk lose the newest, the one before it still resumes.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from leashrl.errors import BadInput
+from leashrl.train.artefacts import unwritable, write_atomically
 
 KEEP = 2
 
@@ -90,29 +90,6 @@ def restore(like: Any, flat: dict[str, np.ndarray], where: str) -> Any:
         return jax.numpy.asarray(value)
 
     return jax.tree_util.tree_map_with_path(one, like)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write, flush to disk, rename: `path` holds the old bytes or the new ones, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def unwritable(path: Path, error: OSError) -> BadInput:
-    """The one line for a disk that does not take our bytes."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BadInput(
-            f"no space left for '{path}': free some, then `leashrl resume` goes on where it stopped"
-        )
-    return BadInput(f"cannot write '{path}': {error.strerror or error}; choose another --out")
 
 
 def _sync(folder: Path) -> None:

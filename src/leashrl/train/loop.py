@@ -6,6 +6,7 @@ The key of member i at step t is `fold_in(key_i, t)`, and running sums of the me
 state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) changes no bit of anything.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -52,6 +53,7 @@ def run(
     hp: HP,
     *,
     log_every: int,
+    stop_every: int = 0,
     resume: tuple[int, dict] | None = None,
 ) -> Iterator[Snapshot]:
     """Train, yielding a `Snapshot` at the start, about once a second, at every log line and at the end.
@@ -60,6 +62,7 @@ def run(
       keys: typed PRNG keys (members,).
       hp: hyper-parameters, each (members,).
       log_every: updates a log line.
+      stop_every: yield at every multiple of it too.
       resume: `(step, arrays)` of a checkpoint, arrays as `blank` lays them out.
     """
     step = 0
@@ -85,7 +88,7 @@ def run(
         while step < end:
             if refresh is not None and (step - start) % stage.every == 0:
                 state = refresh(state, data, fold_in(keys, step + 2**31))
-            stop = min(end, step + piece, _next_multiple(step, log_every))
+            stop = min(end, step + piece, _next_multiple(step, log_every), _next_multiple(step, stop_every))
             if refresh is not None:
                 stop = min(stop, start + _next_multiple(step - start, stage.every))
             began = time.perf_counter()
@@ -188,4 +191,4 @@ def _reset(tally: Tally) -> Tally:
 
 
 def _next_multiple(step: int, period: int) -> int:
-    return (step // period + 1) * period
+    return (step // period + 1) * period if period else sys.maxsize

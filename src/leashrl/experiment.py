@@ -1,0 +1,447 @@
+"""One run: an algorithm, a data set and some members, from a plan to artefacts on disk. Layer 4.
+
+    DIR/config.json         the plan: everything that decides the bits of the result, and all versions
+    DIR/metrics.jsonl       one line a logged step and member
+    DIR/evaluations.jsonl   one line an evaluation and member
+    DIR/checkpoint/         the last two; `resume` continues from the newest, bit for bit
+    DIR/policy/             one safetensors file a member, and policy.json to read them with
+    DIR/result.json         final and last-ten mean score of each member
+
+The seam between compute and presentation: what reads a run reads these files.
+"""
+
+import dataclasses
+import itertools
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.algos import REGISTRY
+from leashrl.core import hyper, override, to_json
+from leashrl.data import Dataset, Normaliser, load, prepare
+from leashrl.errors import BadInput, nearest
+from leashrl.evaluate.statistics import summary
+from leashrl.tasks import Task, guess
+from leashrl.tasks import task as find_task
+from leashrl.train import loop
+from leashrl.train.artefacts import Lines, claim_folder, read_json, versions, write_atomically, write_json
+from leashrl.train.checkpoint import load_checkpoint, restore, save_checkpoint, to_bytes
+from leashrl.types import Spec, Transitions
+
+CHECKPOINT_SECONDS = 10.0
+Report = Callable[[str, dict[str, Any]], None]
+"""Called with (event, details) as a run goes on; events: start, step, evaluation, diverged, saved, end."""
+
+
+# --- The plan ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is, before it starts; `config.json` is this and the versions."""
+
+    algorithm: str
+    preset: str
+    config: Any
+    """The algorithm's Config, with preset, domain and options applied."""
+    data: dict[str, Any]
+    """`source` (path or id, None for arrays in memory), `name`, `hash`, `rows`."""
+    task: str | None
+    """Where it is evaluated; None trains without evaluation."""
+    members: tuple[dict[str, float], ...]
+    """One row a member: its `seed`, and its values of the hyper-parameters that vary."""
+    log_every: int
+    eval_every: int
+    episodes: int
+    eval_seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Plan":
+        entry = find_algorithm(values["algorithm"])
+        fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
+        fields["config"] = override(entry.config(), values["config"])
+        fields["members"] = tuple(values["members"])
+        return Plan(**fields)
+
+
+def find_algorithm(name: str):
+    """The registry's entry, or BadInput with the nearest name."""
+    if name not in REGISTRY:
+        raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}")
+    return REGISTRY[name]
+
+
+def configure(algorithm: str, preset: str, domain: str | None, options: Mapping[str, Any]) -> Any:
+    """The algorithm's Config: its defaults, then the preset, the task's domain, and the given options."""
+    entry = find_algorithm(algorithm)
+    if preset not in entry.presets:
+        raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
+    config = override(entry.config(), entry.presets[preset].values)
+    config = override(config, entry.domains.get(domain or "", {}))
+    return override(config, options)
+
+
+def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Sequence[float]]) -> tuple:
+    """All seeds times all combinations of the values that vary, each one row."""
+    known = hyper(config)
+    for name in vary:
+        if name not in known:
+            raise BadInput(f"'{name}' cannot vary between members: {nearest(name, known)}")
+    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
+        raise BadInput(f"seeds must be at least one, different and within 0..2^32-1, not {seeds}")
+    values = itertools.product(*(map(float, vary[name]) for name in vary))
+    rows = [dict(zip(vary, row, strict=True)) for row in values]
+    return tuple({"seed": seed} | row for row in rows for seed in chosen)
+
+
+def member_name(member: Mapping[str, float]) -> str:
+    """`seed-0`, or `seed-0,gamma_1=5` where hyper-parameters vary."""
+    return ",".join([f"seed-{member['seed']}", *(f"{k}={v:g}" for k, v in member.items() if k != "seed")])
+
+
+# --- Entry points ------------------------------------------------------------
+
+
+def train(
+    algorithm: str,
+    data: str | Path | Dataset,
+    *,
+    task: str | None = None,
+    preset: str = "default",
+    options: Mapping[str, Any] | None = None,
+    vary: Mapping[str, Sequence[float]] | None = None,
+    seeds: int | Sequence[int] = 3,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    log_every: int = 1000,
+    eval_every: int | None = None,
+    episodes: int | None = None,
+    report: Report | None = None,
+) -> "Result":
+    """Train all members in one compiled program, evaluate them, and leave the artefacts in `out`.
+
+    Args:
+      algorithm: a name of the registry (`leashrl algos`).
+      data: a file, an id, or a `Dataset`.
+      task: where to evaluate (`leashrl tasks`); by default what the data's name says; `none` for nowhere.
+      preset: named values of the algorithm's Config.
+      options: single fields of the Config, laid over the preset.
+      vary: hyper-parameters (float fields) with several values each: every seed trains with every one.
+      seeds: how many (0, 1, ...), or which.
+      steps: gradient updates; the Config's own number by default.
+      out: the run's folder; `runs/ALGORITHM-DATA` by default.
+      overwrite: delete what is in `out` first. Without it an existing run is left alone and refused.
+      log_every: updates a line of metrics.
+      eval_every: updates an evaluation; ten a run by default.
+      episodes: per evaluation and member; the task's own number by default.
+      report: called as the run goes on.
+
+    Returns:
+      The result, as `result.json` holds it.
+
+    Raises:
+      BadInput: anything about the arguments, the data or the disk, before anything is written.
+    """
+    dataset = data if isinstance(data, Dataset) else load(data)
+    place = find_place(task, dataset)
+    options = dict(options or {}) | ({} if steps is None else {"steps": steps})
+    config = configure(algorithm, preset, place.domain if place else None, options)
+    for name, value in (("steps", config.steps), ("batch_size", config.batch_size), ("log_every", log_every)):
+        if value < 1:
+            raise BadInput(f"'{name}' must be at least 1, not {value}")
+    plan = Plan(
+        algorithm=algorithm,
+        preset=preset,
+        config=config,
+        data={
+            "source": None if isinstance(data, Dataset) else str(data),
+            "name": dataset.name,
+            "hash": dataset.hash,
+            "rows": len(dataset),
+        },
+        task=place.name if place else None,
+        members=make_members(config, seeds, vary or {}),
+        log_every=log_every,
+        eval_every=eval_every or max(1, config.steps // 10),
+        episodes=(episodes or place.episodes) if place else 0,
+    )
+    run = Run.build(plan, dataset)
+    folder = Path(out) if out else Path("runs") / f"{algorithm}-{dataset.name}"
+    claim_folder(folder, overwrite)
+    write_json(folder / "config.json", plan.to_json() | {"versions": versions()})
+    return run.execute(folder, None, report)
+
+
+def resume(folder: str | Path, *, data: Dataset | None = None, report: Report | None = None) -> "Result":
+    """Continue a run from its newest checkpoint; the result has the uninterrupted run's bits.
+
+    Args:
+      folder: the run's folder.
+      data: the data set, where the run was started from arrays in memory.
+    """
+    folder = Path(folder)
+    plan = Plan.from_json(read_json(folder / "config.json"))
+    if (folder / "result.json").exists():
+        return Result.read(folder)
+    source = plan.data["source"]
+    if data is None and source is None:
+        raise BadInput(f"'{folder}' was trained on arrays in memory: pass them to `resume(..., data=...)`")
+    dataset = data if data is not None else load(source)
+    if dataset.hash != plan.data["hash"]:
+        raise BadInput(
+            f"'{source or dataset.name}' is not the data '{folder}' was trained on: the hash differs"
+        )
+    return Run.build(plan, dataset).execute(folder, load_checkpoint(folder / "checkpoint"), report)
+
+
+def find_place(name: str | None, dataset: Dataset) -> Task | None:
+    """The task to evaluate on, its sizes checked against the data; None for no evaluation."""
+    if name == "none":
+        return None
+    place = guess(dataset.name) if name is None else find_task(name)
+    if place is None or place.env_id is None:
+        return None
+    sizes = {
+        "observation": (place.obs_dim, dataset.spec.obs_dim),
+        "action": (place.action_dim, dataset.spec.action.dim),
+    }
+    for what, (wanted, found) in sizes.items():
+        if wanted is not None and wanted != found:
+            raise BadInput(
+                f"task '{place.name}' has {what}s of size {wanted}, '{dataset.name}' of size {found}: "
+                "give the right --task, or --task none"
+            )
+    return place
+
+
+# --- The run -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan made ready: the algorithm built, the data on the device."""
+
+    plan: Plan
+    task: Task | None
+    spec: Spec
+    algorithm: Any
+    data: Transitions
+    normaliser: Normaliser
+    keys: jax.Array
+    hp: dict[str, jax.Array]
+
+    @staticmethod
+    def build(plan: Plan, dataset: Dataset) -> "Run":
+        rows, normaliser = prepare(dataset, plan.config.preprocess)
+        if not len(rows["reward"]):
+            raise BadInput(f"'{dataset.name}' has no whole transition to learn from")
+        columns = [override(plan.config, {k: v for k, v in m.items() if k != "seed"}) for m in plan.members]
+        return Run(
+            plan=plan,
+            task=find_task(plan.task) if plan.task else None,
+            spec=dataset.spec,
+            algorithm=find_algorithm(plan.algorithm).build(plan.config, dataset.spec),
+            data=Transitions(**{name: jnp.asarray(x) for name, x in rows.items()}),
+            normaliser=normaliser,
+            keys=jax.vmap(jax.random.key)(jnp.asarray([m["seed"] for m in plan.members], jnp.uint32)),
+            hp=jax.tree.map(lambda *x: jnp.stack(x), *map(hyper, columns)),
+        )
+
+    def execute(self, folder: Path, checkpoint: tuple | None, report: Report | None) -> "Result":
+        """The hooks around the one loop: log, evaluate, checkpoint, stop."""
+        plan, say = self.plan, report or (lambda event, details: None)
+        total = sum(stage.steps for stage in self.algorithm.stages)
+        restored, done = None, -1
+        if checkpoint:
+            done, flat, _ = checkpoint
+            like = loop.blank(self.algorithm, self.data, self.keys, self.hp, done)
+            restored = (done, restore(like, flat, str(folder / "checkpoint")))
+        metrics = Lines(folder / "metrics.jsonl", keep_to=done)
+        evaluations = Lines(folder / "evaluations.jsonl", keep_to=done)
+        say(
+            "start", {"plan": plan, "task": self.task, "step": max(done, 0), "total": total, "folder": folder}
+        )
+        saved_at, saved_step, known = time.monotonic(), done, set()
+        with Interrupts() as interrupts:
+            for snapshot in loop.run(
+                self.algorithm,
+                self.data,
+                self.keys,
+                self.hp,
+                log_every=plan.log_every,
+                stop_every=plan.eval_every if self.task else 0,
+                resume=restored,
+            ):
+                step, last = snapshot.step, snapshot.step == total
+                fallen = loop.diverged(snapshot.tally)
+                for i in fallen.keys() - known:
+                    known.add(i)
+                    at, metric = fallen[i]
+                    say("diverged", {"member": member_name(plan.members[i]), "step": at, "metric": metric})
+                if snapshot.logged is not None:
+                    for i, member in enumerate(plan.members):
+                        if i not in fallen:
+                            values = {name: float(x[i]) for name, x in snapshot.logged.items()}
+                            metrics.write({"step": step, "stage": snapshot.stage} | member | values)
+                say("step", {"step": step, "total": total, "logged": snapshot.logged, "fallen": fallen})
+                finished = last or len(fallen) == len(plan.members)
+                due = self.task and step and (finished or step % plan.eval_every == 0)
+                if due and step not in evaluations.steps and not interrupts.pending:
+                    rows = self.evaluate(snapshot.state, fallen)
+                    for row in rows:
+                        evaluations.write({"step": step} | row)
+                    say("evaluation", {"step": step, "rows": rows})
+                waited = time.monotonic() - saved_at
+                if step != saved_step and (
+                    step == 0 or finished or due or interrupts.pending or waited > CHECKPOINT_SECONDS
+                ):
+                    arrays = {"state": snapshot.state, "tally": snapshot.tally}
+                    save_checkpoint(folder / "checkpoint", step, arrays, {"stage": snapshot.stage})
+                    saved_at, saved_step = time.monotonic(), step
+                    say("saved", {"step": step})
+                if interrupts.pending:
+                    raise KeyboardInterrupt
+                if finished:
+                    self.save_policies(folder, snapshot.state)
+                    result = self.result(folder, step, fallen)
+                    break
+        write_json(folder / "result.json", result.values)
+        say("end", {"result": result})
+        return result
+
+    def evaluate(self, state: Any, fallen: Mapping[int, Any]) -> list[dict[str, Any]]:
+        """One row a member that is still up: its returns and normalised scores."""
+        from leashrl.evaluate.rollout import evaluate
+
+        assert self.task is not None
+        found = evaluate(
+            self.algorithm.policy,
+            self.algorithm.policy.params(state),
+            self.task,
+            obs_mean=self.normaliser.mean,
+            obs_std=self.normaliser.std,
+            action_space=self.spec.action,
+            episodes=self.plan.episodes,
+            seed=self.plan.eval_seed,
+        )
+        return [
+            dict(member)
+            | {
+                "return": float(found.returns[i].mean()),
+                "score": None if found.scores is None else float(found.scores[i].mean()),
+                "returns": found.returns[i].tolist(),
+                "lengths": found.lengths[i].tolist(),
+            }
+            for i, member in enumerate(self.plan.members)
+            if i not in fallen and not found.failed[i]
+        ]
+
+    def save_policies(self, folder: Path, state: Any) -> None:
+        """`policy/NAME.safetensors` for each member, and `policy/policy.json` to rebuild them."""
+        params = self.algorithm.policy.params(state)
+        (folder / "policy").mkdir(exist_ok=True)
+        for i, member in enumerate(self.plan.members):
+            arrays = {
+                "params": jax.tree.map(lambda x, i=i: x[i], params),
+                "obs_mean": self.normaliser.mean,
+                "obs_std": self.normaliser.std,
+            }
+            write_atomically(folder / "policy" / f"{member_name(member)}.safetensors", to_bytes(arrays))
+        space = self.spec.action
+        write_json(
+            folder / "policy" / "policy.json",
+            {
+                "algorithm": self.plan.algorithm,
+                "config": to_json(self.plan.config),
+                "obs_dim": self.spec.obs_dim,
+                "action_space": {"kind": type(space).__name__} | dataclasses.asdict(space),
+                "task": self.plan.task,
+                "members": [member_name(m) for m in self.plan.members],
+            },
+        )
+
+    def result(self, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
+        """Final and last-ten mean score of each member; the best is never reported alone."""
+        rows = Lines.read(folder / "evaluations.jsonl")
+        members = []
+        for i, member in enumerate(self.plan.members):
+            mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
+            out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
+            if i in fallen:
+                out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
+            for what in ("return", "score"):
+                values = [row[what] for row in mine if row[what] is not None]
+                final = values[-1] if values and i not in fallen else None
+                out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
+            members.append(out)
+        finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]
+        values = {
+            "algorithm": self.plan.algorithm,
+            "preset": self.plan.preset,
+            "task": self.plan.task,
+            "data": self.plan.data,
+            "steps": step,
+            "episodes": self.plan.episodes,
+            "evaluated": self.task is not None,
+            "members": members,
+            "score": summary(np.array(finals)[:, None]) if finals else None,
+            "versions": versions(),
+        }
+        return Result(folder, values)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found. `values` is `result.json`; `folder` holds the rest."""
+
+    folder: Path
+    values: dict[str, Any]
+
+    @staticmethod
+    def read(folder: str | Path) -> "Result":
+        return Result(Path(folder), read_json(Path(folder) / "result.json"))
+
+    @property
+    def score(self) -> dict[str, float] | None:
+        """Mean, IQM and 95 % interval of the members' final normalised scores; None if not evaluated."""
+        return self.values["score"]
+
+    @property
+    def diverged(self) -> list[str]:
+        """Names of the members that went non-finite."""
+        return [m["name"] for m in self.values["members"] if m["diverged"]]
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM wait for the loop to come to rest; a second one does not."""
+
+    def __enter__(self) -> "Interrupts":
+        self.pending = False
+        self.before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: the caller's own handling stays
+                break
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
