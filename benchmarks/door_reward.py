@@ -9,6 +9,7 @@ compared with the stored one.
 
 import argparse
 import json
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,17 +19,17 @@ from leashrl.tasks import task
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Door reward against stored rewards.")
     parser.add_argument("file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    with h5py.File(options.file) as file:
-        read = lambda key: file[key][()]
-        actions, stored = read("actions"), read("rewards").reshape(-1)
-        qpos, qvel = read("infos/qpos").astype(np.float64), read("infos/qvel").astype(np.float64)
-        door = read("infos/door_body_pos").astype(np.float64)
+    file: Any = h5py.File(options.file)
+    actions, stored = file["actions"][()], file["rewards"][()].reshape(-1)
+    qpos, qvel, door = (
+        file[f"infos/{key}"][()].astype(np.float64) for key in ("qpos", "qvel", "door_body_pos")
+    )
 
-    env = make_env(task("door"), n=1, seed=0).envs[0]
+    env: Any = make_env(task("door"), n=1, seed=0).envs[0]
     paid, plain = np.zeros(len(stored)), np.zeros(len(stored))
     for i, action in enumerate(actions):
         state = {"qpos": qpos[i], "qvel": qvel[i], "door_body_pos": door[i]}

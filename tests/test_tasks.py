@@ -15,14 +15,10 @@ REPORTED = {
     | {f"{e}-{k}-v0" for e in ADROIT for k in ("human", "cloned")}
     | {f"antmaze-{k}-v0" for k in MAZES},
     "MISA (ICLR text)": {f"{e}-random-v2" for e in GYM},
-    "BRAC+": {
-        f"{e}-{k}-v0" for e in GYM for k in ("random", "medium", "medium-replay", "medium-expert")
-    }
+    "BRAC+": {f"{e}-{k}-v0" for e in GYM for k in ("random", "medium", "medium-replay", "medium-expert")}
     | {f"{e}-human-v0" for e in ADROIT},
     "Fisher-BRC": {
-        f"{e}-{k}-v0"
-        for e in GYM
-        for k in ("random", "medium", "expert", "medium-replay", "medium-expert")
+        f"{e}-{k}-v0" for e in GYM for k in ("random", "medium", "expert", "medium-replay", "medium-expert")
     },
     "MIRACLE": {
         *("pendulum", "inverted-double-pendulum", "swimmer", "reacher"),

@@ -50,16 +50,17 @@ def make_one(task: Task) -> "gym.Env":
     if task.env_id is None:
         raise BadInput(f"task '{task.name}' has no environment: its policies cannot be evaluated here")
     try:
-        # gymnasium-robotics prints a notice about the very reward that `wrappers` recomputes, and the v4
-        # environments a notice that v5 exists: v4 is chosen because it is the closer to D4RL's.
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        # gymnasium-robotics prints a notice about the very reward that `wrappers` recomputes
+        with contextlib.redirect_stderr(io.StringIO()):
             import gymnasium as gym
 
             if task.domain in ("adroit", "kitchen", "antmaze"):
                 import gymnasium_robotics
 
                 gym.register_envs(gymnasium_robotics)
+        # v4 environments warn that v5 exists: v4 is chosen because it is the closer to D4RL's
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             from leashrl.evaluate.wrappers import correct
 
             env = gym.make(
@@ -102,7 +103,7 @@ def make_env(task: Task, *, n: int, seed: int) -> "gym.vector.SyncVectorEnv":
     """
     if n < 1:
         raise BadInput(f"cannot make {n} environments of '{task.name}': give at least 1")
-    seeds = [env_seed(seed, i) for i in range(n)]
+    seeds: list[int | None] = [env_seed(seed, i) for i in range(n)]
     first = make_one(task)  # fails in one line before gymnasium is imported below
     from gymnasium.vector import SyncVectorEnv
 

@@ -50,7 +50,7 @@ class Evaluation:
 
 def evaluate(
     policy: Policy,
-    states: Any,
+    params: Any,
     task: Task,
     *,
     obs_mean: Any,
@@ -68,7 +68,7 @@ def evaluate(
     Args:
       policy: acts on `(obs - obs_mean) / obs_std`. The compiled function is kept for this very object, so
         pass the same one at every evaluation of a run.
-      states: what `policy.act` reads, with a leading axis of members on every array.
+      params: `policy.params` of the states, with a leading axis of members on every array.
       task: a task with an environment.
       obs_mean, obs_std: (obs_dim,) the data's normaliser; zeros and ones where it is off.
       action_space: the data's. Actions of a Box leave the policy in [-1, 1], are mapped to the Box, and
@@ -88,9 +88,9 @@ def evaluate(
         raise BadInput(f"cannot evaluate on {episodes} episodes: give at least 1")
     if mode not in policy.modes:
         raise BadInput(f"the policy has no evaluation mode '{mode}': {nearest(mode, policy.modes)}")
-    leaves = jax.tree.leaves(states)
+    leaves = jax.tree.leaves(params)
     if not leaves:
-        raise BadInput("the states hold no arrays, so the number of members is unknown")
+        raise BadInput("the policy's params hold no arrays, so the number of members is unknown")
     members = leaves[0].shape[0]
     key = jax.random.key(env_seed(seed, 2**32 - 1))  # no episode has that number
 
@@ -115,10 +115,10 @@ def evaluate(
         reward = np.zeros((members, WAVE), np.float32)
         for j, i, env in live:
             obs[j, i - first] = env.reset(seed=env_seed(seed, i))[0]
-        carry = init(states)
+        carry = init(params)
         step = 0
         while live:
-            raw, carry = act(states, carry, obs, reward, keys, np.int32(step), mean, std)
+            raw, carry = act(params, carry, obs, reward, keys, np.int32(step), mean, std)
             raw = np.asarray(raw)
             failed |= ~np.isfinite(raw).reshape(members, -1).all(1)
             action = to_env(raw)
@@ -157,16 +157,16 @@ def evaluate(
 def _compiled(policy: Policy, mode: str) -> tuple[Callable, Callable]:
     """`init` and `act` of a policy over (members, WAVE), compiled once per policy and number of members."""
 
-    def init(states: Any) -> Any:
-        return jax.vmap(jax.vmap(policy.init, in_axes=None, axis_size=WAVE))(states)
+    def init(params: Any) -> Any:
+        return jax.vmap(jax.vmap(policy.init, in_axes=None, axis_size=WAVE))(params)
 
-    def act(states: Any, carry: Any, obs, reward, keys, step, mean, std) -> tuple[jax.Array, Any]:
-        def one(state, carry, obs, reward, key):
+    def act(params: Any, carry: Any, obs, reward, keys, step, mean, std) -> tuple[jax.Array, Any]:
+        def one(params, carry, obs, reward, key):
             timestep = TimeStep(obs=(obs - mean) / std, reward=reward, first=step == 0)
-            return policy.act(state, carry, timestep, jax.random.fold_in(key, step), mode)
+            return policy.act(params, carry, timestep, jax.random.fold_in(key, step), mode)
 
         over_episodes = jax.vmap(one, in_axes=(None, 0, 0, 0, 0))
-        return jax.vmap(over_episodes, in_axes=(0, 0, 0, 0, None))(states, carry, obs, reward, keys)
+        return jax.vmap(over_episodes, in_axes=(0, 0, 0, 0, None))(params, carry, obs, reward, keys)
 
     return jax.jit(init), jax.jit(act)
 
