@@ -30,9 +30,9 @@ from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
 from leashrl.tasks import Task, guess
 from leashrl.tasks import task as find_task
-from leashrl.train import loop
-from leashrl.train.artefacts import Lines, claim_folder, read_json, versions, write_atomically, write_json
-from leashrl.train.checkpoint import load_checkpoint, restore, save_checkpoint, to_bytes
+from leashrl.training import loop
+from leashrl.training.artefacts import Lines, claim_folder, read_json, versions, write_atomically, write_json
+from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint, to_bytes
 from leashrl.types import Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0

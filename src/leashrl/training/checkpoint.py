@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from leashrl.errors import BadInput
-from leashrl.train.artefacts import unwritable, write_atomically
+from leashrl.training.artefacts import unwritable, write_atomically
 
 KEEP = 2
 
