@@ -285,7 +285,7 @@ def test_what_is_not_on_the_disk(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BadInput, match=r"not '\.txt'"):
         load(tmp_path / "notes.txt")
-    with pytest.raises(BadInput, match="did you mean 'file.hdf5'"):
+    with pytest.raises(BadInput, match=r"did you mean 'file\.hdf5'"):
         write(tmp_path / "file.hdf5", arrays())
         load(tmp_path / "fil.hdf5")
 

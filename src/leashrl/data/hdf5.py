@@ -49,7 +49,12 @@ def read_hdf5(path: Path) -> Raw:
                         )
                         defects.append(Defect("unreadable", where, (), text))
             names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+
+            def note(name: str | bytes, item: object) -> None:
+                if isinstance(item, h5py.Dataset):  # a damaged name comes as bytes
+                    names.append(name.decode(errors="replace") if isinstance(name, bytes) else name)
+
+            file.visititems(note)
             fields = {k: file.attrs[k] for k in SPACE_FIELDS if k in file.attrs}
         space, limit = space_from_fields(fields, str(path))
     except BadInput:

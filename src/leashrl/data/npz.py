@@ -36,7 +36,8 @@ def read_npz(path: Path) -> Raw:
             raise BadInput(f"{path} is empty (0 bytes): copy or make it again")
         if not zipfile.is_zipfile(path):
             raise BadInput(f"{path} is not a whole .npz file (a zip archive): copy it again, or use np.savez")
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves the file open when the archive turns out to be damaged.
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             for key in KEYS:
                 if key in file.files:
                     try:
@@ -60,7 +61,7 @@ def read_npz(path: Path) -> Raw:
 
 def _read_extra(path: Path, name: str) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             return np.asarray(file[name])
     except Exception as error:
         raise BadInput(f"{path}, {name} cannot be read ({line(error)})") from None

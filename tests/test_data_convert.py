@@ -1,0 +1,304 @@
+"""Conversions: nothing lost, the same hash in any container, nothing half-written."""
+
+import json
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+
+from leashrl.data import Dataset, check, convert, hdf5, load
+from leashrl.errors import BadInput
+from leashrl.types import Box, Discrete
+
+
+@pytest.fixture(autouse=True)
+def minari_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+
+def write(path, values, **attributes):
+    with h5py.File(path, "w") as file:
+        for key, value in values.items():
+            file[key] = value
+        file.attrs.update(attributes)
+    return path
+
+
+def contents(path):
+    """Every array of an HDF5 file by its path."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+def same(one, two):
+    assert set(one) == set(two)
+    for key in one:
+        a, b = np.asarray(one[key]), np.asarray(two[key])
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), key
+        np.testing.assert_array_equal(a, b, err_msg=key)
+
+
+def base(dtype="f4", n=10):
+    random = np.random.Generator(np.random.PCG64(2))
+    obs = random.standard_normal((n + 1, 3)).astype(dtype)
+    return {
+        "observations": obs[:-1],
+        "actions": random.uniform(-1, 1, (n, 2)).astype(dtype),
+        "rewards": random.standard_normal(n).astype(dtype),
+        "terminals": np.arange(n) == 3,
+    }
+
+
+def gym_v2():
+    values = base()
+    after = np.concatenate([values["observations"][1:], np.ones((1, 3), "f4")])
+    after[3] = after[7] = 5  # ends of episodes, where the next row is not the next observation
+    return values | {
+        "timeouts": np.arange(10) == 7,
+        "next_observations": after,
+        "infos/qpos": np.arange(20, dtype="f4").reshape(10, 2),
+        "infos/deep/log_prob": np.arange(10.0),
+        "metadata/algorithm": b"SAC",
+        "metadata/iteration": np.int32(7),
+        "metadata/policy/fc0/weight": np.ones((4, 3), "f4"),
+    }
+
+
+def kitchen():
+    return base() | {"terminals": (np.arange(10) == 3).astype("f4"), "infos": np.arange(10)}
+
+
+def adroit_cloned():
+    values = base("f8")
+    return values | {"actions": values["actions"].astype("f4"), "timeouts": np.arange(10) == 9}
+
+
+def odd_marks():
+    """Both flags on one row, next observations that are not the next rows', an open tail."""
+    random = np.random.Generator(np.random.PCG64(3))
+    return base() | {"timeouts": np.arange(10) == 3, "next_observations": random.random((10, 3), "f4")}
+
+
+FILES = {f.__name__: f for f in (gym_v2, kitchen, adroit_cloned, odd_marks)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_round_trip_through_every_format_loses_nothing(tmp_path, name):
+    source = write(tmp_path / "a.hdf5", FILES[name]())
+    convert(source, tmp_path / "b.npz")
+    convert(tmp_path / "b.npz", "minari:test/round-v0")
+    convert("test/round-v0", tmp_path / "c.h5")
+    convert(tmp_path / "c.h5", tmp_path / "d.npz")
+    data = load(source)
+    for other in ("b.npz", "minari/test/round-v0", "c.h5", "d.npz"):
+        again = load(tmp_path / other)
+        assert again.hash == data.hash and again.action_space == data.action_space
+        assert set(again.extras) == set(data.extras)
+    before, after = contents(source), contents(tmp_path / "c.h5")
+    if name == "kitchen":  # Minari's flags are bool; the hash above knows no other kind
+        before["terminals"] = before["terminals"].astype(bool)
+    same(before, after)
+    with np.load(tmp_path / "d.npz") as file:
+        same(after, {k: file[k] for k in file.files if not k.startswith("action_")})
+
+
+def test_minari_itself_reads_what_was_written(tmp_path):
+    convert(write(tmp_path / "a.hdf5", gym_v2()), "minari:test/gym-v2")
+    dataset = minari.load_dataset("test/gym-v2")
+    assert (dataset.total_episodes, dataset.total_steps) == (3, 10)
+    first, second, third = dataset.iterate_episodes()
+    values = gym_v2()
+    np.testing.assert_array_equal(first.observations[:-1], values["observations"][:4])
+    np.testing.assert_array_equal(first.observations[-1], [5, 5, 5])
+    np.testing.assert_array_equal(second.actions, values["actions"][4:8])
+    np.testing.assert_array_equal(second.infos["qpos"], values["infos/qpos"][4:8])
+    assert first.terminations.tolist() == [False, False, False, True]
+    assert second.truncations.tolist() == [False, False, False, True]
+    assert not third.truncations.any()
+    assert dataset.action_space == gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    assert check("test/gym-v2") == []
+
+
+@pytest.fixture
+def minaris_own(tmp_path):
+    """A data set as Minari makes it: structured observations, infos of T + 1, seeds, an environment."""
+    random = np.random.Generator(np.random.PCG64(4))
+    buffers = [
+        EpisodeBuffer(
+            seed=seed,
+            observations={
+                "observation": random.standard_normal((steps + 1, 2)),
+                "desired_goal": random.standard_normal((steps + 1, 1)),
+            },
+            actions=random.uniform(-2, 2, (steps, 1)).astype("f4"),
+            rewards=random.standard_normal(steps),
+            terminations=np.arange(steps) == 99,
+            truncations=np.arange(steps) == steps - 1,
+            infos={"height": np.arange(steps + 1.0) + seed},
+        )
+        for seed, steps in ((5, 3), (6, 4))
+    ]
+    spaces = gymnasium.spaces
+    box = {"observation": spaces.Box(-9, 9, (2,)), "desired_goal": spaces.Box(-9, 9, (1,))}
+    with pytest.warns(UserWarning):
+        minari.create_dataset_from_buffers(
+            "test/own-v0",
+            buffers,
+            env="Pendulum-v1",
+            observation_space=spaces.Dict(box),
+            author={"A", "B"},
+        )
+    return buffers
+
+
+def test_minaris_own_data_sets_load_and_convert(tmp_path, minaris_own):
+    data = load("test/own-v0")
+    assert data.action_space == Box((-2.0,), (2.0,)) and data.max_episode_steps == 200
+    assert [part.stop for part in data.episodes()] == [3, 7]
+    for buffer, part in zip(minaris_own, data.episodes(), strict=True):
+        flat = np.concatenate(
+            [buffer.observations[k] for k in ("desired_goal", "observation")], 1, dtype="f4"
+        )
+        np.testing.assert_array_equal(data.obs[part], flat[:-1])
+        np.testing.assert_array_equal(data.next_obs[part], flat[1:])
+    assert len(data.transitions("dynamics")["obs"]) == 7
+    np.testing.assert_array_equal(data.extras["infos/height"], [5, 6, 7, 6, 7, 8, 9])
+    np.testing.assert_array_equal(data.extras["final_infos/height"], [8, 10])
+
+    convert("test/own-v0", tmp_path / "own.hdf5")
+    convert(tmp_path / "own.hdf5", "minari:test/again-v0")
+    again = minari.load_dataset("test/again-v0")
+    assert load("test/again-v0").hash == data.hash == load(tmp_path / "own.hdf5").hash
+    assert again.spec.env_spec.id == "Pendulum-v1" and again.storage.metadata["author"] == {"A", "B"}
+    for buffer, episode in zip(minaris_own, again.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(episode.infos["height"], buffer.infos["height"])
+    assert [m["seed"] for m in again.storage.get_episode_metadata(range(2))] == [5, 6]
+
+
+def test_discrete_actions_survive(tmp_path):
+    values = base() | {"actions": np.arange(10) % 4}
+    space = Discrete(4)
+    convert(write(tmp_path / "a.hdf5", values), tmp_path / "b.npz", action_space=space)
+    convert(tmp_path / "b.npz", "minari:test/discrete-v0")
+    convert("test/discrete-v0", tmp_path / "c.hdf5")
+    data = load(tmp_path / "c.hdf5")
+    assert data.action_space == space and data.action.tolist() == values["actions"].tolist()
+    assert data.hash == load(tmp_path / "b.npz").hash
+    assert contents(tmp_path / "c.hdf5")["actions"].dtype == np.int64
+
+
+def test_hash_is_that_of_the_same_arrays_from_memory(tmp_path):
+    values = gym_v2()
+    data = Dataset.from_arrays(
+        *(values[k] for k in ("observations", "actions", "rewards", "terminals")),
+        timeout=values["timeouts"],
+        next_obs=values["next_observations"],
+        action_space=Box((-1.0, -1.0), (1.0, 1.0)),
+    )
+    assert load(write(tmp_path / "a.hdf5", values)).hash == data.hash
+
+
+def test_infos_are_not_read_until_asked_for(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.hdf5", gym_v2())
+    asked = []
+    read = hdf5._read_extra
+    monkeypatch.setattr(hdf5, "_read_extra", lambda path, name: asked.append(name) or read(path, name))
+    data = load(path)
+    assert data.transitions() and data.hash and data.returns().size and set(data.extras)
+    assert asked == []
+    assert data.extras["infos/qpos"].shape == (10, 2) and asked == ["infos/qpos"]
+
+
+def test_space_and_limit_are_written_into_our_files(tmp_path):
+    values = base()
+    del values["terminals"]
+    path = write(tmp_path / "a.hdf5", values | {"terminals": np.zeros(10, bool)})
+    space = Box((-3.0, -1.0), (1.0, 2.0))
+    for target in (tmp_path / "b.hdf5", tmp_path / "c.npz", "minari:test/space-v0"):
+        convert(path, target, action_space=space, max_episode_steps=4)
+        data = load(str(target))
+        assert data.action_space == space and data.max_episode_steps == 4 and data.timeout is None
+        assert len(data.episodes()) == 3
+
+
+def test_targets_that_cannot_be(tmp_path):
+    source = write(tmp_path / "a.hdf5", gym_v2())
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "b.npz").write_text("mine")
+    convert(source, "minari:test/twice-v0")
+    for target, words in [
+        (tmp_path / "b.npz", "exists already"),
+        (tmp_path / "c.csv", "give a .hdf5, .h5 or .npz file"),
+        (tmp_path / "file" / "c.npz", "cannot write"),
+        ("minari:test/twice-v0", "exists already"),
+        ("minari:x/y-v0", "is no Minari id"),
+        ("minari:../../out-v0", "is no Minari id"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            convert(source, target)
+    assert (tmp_path / "b.npz").read_text() == "mine"
+    write(tmp_path / "bad.hdf5", gym_v2() | {"rewards": np.full(10, np.nan)})
+    with pytest.raises(BadInput, match="rewards: rows 0, 1"):
+        convert(tmp_path / "bad.hdf5", tmp_path / "never.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "b.npz", "bad.hdf5", "file", "minari"]
+
+
+@pytest.mark.parametrize("when", ["during", "end"])
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, when):
+    source = write(tmp_path / "a.hdf5", gym_v2())
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if when == "during":
+        monkeypatch.setattr(np.lib.format, "write_array", full)
+        monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    else:
+        monkeypatch.setattr("os.replace", full)
+        monkeypatch.setattr("os.rename", full)
+    for target in (tmp_path / "b.hdf5", tmp_path / "b.npz", "minari:test/full-v0"):
+        with pytest.raises(BadInput, match="No space left on device"):
+            convert(source, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "minari"]
+    assert [p for p in (tmp_path / "minari").rglob("*") if p.is_file()] == []
+
+
+def test_damaged_minari_data_sets_are_refused_in_one_line(tmp_path):
+    convert(write(tmp_path / "a.hdf5", gym_v2()), "minari:test/whole-v0")
+    data = tmp_path / "minari" / "test" / "whole-v0" / "data"
+    main, metadata = (data / "main_data.hdf5").read_bytes(), json.loads((data / "metadata.json").read_text())
+
+    def refused(words):
+        with pytest.raises(BadInput, match=words) as caught:
+            load("test/whole-v0")
+        assert "\n" not in str(caught.value)
+        assert check("test/whole-v0")[0].fatal
+
+    (data / "main_data.hdf5").write_bytes(main[:3000])
+    refused("cannot be read")
+    with h5py.File(data / "main_data.hdf5", "w") as file:
+        file.create_group("episode_0")
+    refused("cannot be read")
+    (data / "main_data.hdf5").write_bytes(main)
+    for change, words in [
+        ({"total_episodes": 9}, "cannot be read"),
+        ({"total_episodes": 0}, "no episodes"),
+        ({"data_format": "arrow"}, "stored as arrow"),
+        ({"action_space": json.dumps({"type": "Tuple", "subspaces": []})}, "Tuple space"),
+        ({"action_space": "{"}, "cannot be read"),
+    ]:
+        (data / "metadata.json").write_text(json.dumps(metadata | change))
+        refused(words)
+    (data / "metadata.json").write_text("[1")
+    refused("cannot be read")
+    (data / "metadata.json").write_text("[1]")
+    refused("cannot be read")
+    (data / "metadata.json").write_text(json.dumps(metadata))
+    assert load("test/whole-v0").hash == load(tmp_path / "a.hdf5").hash
