@@ -20,10 +20,7 @@ help: ## list the targets
 demo: $(READY) ## make data, train BC and MISA, evaluate, print a table, draw the curves
 	$(BIN)/python -m leashrl.demo $(DEMO_FLAGS)
 
-# One test process a core: XLA's own threads would only make the two processes fight for the cores
-# (measured in docs/contributing.md), so each is told to stay on one.
 test: $(READY) ## the whole test suite, doctests and coverage included
-	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(READY) ## ruff: rules and format

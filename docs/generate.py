@@ -20,7 +20,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry
+from leashrl.core import Entry, Preprocess
 
 MARK = "<!-- generated -->"
 SRC = Path(__file__).parents[1] / "src" / "leashrl"
@@ -109,10 +109,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     result = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
-        nested = isinstance(value, Mapping)
-        result |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+        nested: Any = vars(value) if isinstance(value, Preprocess) else value
+        result |= flat(nested, f"{prefix}{name}.") if isinstance(nested, Mapping) else {prefix + name: value}
     return result
 
 

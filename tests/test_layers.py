@@ -38,7 +38,7 @@ LAYER = {
     "__main__": 8,
     "__init__": 8,  # the public names, imported lazily
 }
-NOT_ALGORITHMS = {"leashrl.algos.checks"}
+NOT_ALGORITHMS = {"leashrl.algos.common"}
 """Modules of `algos` that algorithms share; anything larger belongs in `ops`."""
 
 AT_IMPORT = {"argv", "environ", "environb", "getenv", "parse_args"} | {
@@ -124,7 +124,7 @@ def test_layers(path: Path):
         ("leashrl.ops.mi", "import jax\nfrom leashrl.types import Array", 0),
         ("leashrl.ops.mi", "from leashrl.ops.td import huber", 0),
         ("leashrl.algos.misa", "from leashrl import ops, core", 0),
-        ("leashrl.algos.misa", "from leashrl.algos.checks import choice", 0),
+        ("leashrl.algos.misa", "from leashrl.algos.common import choice", 0),
         ("leashrl.cli", "import os, sys\ndef main():\n    return sys.argv, os.environ", 0),
         ("leashrl.bench", "import sys\nif __name__ == '__main__':\n    sys.exit(sys.argv)", 0),
         ("leashrl.ops.mi", "import leashrl.algos.misa", 1),
