@@ -37,7 +37,11 @@ from leashrl.types import Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with (event, details) as a run goes on; events: start, step, evaluation, diverged, saved, end."""
+"""Called with (event, details) as a run goes on.
+
+Events: start, step, evaluation, diverged, saved, end; and interrupt, at a Ctrl-C, from a signal handler.
+`rows` of step and evaluation hold what the files get, with the member's name as `member`.
+"""
 
 
 # --- The plan ----------------------------------------------------------------
@@ -67,10 +71,11 @@ class Plan:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Plan":
+        """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         fields["config"] = override(entry.config(), values["config"])
-        fields["members"] = tuple(values["members"])
+        fields["members"] = tuple(dict(member) for member in values["members"])
         return Plan(**fields)
 
 
@@ -100,9 +105,13 @@ def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Seq
     chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
     if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
         raise BadInput(f"seeds must be at least one, different and within 0..2^32-1, not {seeds}")
-    values = itertools.product(*(map(float, vary[name]) for name in vary))
+    values = itertools.product(*([getattr(override(config, {n: v}), n) for v in vary[n]] for n in vary))
     rows = [dict(zip(vary, row, strict=True)) for row in values]
-    return tuple({"seed": seed} | row for row in rows for seed in chosen)
+    members = tuple({"seed": seed} | row for row in rows for seed in chosen)
+    names = [member_name(member) for member in members]
+    if not names or len(set(names)) < len(names):
+        raise BadInput("each hyper-parameter that varies needs at least one value, and no value twice")
+    return members
 
 
 def member_name(member: Mapping[str, float]) -> str:
@@ -158,7 +167,15 @@ def train(
     place = find_place(task, dataset)
     options = dict(options or {}) | ({} if steps is None else {"steps": steps})
     config = configure(algorithm, preset, place.domain if place else None, options)
-    for name, value in (("steps", config.steps), ("batch_size", config.batch_size), ("log_every", log_every)):
+    eval_every = max(1, config.steps // 10) if eval_every is None else eval_every
+    episodes = (place.episodes if place else 0) if episodes is None else episodes
+    for name, value in {
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "log_every": log_every,
+        "eval_every": eval_every,
+        "episodes": episodes if place else 1,
+    }.items():
         if value < 1:
             raise BadInput(f"'{name}' must be at least 1, not {value}")
     plan = Plan(
@@ -166,7 +183,7 @@ def train(
         preset=preset,
         config=config,
         data={
-            "source": None if isinstance(data, Dataset) else str(data),
+            "source": None if isinstance(data, Dataset) else _absolute(data),
             "name": dataset.name,
             "hash": dataset.hash,
             "rows": len(dataset),
@@ -174,36 +191,57 @@ def train(
         task=place.name if place else None,
         members=make_members(config, seeds, vary or {}),
         log_every=log_every,
-        eval_every=eval_every or max(1, config.steps // 10),
-        episodes=(episodes or place.episodes) if place else 0,
+        eval_every=eval_every,
+        episodes=episodes if place else 0,
     )
     run = Run.build(plan, dataset)
+    if place:
+        from leashrl.evaluate.environments import borrow, give_back
+
+        give_back(place, borrow(place, 1))  # a missing simulator is told now, not after the first tenth
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{dataset.name}"
     claim_folder(folder, overwrite)
     write_json(folder / "config.json", plan.to_json() | {"versions": versions()})
     return run.execute(folder, None, report)
 
 
-def resume(folder: str | Path, *, data: Dataset | None = None, report: Report | None = None) -> "Result":
+def resume(
+    folder: str | Path, *, data: str | Path | Dataset | None = None, report: Report | None = None
+) -> "Result":
     """Continue a run from its newest checkpoint; the result has the uninterrupted run's bits.
+
+    A run that was killed before its first checkpoint starts again; a finished one gives its result.
 
     Args:
       folder: the run's folder.
-      data: the data set, where the run was started from arrays in memory.
+      data: the data set, where the run was started from arrays in memory, or its file has moved.
+      report: called as the run goes on.
+
+    Raises:
+      BadInput: no run, broken files, or other data than the run was started on.
     """
     folder = Path(folder)
-    plan = Plan.from_json(read_json(folder / "config.json"))
+    values = read_json(folder / "config.json")
+    try:
+        plan = Plan.from_json(values)
+        source, wanted = plan.data["source"], plan.data["hash"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, BadInput) else f"{type(error).__name__} {error}"
+        raise BadInput(f"'{folder / 'config.json'}' is not what leashrl wrote: {reason}") from None
     if (folder / "result.json").exists():
         return Result.read(folder)
-    source = plan.data["source"]
     if data is None and source is None:
         raise BadInput(f"'{folder}' was trained on arrays in memory: pass them to `resume(..., data=...)`")
-    dataset = data if data is not None else load(source)
-    if dataset.hash != plan.data["hash"]:
-        raise BadInput(
-            f"'{source or dataset.name}' is not the data '{folder}' was trained on: the hash differs"
-        )
+    dataset = data if isinstance(data, Dataset) else load(data or source)
+    if dataset.hash != wanted:
+        raise BadInput(f"'{dataset.name}' is not the data '{folder}' was trained on: the hash differs")
     return Run.build(plan, dataset).execute(folder, load_checkpoint(folder / "checkpoint"), report)
+
+
+def _absolute(source: str | Path) -> str:
+    """A path that holds wherever `resume` is called from; ids and recipes stay as they are."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else str(source)
 
 
 def find_place(name: str | None, dataset: Dataset) -> Task | None:
@@ -264,17 +302,20 @@ class Run:
         plan, say = self.plan, report or (lambda event, details: None)
         total = sum(stage.steps for stage in self.algorithm.stages)
         restored, done = None, -1
+        evaluated = False
         if checkpoint:
-            done, flat, _ = checkpoint
+            done, flat, meta = checkpoint
+            evaluated = bool(meta.get("evaluated"))
             like = loop.blank(self.algorithm, self.data, self.keys, self.hp, done)
             restored = (done, restore(like, flat, str(folder / "checkpoint")))
         metrics = Lines(folder / "metrics.jsonl", keep_to=done)
-        evaluations = Lines(folder / "evaluations.jsonl", keep_to=done)
+        # A kill among one evaluation's lines leaves some of them: only a checkpoint says that all are there.
+        evaluations = Lines(folder / "evaluations.jsonl", keep_to=done if evaluated else done - 1)
         say(
             "start", {"plan": plan, "task": self.task, "step": max(done, 0), "total": total, "folder": folder}
         )
         saved_at, saved_step, known = time.monotonic(), done, set()
-        with Interrupts() as interrupts:
+        with Interrupts(say) as interrupts:
             for snapshot in loop.run(
                 self.algorithm,
                 self.data,
@@ -290,36 +331,43 @@ class Run:
                     known.add(i)
                     at, metric = fallen[i]
                     say("diverged", {"member": member_name(plan.members[i]), "step": at, "metric": metric})
-                if snapshot.logged is not None:
-                    for i, member in enumerate(plan.members):
-                        if i not in fallen:
-                            values = {name: float(x[i]) for name, x in snapshot.logged.items()}
-                            metrics.write({"step": step, "stage": snapshot.stage} | member | values)
-                say("step", {"step": step, "total": total, "logged": snapshot.logged, "fallen": fallen})
+                rows = []
+                for i, member in enumerate(plan.members if snapshot.logged is not None else ()):
+                    if i not in fallen:
+                        values = {name: float(x[i]) for name, x in (snapshot.logged or {}).items()}
+                        row = {"step": step, "stage": snapshot.stage} | member | values
+                        metrics.write(row)
+                        rows.append(self.named(row))
+                say("step", {"step": step, "total": total, "stage": snapshot.stage, "rows": rows})
                 finished = last or len(fallen) == len(plan.members)
                 due = self.task and step and (finished or step % plan.eval_every == 0)
                 if due and step not in evaluations.steps and not interrupts.pending:
-                    rows = self.evaluate(snapshot.state, fallen)
+                    rows = [{"step": step} | row for row in self.evaluate(snapshot.state, fallen)]
                     for row in rows:
-                        evaluations.write({"step": step} | row)
-                    say("evaluation", {"step": step, "rows": rows})
+                        evaluations.write(row)
+                    say("evaluation", {"step": step, "rows": [self.named(row) for row in rows]})
                 waited = time.monotonic() - saved_at
                 if step != saved_step and (
                     step == 0 or finished or due or interrupts.pending or waited > CHECKPOINT_SECONDS
                 ):
                     arrays = {"state": snapshot.state, "tally": snapshot.tally}
-                    save_checkpoint(folder / "checkpoint", step, arrays, {"stage": snapshot.stage})
+                    about = {"stage": snapshot.stage, "evaluated": step in evaluations.steps}
+                    save_checkpoint(folder / "checkpoint", step, arrays, about)
                     saved_at, saved_step = time.monotonic(), step
                     say("saved", {"step": step})
                 if interrupts.pending:
                     raise KeyboardInterrupt
                 if finished:
-                    self.save_policies(folder, snapshot.state)
+                    self.save_policies(folder, snapshot.state, fallen)
                     result = self.result(folder, step, fallen)
                     break
         write_json(folder / "result.json", result.values)
         say("end", {"result": result})
         return result
+
+    def named(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of metrics or of an evaluation with its member's name in front."""
+        return {"member": member_name({k: row[k] for k in self.plan.members[0]})} | row
 
     def evaluate(self, state: Any, fallen: Mapping[int, Any]) -> list[dict[str, Any]]:
         """One row a member that is still up: its returns and normalised scores."""
@@ -348,7 +396,7 @@ class Run:
             if i not in fallen and not found.failed[i]
         ]
 
-    def save_policies(self, folder: Path, state: Any) -> None:
+    def save_policies(self, folder: Path, state: Any, fallen: Mapping[int, tuple[int, str]]) -> None:
         """`policy/NAME.safetensors` for each member, and `policy/policy.json` to rebuild them."""
         params = self.algorithm.policy.params(state)
         (folder / "policy").mkdir(exist_ok=True)
@@ -369,6 +417,7 @@ class Run:
                 "action_space": {"kind": type(space).__name__} | dataclasses.asdict(space),
                 "task": self.plan.task,
                 "members": [member_name(m) for m in self.plan.members],
+                "diverged": [member_name(self.plan.members[i]) for i in sorted(fallen)],
             },
         )
 
@@ -427,6 +476,9 @@ class Result:
 class Interrupts:
     """Ctrl-C and SIGTERM wait for the loop to come to rest; a second one does not."""
 
+    def __init__(self, say: Report):
+        self.say = say
+
     def __enter__(self) -> "Interrupts":
         self.pending = False
         self.before: dict[int, Any] = {}
@@ -441,6 +493,7 @@ class Interrupts:
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True
+        self.say("interrupt", {})
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.before.items():

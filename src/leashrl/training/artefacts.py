@@ -27,16 +27,21 @@ def versions() -> dict[str, str]:
 
 def claim_folder(folder: Path, overwrite: bool) -> None:
     """Make `folder` ready for a new run; an existing run is refused, or deleted when told to."""
-    if (folder / "config.json").exists():
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A dot in front: what a kill left of a file that was being written.
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        if not found:
+            return
+        if not (folder / "config.json").exists():
+            raise BadInput(f"'{folder}' exists and is not a run: choose another --out")
         if not overwrite:
             raise BadInput(
                 f"'{folder}' holds a run: continue it with `leashrl resume {folder}`, or --overwrite it"
             )
-        shutil.rmtree(folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"'{folder}' exists and is not a run: choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # The result first and config.json last: killed in between, it is a run that still can be resumed.
+        for path in sorted(found, key=lambda p: (p.name == "config.json") - (p.name == "result.json")):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except OSError as error:
         raise unwritable(folder, error) from None
 

@@ -6,6 +6,7 @@ A kill at any moment leaves either the old checkpoint or the new one, never half
 are kept: should a disk lose the newest, the one before it still resumes.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from leashrl.errors import BadInput
 from leashrl.training.artefacts import unwritable, write_atomically
@@ -30,12 +31,13 @@ def save_checkpoint(folder: Path, step: int, arrays: Any, meta: dict[str, Any]) 
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_atomically(partial / "arrays.safetensors", to_bytes(arrays))
-        write_atomically(partial / "checkpoint.json", json.dumps(meta | {"step": step}, indent=1).encode())
-        if final.exists():  # a resumed run writes its first checkpoint again, with the same bits
-            shutil.rmtree(partial)
-        else:
-            os.rename(partial, final)
+        data = to_bytes(arrays)
+        meta = meta | {"step": step, "sha256": hashlib.sha256(data).hexdigest()}
+        write_atomically(partial / "arrays.safetensors", data)
+        write_atomically(partial / "checkpoint.json", json.dumps(meta, indent=1).encode())
+        if final.exists():  # one that could not be read, since the run was resumed from the one before it
+            shutil.rmtree(final)
+        os.rename(partial, final)
         _sync(folder)
         for old in steps(folder)[:-KEEP]:
             shutil.rmtree(folder / f"step-{old:010d}", ignore_errors=True)
@@ -50,16 +52,24 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in folder.glob("step-*") if (p / "checkpoint.json").exists())
 
 
-def load_checkpoint(folder: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
-    """The newest readable checkpoint: `(step, flat arrays, meta)`."""
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+    """The newest whole checkpoint, `(step, flat arrays, meta)`; None where none was ever written.
+
+    Raises:
+      BadInput: there are some, and none has the bytes that were written.
+    """
     for step in reversed(steps(folder)):
         path = folder / f"step-{step:010d}"
         try:
-            arrays = load_file(path / "arrays.safetensors")
-            return step, arrays, json.loads((path / "checkpoint.json").read_text())
-        except (SafetensorError, OSError, ValueError):
+            meta = json.loads((path / "checkpoint.json").read_bytes())
+            data = (path / "arrays.safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() == meta["sha256"]:
+                return step, load(data), meta
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             continue
-    raise BadInput(f"no readable checkpoint in '{folder}': start the run again with --overwrite")
+    if steps(folder):
+        raise BadInput(f"every checkpoint in '{folder}' is damaged: start the run again with --overwrite")
+    return None
 
 
 # --- Arrays and files --------------------------------------------------------
