@@ -83,7 +83,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 
 def to_bytes(tree: Any) -> bytes:
     """safetensors bytes: the same for the same bits, whatever the order of the dictionary."""
-    return save({name: np.ascontiguousarray(x) for name, x in sorted(flatten(tree).items())})
+    return save({name: np.asarray(x, order="C") for name, x in sorted(flatten(tree).items())})
 
 
 def restore(like: Any, flat: dict[str, np.ndarray], where: str) -> Any:
