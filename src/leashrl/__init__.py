@@ -1,1 +1,78 @@
-"""Policies from logged data, kept on a leash."""
+"""Policies from logged data, kept on a leash.
+
+    import leashrl
+
+    result = leashrl.train("misa", "pendulum-medium", seeds=3, steps=5000, out="runs/misa")
+    print(result.score)                             # mean, IQM, 95 % interval over the seeds
+    policy = leashrl.load_policy("runs/misa")
+    action = policy(obs)                            # in the environment's units
+
+Every name below is imported when it is first used, so `import leashrl` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leashrl.algos import REGISTRY
+    from leashrl.data import Dataset, load
+    from leashrl.errors import BadInput, Diverged
+    from leashrl.experiment import Result, resume, train
+    from leashrl.policies import LoadedPolicy, evaluate_run, load_policy
+    from leashrl.tasks import TASKS
+    from leashrl.types import Box, Discrete
+
+    __version__: str
+
+_HOME = {
+    "REGISTRY": "algos",
+    "Dataset": "data",
+    "load": "data",
+    "BadInput": "errors",
+    "Diverged": "errors",
+    "Result": "experiment",
+    "resume": "experiment",
+    "train": "experiment",
+    "LoadedPolicy": "policies",
+    "evaluate_run": "policies",
+    "load_policy": "policies",
+    "TASKS": "tasks",
+    "Box": "types",
+    "Discrete": "types",
+}
+"""Which module a public name lives in."""
+
+__all__ = [
+    "REGISTRY",
+    "TASKS",
+    "BadInput",
+    "Box",
+    "Dataset",
+    "Discrete",
+    "Diverged",
+    "LoadedPolicy",
+    "Result",
+    "__version__",
+    "evaluate_run",
+    "load",
+    "load_policy",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"leashrl.{_HOME[name]}"), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("leashrl")
+    else:
+        raise AttributeError(f"module 'leashrl' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

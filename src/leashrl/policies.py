@@ -1,0 +1,292 @@
+"""Trained policies read back from a run's `policy/` folder, to act and to be evaluated. Layer 4.
+
+    policy = load_policy("runs/misa")
+    action = policy(obs)                       # the environment's units in, the environment's units out
+
+The folder is whole by itself: it may be copied anywhere without the rest of the run.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as from_bytes
+
+from leashrl.core import Policy, hyper, override
+from leashrl.errors import BadInput, nearest
+from leashrl.evaluate.statistics import summary
+from leashrl.experiment import find_algorithm
+from leashrl.tasks import task as find_task
+from leashrl.training.artefacts import read_json
+from leashrl.training.checkpoint import restore
+from leashrl.types import Box, Discrete, Space, Spec, TimeStep
+
+# --- Acting ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPolicy:
+    """One member's policy: call it with observations, get actions.
+
+    Attributes:
+      name: the member's, such as `seed-0`.
+      algorithm: which one trained it.
+      spec: size of its observations, and its actions' space.
+      task: where it was evaluated while it trained, or None.
+      policy: the algorithm's `Policy`.
+      params: what acting needs, without a member axis.
+      obs_mean, obs_std: (obs_dim,) the data's normaliser; zeros and ones where it is off.
+    """
+
+    name: str
+    algorithm: str
+    spec: Spec
+    task: str | None
+    policy: Policy
+    params: Any
+    obs_mean: np.ndarray
+    obs_std: np.ndarray
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """How it can act; the first is the default."""
+        return self.policy.modes
+
+    def __call__(self, obs: Any, *, mode: str | None = None, seed: int = 0) -> np.ndarray:
+        """Actions in the environment's units.
+
+        Args:
+          obs: (obs_dim,) one observation, or (n, obs_dim) several; numbers as the environment gives them.
+          mode: one of `modes`.
+          seed: of the draw, in modes that draw: the same one gives the same action, so pass the step.
+
+        Returns:
+          (action_dim,) or (n, action_dim) float32 within the space's bounds; () or (n,) int32 if discrete.
+
+        Raises:
+          BadInput: observations of another shape or not finite, an unknown mode.
+        """
+        mode = self.modes[0] if mode is None else mode
+        if mode not in self.modes:
+            raise BadInput(f"{self.algorithm} has no mode '{mode}': {nearest(mode, self.modes)}")
+        try:
+            rows = np.asarray(obs, np.float32)
+        except (TypeError, ValueError):
+            raise BadInput(f"observations must be numbers, not {type(obs).__name__}") from None
+        single, rows = rows.ndim == 1, np.atleast_2d(rows)
+        if rows.ndim != 2 or rows.shape[1] != self.spec.obs_dim:
+            wanted = f"({self.spec.obs_dim},) or (n, {self.spec.obs_dim})"
+            raise BadInput(f"observations must have shape {wanted}, not {np.shape(obs)}")
+        if not np.isfinite(rows).all():
+            raise BadInput(f"observation {int(np.argmin(np.isfinite(rows).all(1)))} is not finite")
+        raw = np.asarray(
+            _compiled(self.policy, mode)(self.params, rows, self.obs_mean, self.obs_std, np.uint32(seed))
+        )
+        action = raw
+        if isinstance(self.spec.action, Box):
+            # In float32 the way back to the bounds may overshoot by a rounding.
+            action = np.clip(self.spec.action.from_unit(raw), self.spec.action.low, self.spec.action.high)
+            action = action.astype(np.float32)
+        return action[0] if single else action
+
+    def evaluate(
+        self, task: str | None = None, *, episodes: int | None = None, seed: int = 1, mode: str | None = None
+    ) -> dict[str, Any]:
+        """Whole episodes in the real environment: `return`, `score`, `returns` and `lengths`.
+
+        Args and errors as in `evaluate_run`.
+        """
+        stacked = jax.tree.map(lambda x: x[None], self.params)
+        found = _evaluate(self, stacked, [self.name], task, episodes, seed, mode)
+        return found["members"][0]
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(policy: Policy, mode: str) -> Callable:
+    """`(params, obs (n, obs_dim), mean, std, seed) -> actions (n, ...)`, in [-1, 1] or integers."""
+
+    def act(params, obs, mean, std, seed):
+        keys = jax.random.split(jax.random.key(seed), obs.shape[0])
+
+        def one(obs, key):
+            timestep = TimeStep(obs=(obs - mean) / std, reward=jnp.zeros(()), first=jnp.ones((), bool))
+            return policy.act(params, policy.init(params), timestep, key, mode)[0]
+
+        return jax.vmap(one)(obs, keys)
+
+    return jax.jit(act)
+
+
+# --- Reading -----------------------------------------------------------------
+
+
+def load_policy(folder: str | Path, member: str | None = None) -> LoadedPolicy:
+    """A trained policy, ready to act.
+
+    Args:
+      folder: a run's folder, or its `policy/` alone, wherever it was copied to.
+      member: which one, such as `seed-1`; by default the first that did not diverge.
+
+    Raises:
+      BadInput: no policy there, a damaged file, or an unknown member.
+    """
+    folder, about = _read_about(folder)
+    if member is None:
+        member = next((name for name in about["members"] if name not in about["diverged"]), None)
+        if member is None:
+            raise BadInput(f"every member of '{folder}' diverged: name the one you want all the same")
+    if member not in about["members"]:
+        raise BadInput(f"no member '{member}' in '{folder}': {nearest(member, about['members'])}")
+    return _read_member(folder, about, member)
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    task: str | None = None,
+    episodes: int | None = None,
+    seed: int = 1,
+    mode: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate all members of a run side by side, those that diverged left out.
+
+    Args:
+      folder: a run's folder, or its `policy/` alone.
+      task: where (`leashrl tasks`); by default where the run was evaluated.
+      episodes: per member; the task's own number by default.
+      seed: of the environments and of sampled actions. Training evaluates with seed 0, so that the
+        default looks at episodes that no choice was made by.
+      mode: one of the policy's modes; the algorithm's own by default.
+
+    Returns:
+      A JSON-ready dictionary: `members` (`name, return, score, returns, lengths`), `score` over the members
+      (`mean, iqm, low, high, std, n`; None without reference scores), `diverged` (names), and what was asked.
+
+    Raises:
+      BadInput: no policy there, no or an unfitting task, a missing simulator.
+    """
+    folder, about = _read_about(folder)
+    names = [name for name in about["members"] if name not in about["diverged"]]
+    if not names:
+        raise BadInput(f"every member of '{folder}' diverged: nothing is left to evaluate")
+    members = [_read_member(folder, about, name) for name in names]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(m.params for m in members))
+    found = _evaluate(members[0], stacked, names, task, episodes, seed, mode)
+    return {"folder": str(folder)} | found | {"diverged": about["diverged"]}
+
+
+def _evaluate(policy: LoadedPolicy, params, names: list[str], task, episodes, seed, mode) -> dict[str, Any]:
+    from leashrl.evaluate.rollout import evaluate
+
+    name = task or policy.task
+    if name is None:
+        raise BadInput("these policies were trained without a task: give one (`leashrl tasks` lists them)")
+    found = evaluate(
+        policy.policy,
+        params,
+        find_task(name),
+        obs_mean=policy.obs_mean,
+        obs_std=policy.obs_std,
+        action_space=policy.spec.action,
+        episodes=episodes,
+        seed=seed,
+        mode=mode,
+    )
+    if found.failed.any():
+        broken = [name for name, failed in zip(names, found.failed, strict=True) if failed]
+        raise BadInput(f"the policy of {', '.join(broken)} gave an action that is not finite: train it again")
+    rows = [
+        {
+            "name": name,
+            "return": float(found.returns[i].mean()),
+            "score": None if found.scores is None else float(found.scores[i].mean()),
+            "returns": found.returns[i].tolist(),
+            "lengths": found.lengths[i].tolist(),
+        }
+        for i, name in enumerate(names)
+    ]
+    return {
+        "algorithm": policy.algorithm,
+        "task": name,
+        "episodes": int(found.returns.shape[1]),
+        "seed": seed,
+        "mode": mode or policy.modes[0],
+        "members": rows,
+        "score": None if found.scores is None else summary(found.scores.mean(1)),
+        "versions": found.versions,
+    }
+
+
+def _read_about(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The folder that holds `policy.json`, and what it says."""
+    folder = Path(folder).expanduser()
+    inner = folder / "policy"
+    if not (inner / "policy.json").exists() and not (folder / "policy.json").exists():
+        if (folder / "config.json").exists():
+            raise BadInput(
+                f"the run in '{folder}' has not finished: `leashrl resume {folder}` goes on with it"
+            )
+        raise BadInput(f"no policy in '{folder}': give a run's folder, or its policy/")
+    folder = inner if (inner / "policy.json").exists() else folder
+    about = read_json(folder / "policy.json")
+    wanted = {"algorithm": str, "config": dict, "obs_dim": int, "action_space": dict, "members": list}
+    wrong = [
+        name
+        for name, kind in (wanted | {"diverged": list}).items()
+        if not isinstance(about, dict) or not isinstance(about.get(name), kind)
+    ]
+    if wrong or not about["members"]:
+        what = wrong[0] if wrong else "members"
+        raise BadInput(f"'{folder / 'policy.json'}' is not what leashrl wrote: look at '{what}'")
+    return folder, about
+
+
+def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedPolicy:
+    entry = find_algorithm(about["algorithm"])
+    config = override(entry.config(), about["config"])
+    spec = Spec(about["obs_dim"], _space(folder, about["action_space"]))
+    policy, like = _layout(about["algorithm"], config, spec)
+    path = folder / f"{member}.safetensors"
+    try:
+        flat = from_bytes(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BadInput(f"cannot read '{path}': {reason}") from None
+    found = restore(like, flat, str(path))
+    return LoadedPolicy(
+        name=member,
+        algorithm=about["algorithm"],
+        spec=spec,
+        task=about.get("task"),
+        policy=policy,
+        params=found["params"],
+        obs_mean=np.asarray(found["obs_mean"]),
+        obs_std=np.asarray(found["obs_std"]),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _layout(algorithm: str, config: Any, spec: Spec) -> tuple[Policy, Any]:
+    """The policy (one object for all members, so that it compiles once), and the shapes of its file."""
+    built = find_algorithm(algorithm).build(config, spec)
+    state = jax.eval_shape(built.init, jax.random.key(0), hyper(config))
+    row = jax.ShapeDtypeStruct((spec.obs_dim,), jnp.float32)
+    like = {"params": jax.eval_shape(built.policy.params, state), "obs_mean": row, "obs_std": row}
+    return built.policy, like
+
+
+def _space(folder: Path, values: Mapping[str, Any]) -> Space:
+    try:
+        if values["kind"] == "Discrete":
+            return Discrete(int(values["n"]))
+        return Box(tuple(map(float, values["low"])), tuple(map(float, values["high"])))
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(
+            f"'{folder / 'policy.json'}' is not what leashrl wrote: look at 'action_space'"
+        ) from None
