@@ -16,6 +16,10 @@ def test_interquartile_mean_by_hand():
     assert interquartile_mean([[100.0], [2.0], [-50.0], [3.0], [10.0]]) == 5.0
     # three numbers: none left out
     assert interquartile_mean([[0.0], [3.0], [9.0]]) == 4.0
+    # leading axes are kept
+    assert interquartile_mean(np.arange(24.0).reshape(3, 4, 2)).tolist() == [3.5, 11.5, 19.5]
+    assert mean(np.arange(24.0).reshape(3, 4, 2)).tolist() == [3.5, 11.5, 19.5]
+    assert mean([1.0, 2.0, 6.0]) == 3.0
 
 
 def test_interquartile_mean_ignores_outliers_but_the_mean_does_not():
@@ -108,8 +112,12 @@ def test_summary_by_hand():
         ([], {}, "not empty"),
         ([[[1.0]]], {}, "shape (1, 1, 1)"),
         ([1.0, np.nan], {}, "run 1"),
+        ([[1.0, np.inf]], {}, "task 1 is inf"),
+        ("abc", {}, "table of numbers"),
+        ([[1.0, 2.0], [3.0]], {}, "table of numbers"),
         ([1.0, 2.0], {"level": 95}, "level"),
         ([1.0, 2.0], {"resamples": 0}, "resamples"),
+        ([1.0, 2.0], {"resamples": 2.5}, "resamples"),
     ],
 )
 def test_bad_scores_are_refused_in_one_line(scores, options, words):

@@ -86,11 +86,16 @@ def gym_error() -> type[Exception]:
     return Error
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` if it is an integer of at least `least`."""
+    if not isinstance(value, int | np.integer) or value < least:
+        raise BadInput(f"{name} must be an integer of at least {least}, not {value!r}")
+    return int(value)
+
+
 def env_seed(seed: int, i: int) -> int:
     """The seed of environment i: a hash of (seed, i), so neighbouring seeds share no episodes."""
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise BadInput(f"seed must be an integer of at least 0, not {seed!r}")
-    return int(np.random.SeedSequence([int(seed), i]).generate_state(1)[0])
+    return int(np.random.SeedSequence([whole("seed", seed, 0), i]).generate_state(1)[0])
 
 
 def make_env(task: Task, *, n: int, seed: int) -> "gym.vector.SyncVectorEnv":
@@ -101,9 +106,7 @@ def make_env(task: Task, *, n: int, seed: int) -> "gym.vector.SyncVectorEnv":
     Raises:
       BadInput: as `make_one`; or n < 1.
     """
-    if n < 1:
-        raise BadInput(f"cannot make {n} environments of '{task.name}': give at least 1")
-    seeds: list[int | None] = [env_seed(seed, i) for i in range(n)]
+    seeds: list[int | None] = [env_seed(seed, i) for i in range(whole("n", n, 1))]
     first = make_one(task)  # fails in one line before gymnasium is imported below
     from gymnasium.vector import SyncVectorEnv
 

@@ -1,8 +1,9 @@
 """Evaluation in the real environment: all members of a run at once, on the host.
 
-Ten episodes of every member are stepped side by side in this process, with one compiled call that chooses
-all their actions; then the next ten. So one compiled shape serves any number of episodes, and an episode's
-course depends on (policy, seed, its number) alone. A finished episode is not stepped any more.
+Ten episodes of every member (of ten members at most) are stepped side by side in this process, with one
+compiled call that chooses all their actions; then the next ten. So one compiled shape serves any number of
+episodes, and an episode's course depends on (policy, seed, its number) alone. A finished episode is not
+stepped any more.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import numpy as np
 
 from leashrl.core import Policy
 from leashrl.errors import BadInput, nearest
-from leashrl.evaluate.environments import borrow, env_seed, give_back, versions
+from leashrl.evaluate.environments import borrow, env_seed, give_back, versions, whole
 from leashrl.tasks import Task, normalise
 from leashrl.types import Box, Discrete, Space, TimeStep
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 WAVE = 10
 """Episodes of one member that run side by side."""
+MOST_ENVIRONMENTS = {"kitchen": 10}
+"""How many environments are held at once, by domain; 100 elsewhere. A kitchen takes 75 MB, a hand 10 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,64 +85,39 @@ def evaluate(
         environment; an unknown mode; a bad seed or number of episodes.
     """
     start = time.perf_counter()
-    episodes = task.episodes if episodes is None else episodes
+    episodes = whole("episodes", task.episodes if episodes is None else episodes, 1)
     mode = policy.modes[0] if mode is None else mode
-    if episodes < 1:
-        raise BadInput(f"cannot evaluate on {episodes} episodes: give at least 1")
     if mode not in policy.modes:
         raise BadInput(f"the policy has no evaluation mode '{mode}': {nearest(mode, policy.modes)}")
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise BadInput("the policy's params hold no arrays, so the number of members is unknown")
     members = leaves[0].shape[0]
+    seeds = [env_seed(seed, i) for i in range(episodes)]
     key = jax.random.key(env_seed(seed, 2**32 - 1))  # no episode has that number
 
-    envs = [borrow(task, WAVE) for _ in range(members)]
-    mean, std = _check(envs[0][0], task, action_space, obs_mean, obs_std)
-    to_env = _action_map(envs[0][0], action_space)
+    together = min(members, max(1, MOST_ENVIRONMENTS.get(task.domain, 100) // WAVE))
+    width = min(WAVE, episodes)
+    envs = borrow(task, together * width)
+    mean, std = _check(envs[0], task, action_space, obs_mean, obs_std)
     init, act = _compiled(policy, mode)
+    to_env = _action_map(envs[0], action_space)
 
     returns = np.zeros((members, episodes))
     lengths = np.zeros((members, episodes), np.int64)
     failed = np.zeros(members, bool)
-    for first in range(0, episodes, WAVE):
-        wave = np.arange(first, first + WAVE)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(wave))
-        live = [
-            (j, i, envs[j][i - first])
-            for j in range(members)
-            if not failed[j]
-            for i in range(first, min(first + WAVE, episodes))
-        ]
-        obs = np.zeros((members, WAVE, len(mean)), np.float32)
-        reward = np.zeros((members, WAVE), np.float32)
-        for j, i, env in live:
-            obs[j, i - first] = env.reset(seed=env_seed(seed, i))[0]
-        carry = init(params)
-        step = 0
-        while live:
-            raw, carry = act(params, carry, obs, reward, keys, np.int32(step), mean, std)
-            raw = np.asarray(raw)
-            failed |= ~np.isfinite(raw).reshape(members, -1).all(1)
-            action = to_env(raw)
-            obs, reward = obs.copy(), reward.copy()  # jax may still look at the old ones
-            going = []
-            for j, i, env in live:
-                if failed[j]:
-                    continue
-                slot = i - first
-                obs[j, slot], paid, terminated, truncated, _ = env.step(action[j, slot])
-                reward[j, slot] = paid
-                returns[j, i] += float(paid)
-                lengths[j, i] += 1
-                if not (terminated or truncated):
-                    going.append((j, i, env))
-            live = going
-            step += 1
-    for pair in envs:
-        give_back(task, pair)
+    for low in range(0, members, together):
+        group = slice(low, low + together)
+        chosen = jax.tree.map(lambda x, group=group: x[group], params)
+        for first in range(0, episodes, WAVE):
+            wave = slice(first, first + WAVE)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(first, first + WAVE))
+            choose = functools.partial(act, chosen, keys=keys, mean=mean, std=std)
+            returns[group, wave], lengths[group, wave], failed[group] = _wave(
+                choose, init(chosen), to_env, envs, width, seeds[wave], failed[group], len(mean)
+            )
+    give_back(task, envs)
 
-    env_steps = int(lengths.sum())
     returns[failed] = np.nan
     return Evaluation(
         returns=returns,
@@ -149,8 +127,54 @@ def evaluate(
         task=task,
         versions=versions(task),
         seconds=time.perf_counter() - start,
-        env_steps=env_steps,
+        env_steps=int(lengths.sum()),
     )
+
+
+def _wave(
+    choose: Callable,
+    carry: Any,
+    to_env: Callable[[np.ndarray], np.ndarray],
+    envs: list["gym.Env"],
+    width: int,
+    seeds: list[int],
+    failed: np.ndarray,
+    obs_dim: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One episode per seed (WAVE of them at most) and member: returns, lengths, and who has failed by now.
+
+    Member j's environments are `envs[j * width : (j + 1) * width]`.
+    """
+    members = len(failed)
+    failed = failed.copy()
+    returns = np.zeros((members, len(seeds)))
+    lengths = np.zeros((members, len(seeds)), np.int64)
+    obs = np.zeros((members, WAVE, obs_dim), np.float32)
+    reward = np.zeros((members, WAVE), np.float32)
+    live = [(j, i, envs[j * width + i]) for j in range(members) if not failed[j] for i in range(len(seeds))]
+    for j, i, env in live:
+        obs[j, i] = env.reset(seed=seeds[i])[0]
+    step = 0
+    while live:
+        action, carry = choose(carry=carry, obs=obs, reward=reward, step=np.int32(step))
+        action = np.asarray(action)
+        for j, i, _ in live:
+            failed[j] |= not np.isfinite(action[j, i]).all()
+        action = to_env(action)
+        obs, reward = obs.copy(), reward.copy()  # jax may still look at the old ones
+        going = []
+        for j, i, env in live:
+            if failed[j]:
+                continue
+            obs[j, i], paid, terminated, truncated, _ = env.step(action[j, i])
+            reward[j, i] = paid
+            returns[j, i] += float(paid)
+            lengths[j, i] += 1
+            if not (terminated or truncated):
+                going.append((j, i, env))
+        live = going
+        step += 1
+    return returns, lengths, failed
 
 
 @functools.lru_cache(maxsize=32)
@@ -160,7 +184,7 @@ def _compiled(policy: Policy, mode: str) -> tuple[Callable, Callable]:
     def init(params: Any) -> Any:
         return jax.vmap(jax.vmap(policy.init, in_axes=None, axis_size=WAVE))(params)
 
-    def act(params: Any, carry: Any, obs, reward, keys, step, mean, std) -> tuple[jax.Array, Any]:
+    def act(params: Any, *, carry, obs, reward, keys, step, mean, std) -> tuple[jax.Array, Any]:
         def one(params, carry, obs, reward, key):
             timestep = TimeStep(obs=(obs - mean) / std, reward=reward, first=step == 0)
             return policy.act(params, carry, timestep, jax.random.fold_in(key, step), mode)

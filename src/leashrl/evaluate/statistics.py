@@ -26,7 +26,8 @@ def mean(scores: Any) -> np.ndarray:
     >>> float(mean([[1.0, 3.0], [2.0, 6.0]]))
     3.0
     """
-    return np.asarray(scores, np.float64).mean((-2, -1))
+    array = np.asarray(scores, np.float64)
+    return array.reshape(*array.shape[:-2], -1).mean(-1)
 
 
 def interquartile_mean(scores: Any) -> np.ndarray:
@@ -68,13 +69,13 @@ def stratified_bootstrap_interval(
       seed: of the resampling.
 
     Raises:
-      BadInput: no scores, a NaN among them, or a level or number of resamples that makes no sense.
+      BadInput: no scores, a non-finite one among them, or a level or number of resamples that makes no sense.
     """
     table = _table(scores)
     if not 0 < level < 1:
         raise BadInput(f"level must lie between 0 and 1, not {level}: 0.95 is usual")
-    if resamples < 1:
-        raise BadInput(f"resamples must be at least 1, not {resamples}: 2000 is usual")
+    if not isinstance(resamples, int) or resamples < 1:
+        raise BadInput(f"resamples must be an integer of at least 1, not {resamples!r}: 2000 is usual")
     runs, tasks = table.shape
     rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))
     values = statistic(np.take_along_axis(table[None], rows, axis=1))
@@ -109,12 +110,17 @@ def summary(scores: Any, *, level: float = 0.95, resamples: int = 2000, seed: in
 
 
 def _table(scores: Any) -> np.ndarray:
-    """(runs, tasks) float64, without NaN."""
-    table = np.asarray(scores, np.float64)
+    """(runs, tasks) float64, all finite."""
+    try:
+        table = np.asarray(scores, np.float64)
+    except (TypeError, ValueError):
+        raise BadInput("scores must be a table of numbers, (runs,) or (runs, tasks)") from None
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or table.size == 0:
         raise BadInput(f"scores must be (runs,) or (runs, tasks) and not empty, not of shape {table.shape}")
-    if np.isnan(table).any():
-        run, column = (int(x) for x in np.argwhere(np.isnan(table))[0])
-        raise BadInput(f"score of run {run} on task {column} is NaN: leave failed runs out and say how many")
+    if not np.isfinite(table).all():
+        run, column = (int(x) for x in np.argwhere(~np.isfinite(table))[0])
+        raise BadInput(
+            f"score of run {run} on task {column} is {table[run, column]}: leave failed runs out, and say so"
+        )
     return table
