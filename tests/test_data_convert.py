@@ -1,6 +1,7 @@
 """Conversions: nothing lost, the same hash in any container, nothing half-written."""
 
 import json
+import sys
 
 import gymnasium
 import h5py
@@ -268,6 +269,14 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, when):
             convert(source, target)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "minari"]
     assert [p for p in (tmp_path / "minari").rglob("*") if p.is_file()] == []
+
+
+def test_without_minari_reading_works_and_writing_says_what_to_install(tmp_path, monkeypatch):
+    convert(write(tmp_path / "a.hdf5", gym_v2()), "minari:test/one-v0")
+    monkeypatch.setitem(sys.modules, "minari", None)
+    assert load("test/one-v0").hash == load(tmp_path / "a.hdf5").hash
+    with pytest.raises(BadInput, match=r"pip install 'leashrl\[minari\]'"):
+        convert(tmp_path / "a.hdf5", "minari:test/two-v0")
 
 
 def test_damaged_minari_data_sets_are_refused_in_one_line(tmp_path):

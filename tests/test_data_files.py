@@ -177,7 +177,8 @@ def test_no_episode_ends_without_timeouts_needs_a_limit(tmp_path):
     path = write(tmp_path / "x.hdf5", values)
     assert "max_episode_steps=" in refusal(path)
     assert [len(range(N)[part]) for part in load(path, max_episode_steps=5).episodes()] == [5, 5, 2]
-    assert "max_episode_steps is -1" in refusal(path, max_episode_steps=-1)
+    for limit in (-1, 0):
+        assert f"max_episode_steps is {limit}" in refusal(path, max_episode_steps=limit)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -238,6 +239,8 @@ def test_action_spaces_are_given_or_read():
         (Box((-1.0, -1.0), (1.0,)), "2 lower and 1 upper bounds"),
         (Discrete(3), "must be (N,)"),
         (Discrete(0), "must be (N,)"),
+        (Box(-1.0, 1.0), "needs a tuple of lower"),
+        ("box", "must be a leashrl.types.Box or Discrete, not builtins.str"),
     ]:
         with pytest.raises(BadInput) as caught:
             Dataset.from_arrays(*values, action_space=space)

@@ -158,7 +158,8 @@ def test_load_makes_a_recipe(cache):
 def test_refusals(tmp_path):
     for words, args in [
         ("did you mean 'pendulum-medium'", {"recipe": "pendulum-medum"}),
-        ("2 steps or more", {"steps": 1}),
+        ("2 or more, not 1", {"steps": 1}),
+        ("whole number of steps", {"steps": 10.5}),
         ("seed is in", {"seed": -1}),
         ("name the file x.npz.hdf5", {"out": tmp_path / "x.npz"}),
         ("no recipe made it", {"out": tmp_path / "mine.hdf5"}),

@@ -222,6 +222,13 @@ def test_discrete_actions_stay_integers():
     assert rows["action"].tolist() == [2, 0]
 
 
+def test_data_without_a_transition_is_described_but_not_trained_on():
+    data = numbered(flags("00"), timeout=flags("11"))
+    assert info(data)["transitions"] == 0 and info(data)["episodes"] == 2
+    with pytest.raises(BadInput, match="the bellman view has no rows"):
+        data.transitions()
+
+
 def test_info_counts_by_hand():
     data = Dataset.from_arrays(
         np.zeros((5, 2)),

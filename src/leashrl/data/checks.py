@@ -209,8 +209,12 @@ def _bounds(raw: Raw, action: np.ndarray) -> Found:
 
 def space_problem(space: Space) -> str | None:
     """What is wrong with an action space, or None."""
+    if not isinstance(space, Box | Discrete):
+        return f"must be a leashrl.types.Box or Discrete, not {type(space).__module__}.{type(space).__name__}"
     if isinstance(space, Discrete):
         return None if space.n >= 1 else f"Discrete({space.n}) has no action"
+    if not isinstance(space.low, tuple) or not isinstance(space.high, tuple):
+        return "needs a tuple of lower and one of upper bounds, as Box((-1.0, -1.0), (1.0, 1.0))"
     if len(space.low) != len(space.high) or not space.low:
         return (
             f"has {len(space.low)} lower and {len(space.high)} upper bounds: give one of each per dimension"

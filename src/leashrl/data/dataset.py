@@ -71,7 +71,8 @@ class Dataset:
         return to_dataset(Raw(name, arrays, {}, action_space, max_episode_steps), name)
 
     def __repr__(self) -> str:
-        return f"Dataset({self.name!r}, {len(self)} rows, {self.spec})"
+        obs, action = self.obs.shape[1], self.action_space.dim
+        return f"Dataset({self.name!r}, {len(self)} rows, {obs} observations, {action} actions)"
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -165,21 +166,12 @@ class Dataset:
         Raises:
           BadInput: an unknown view, or a view without rows.
         """
-        after = None
-        if view == "bellman":
-            cut = self.timeout
-            if cut is None:
-                cut = _at_limit(self.terminal, self.max_episode_steps, after_terminal=1)
-            rows = np.flatnonzero(~cut[:-1])
-        elif view == "dynamics":
-            after = self.next_obs
-            rows = np.arange(len(self)) if after is not None else np.flatnonzero(~self.ends[:-1])
-        else:
-            raise BadInput(f"no view '{view}' of a data set: {nearest(view, ('bellman', 'dynamics'))}")
+        rows = self.rows(view)
         if not rows.size:
             raise BadInput(
                 f"{self.name}: the {view} view has no rows: every row is cut off or ends an episode"
             )
+        after = self.next_obs if view == "dynamics" else None
         return {
             "obs": self.obs[rows],
             "action": self.action[rows],
@@ -187,6 +179,17 @@ class Dataset:
             "terminal": self.terminal[rows],
             "next_obs": self.obs[rows + 1] if after is None else after[rows],
         }
+
+    def rows(self, view: str) -> np.ndarray:
+        """The row numbers of a view of `transitions`, in order; there may be none."""
+        if view == "bellman":
+            cut = self.timeout
+            if cut is None:
+                cut = _at_limit(self.terminal, self.max_episode_steps, after_terminal=1)
+            return np.flatnonzero(~cut[:-1])
+        if view == "dynamics":
+            return np.arange(len(self)) if self.next_obs is not None else np.flatnonzero(~self.ends[:-1])
+        raise BadInput(f"no view '{view}' of a data set: {nearest(view, ('bellman', 'dynamics'))}")
 
 
 def _at_limit(terminal: np.ndarray, limit: int | None, after_terminal: int) -> np.ndarray:

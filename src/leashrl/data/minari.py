@@ -210,6 +210,7 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
     """
     try:
         from gymnasium import spaces
+        from minari import __version__ as version
         from minari.data_collector import EpisodeBuffer
         from minari.dataset.minari_storage import MinariStorage
         from minari.namespace import create_namespace, list_local_namespaces
@@ -281,8 +282,6 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
         space = spaces.Box(low, high, dtype=np.float32)
     dtype: Any = obs.dtype if obs.dtype.kind == "f" else np.float32
     obs_space = spaces.Box(-np.inf, np.inf, obs.shape[1:], dtype)
-
-    from minari import __version__ as version
 
     text = json.loads(raw.extras["metadata/minari"].item()) if "metadata/minari" in raw.extras else {}
     text |= {key: set(text[key]) for key in ("author", "author_email") if key in text}

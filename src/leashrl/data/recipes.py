@@ -76,8 +76,9 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
         raise BadInput(f"no recipe '{recipe}': {nearest(recipe, RECIPES)}")
     entry = RECIPES[recipe]
     steps = entry.default_steps if steps is None else steps
-    if steps < 2:
-        raise BadInput(f"a recipe makes 2 steps or more, not {steps}")
+    if steps < 2 or steps != int(steps):
+        raise BadInput(f"a recipe makes a whole number of steps, 2 or more, not {steps}")
+    steps = int(steps)  # 1e5 is a number of steps too
     if not 0 <= seed < 2**32:
         raise BadInput(f"a recipe's seed is in 0..2^32-1, not {seed}")
 

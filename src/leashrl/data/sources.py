@@ -137,7 +137,8 @@ def _find(source: str | Path) -> tuple[str, Path]:
             raise BadInput(f"no file {line(path)}; {hint}")
         return ("npz" if path.suffix == ".npz" else "hdf5"), path
     if path.is_file():
-        raise BadInput(f"{path}: a data set ends in .hdf5, .h5 or .npz, not '{path.suffix}': rename it")
+        hint = "read it yourself and use Dataset.from_arrays"
+        raise BadInput(f"{path}: data set files end in .hdf5, .h5 or .npz, not '{path.suffix}': {hint}")
     if text in RECIPES:
         return "hdf5", make(text)
     if text in D4RL:
@@ -168,14 +169,20 @@ def _minari(name: str) -> Path:
 
 def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None) -> Raw:
     """The container's contents; what the caller says goes before what it says."""
+    try:
+        if kind != "minari":
+            path.open("rb").close()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be opened: {line(error.strerror or error)}") from None
     raw = {"hdf5": read_hdf5, "npz": read_npz, "minari": read_minari}[kind](path)
-    space, limit = action_space or raw.action_space, max_episode_steps or raw.max_episode_steps
+    space = raw.action_space if action_space is None else action_space
+    limit = raw.max_episode_steps if max_episode_steps is None else max_episode_steps
     if kind == "hdf5":
         actions = raw.arrays.get("actions")
         if space is None and actions is not None and actions.ndim == 2 and actions.shape[1]:
             # D4RL's convention, part of its format: its environments act on [-1, 1].
             space = Box((-1.0,) * actions.shape[1], (1.0,) * actions.shape[1])
-        limit = limit or LIMIT_OF_FILE.get(path.name)
+        limit = LIMIT_OF_FILE.get(path.name) if limit is None else limit
     return dataclasses.replace(raw, action_space=space, max_episode_steps=limit)
 
 
@@ -195,7 +202,7 @@ def info(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "hash": dataset.hash,
         "rows": len(dataset),
-        "transitions": len(dataset.transitions()["reward"]),
+        "transitions": len(dataset.rows("bellman")),
         "obs_dim": dataset.spec.obs_dim,
         "action_space": {"kind": type(space).__name__, **dataclasses.asdict(space)},
         "boundary_action_share": boundary,
