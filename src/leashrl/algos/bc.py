@@ -20,7 +20,7 @@ from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, pytree
 class Config:
     r"""Behaviour cloning (Pomerleau 1991): maximum likelihood of the data's actions.
 
-    $$\max_\theta\ E_D[\log\pi(a|s)]\quad\text{or, deterministic,}\quad \min_\theta\ E_D\,\|\pi(s) - a\|^2 / d$$
+    $$\max_\theta E_D[\log\pi(a|s)] \quad\text{or, deterministic,}\quad \min_\theta E_D\|\pi(s) - a\|^2 / d$$
 
     with $\pi$ a tanh-Gaussian, or tanh of a network. Up to the constant H(A) the first is the
     Barber-Agakov bound of the mutual information between states and actions.

@@ -1,6 +1,7 @@
 """MISA: Mutual Information Regularized Offline RL (Ma et al., NeurIPS 2023, arXiv 2210.07484)."""
 
 import dataclasses
+import math
 from dataclasses import field
 
 import jax
@@ -11,7 +12,8 @@ from leashrl.algos.common import choice, continuous, tanh_gaussian
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.nn.critic import sweep
-from leashrl.ops import dual, mcmc, mi, td
+from leashrl.ops import dual, mi, td
+from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
 from leashrl.optim import adam, adam_init, cosine
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
@@ -26,11 +28,12 @@ class Config:
 
     $$I(S;A) \ge H(A) + E_D[\log\pi(a|s)] + E_D[T(s,a)] - \log Z_T \qquad (8\text{–}10)$$
 
-    where $\log Z_T$ is $E_s \log E_\pi e^T$ (`misa`), $\log E_{s,\pi} e^T$ (`dv`) or $E_{s,\pi} e^{T-1}$ (`f`).
+    where $\log Z_T$ is $E_s \log E_\pi e^T$ (`misa`), $\log E_{s,\pi} e^T$ (`dv`) or
+    $E_{s,\pi} e^{T-1}$ (`f`).
 
     Critic (equation 12, its printed sign mended), for each member of the ensemble:
 
-    $$c\,E_D(Q - y)^2 + \gamma_1\,(\log Z_Q - E_D Q(s,a)), \qquad y = r + \gamma\,\min_i Q'_i(s', a'),\ a'\sim\pi$$
+    $$c\,E_D(Q - y)^2 + \gamma_1(\log Z_Q - E_D Q(s,a)), \quad y = r + \gamma \min_i Q'_i(s', a'),\ a'\sim\pi$$
 
     Policy (equation 13), with $a_\pi\sim\pi$ reparameterised:
 
@@ -115,7 +118,7 @@ class Config:
     def __post_init__(self) -> None:
         choice("bound", self.bound, mi.BOUNDS)
         choice("energy", self.energy, ("q", "t"))
-        choice("estimator", self.estimator, ("snis", "hmc", "hmc-action", "reparam", "none"))
+        choice("estimator", self.estimator, ESTIMATORS)
         choice("normaliser", self.normaliser, ("k", "batch"))
         choice("schedule", self.schedule, ("constant", "cosine"))
 
@@ -141,26 +144,42 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def regulariser(bound: str, energies: Array, data_energy: Array) -> Array:
-    """log Z_T - E_D[T]: what the critic is charged for (equation 12). (batch, k), (batch,) -> ()."""
-    return mi.log_partition(bound, energies) - jnp.mean(data_energy)
-
-
-def critic_loss(params, critic, batch: Batch, actions: Array, push_down, y: Array, weight, td_weight):
-    """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z - E_D[Q_i]).
+def critic_loss(params, critic, bound: str, batch: Batch, actions: Array, mass, y: Array, weight, td_weight):
+    """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z_i - E_D[Q_i])   (equation 12).
 
     Args:
-      actions: (batch, n, dim), or (ensemble, batch, n, dim), at which `push_down` wants energies.
-      push_down: (batch, n) energies of one member, its index -> a scalar with log Z's gradient.
+      actions: (batch, k, dim) policy actions, or (ensemble, batch, m, dim) chosen ones.
+      mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
+        mass * mean Q then stands for log Z (same gradient in expectation, another value).
+
+    Returns:
+      the loss, and Q_i of the data (ensemble, batch).
     """
     data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
     values = sweep(critic.apply, params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
     data_values, energies = values[..., 0], values[..., 1:]
-    pushed = sum(push_down(energies[i], i) for i in range(values.shape[0]))
-    loss = td_weight * td.squared_error(data_values, y) + weight * (
-        pushed - jnp.sum(jnp.mean(data_values, axis=-1))
-    )
+    loss = td_weight * td.squared_error(data_values, y)
+    if energies.size:
+        if mass is None:
+            log_z = jnp.sum(jax.vmap(lambda e: mi.log_partition(bound, e))(energies))
+        else:
+            log_z = jnp.sum(mass * jnp.mean(energies, axis=-1))
+        loss += weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
     return loss, data_values
+
+
+def choose(config: Config, key: Array, actions: Array, energies: Array) -> tuple[Array, Array]:
+    """`critic_resample` of each state's k actions, drawn for each member of the ensemble by its own weights.
+
+    Returns:
+      actions (ensemble, batch, m, dim) and masses (ensemble, batch), as `critic_loss` takes them.
+    """
+
+    def member(key: Array, energies: Array) -> tuple[Array, Array]:
+        index, mass = mi.resample(key, mi.weights(config.bound, energies), config.critic_resample)
+        return jnp.take_along_axis(actions, index[..., None], axis=1), mass
+
+    return jax.vmap(member)(jax.random.split(key, len(energies)), energies)
 
 
 def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, hp: HP, config: Config):
@@ -194,52 +213,6 @@ def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
     return -log_alpha * jax.lax.stop_gradient(target - entropy)
 
 
-# --- Equation 15 -------------------------------------------------------------
-
-
-def correction_samples(config: Config, pi: Normal, samples: Array, energies: Array, energy, batch, key, hp):
-    """Points u and weights w with sum w log N(u; pi) having the gradient of log Z in theta (equation 15).
-
-    Args:
-      samples: (batch, k, dim) pre-tanh policy samples; `energies` (batch, k) their energies.
-      energy: (batch, dim) actions -> (batch,).
-
-    Returns:
-      u (batch, n, dim), w (batch, n), acceptance ().
-    """
-    w = mi.weights(config.bound, energies)
-    if config.estimator == "snis":
-        return samples, w, jnp.ones(())
-    if config.estimator == "hmc":
-        # In z = (u - mean) / std the tanh Jacobians of policy and target cancel: log N(z) + T. The chain
-        # starts at an importance-weighted policy sample, so that it is near its target from the first step.
-        key, key_start = jax.random.split(key)
-        start, _ = mi.resample(key_start, w, 1)
-        std = jnp.exp(pi.log_std)
-        z = (jnp.take_along_axis(samples, start[..., None], axis=1)[:, 0] - pi.mean) / std
-        target = lambda z: -0.5 * jnp.sum(z**2, -1) + energy(jnp.tanh(pi.mean + std * z))
-        to_u = lambda z: pi.mean + std * z
-    else:
-        # hmc-action, as the authors run it: proposals outside (-1, 1) are NaN here and so rejected.
-        z = jnp.clip(batch.action, -1 + ACTION_MARGIN, 1 - ACTION_MARGIN)
-        target = lambda a: squash_log_prob(pi, jnp.arctanh(a)) + energy(a)
-        to_u = jnp.arctanh
-    chains = mcmc.hmc(
-        target,
-        z,
-        key,
-        samples=config.chain_samples,
-        burn_in=config.burn_in,
-        leapfrog=config.leapfrog,
-        step_size=hp["chain_step"],
-        adapt=min(config.chain_adapt, config.burn_in),
-    )
-    u = jnp.moveaxis(to_u(chains.samples), 0, 1)  # (batch, n, dim)
-    # Within a state the chain has the weights; between states they are the policy samples' masses.
-    mass = jnp.sum(w, axis=-1, keepdims=True)
-    return u, jnp.broadcast_to(mass / config.chain_samples, u.shape[:2]), chains.acceptance
-
-
 # --- Build -------------------------------------------------------------------
 
 
@@ -249,9 +222,11 @@ def build(config: Config, spec: Spec) -> Algorithm:
     policy_net = nn.gaussian(spec.obs_dim, dim, config.hidden, activation=config.policy_activation)
     net = {"activation": config.critic_activation, "norm": config.critic_norm, "out_scale": 0.01}
     critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, **net)
-    energy_net = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=1, **net)
     separate = config.energy == "t"
+    energy_net = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=1, **net) if separate else critic
     bounded = config.bound != "ba"
+    penalised = bounded and not separate  # MISA-T's text does not say; its collapse suggests no penalty
+    k = config.k if bounded else 0
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key, 3)
@@ -270,115 +245,114 @@ def build(config: Config, spec: Spec) -> Algorithm:
         hp = state.hp
         key_next, key_k, key_draw, key_pi, key_chain = jax.random.split(key, 5)
         pi = Normal(*policy_net.apply(state.policy, batch.obs))
-        min_q = lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0)
-        energy = min_q
-        if separate:
-            energy = lambda a: energy_net.apply(state.energy, batch.obs, a)[0]
 
-        # The k policy actions of each state, and their values: one forward pass that both sides share.
-        u_k = jnp.moveaxis(pi.sample(key_k, (config.k if bounded else 0,)), 0, 1)  # (batch, k, dim)
+        def min_q(action: Array) -> Array:
+            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
+
+        def energy(action: Array) -> Array:
+            return jnp.min(energy_net.apply(energy_params, batch.obs, action), axis=0)
+
+        # --- the k policy actions of each state and their energies: one forward pass for both sides
+        u_k = jnp.moveaxis(pi.sample(key_k, (k,)), 0, 1)  # (batch, k, dim)
         a_k = jnp.tanh(u_k)
-        regularised = energy_net if separate else critic  # whose energies the bound is about
-        regularised_params = state.energy if separate else state.critic
-        values_k = sweep(regularised.apply, regularised_params, batch.obs, a_k)  # (ensemble, batch, k)
-        energies = jnp.min(values_k, axis=0)
-
-        def push_down_of(values: Array, key: Array):
-            """The actions on which log Z is differentiated, and log Z's surrogate on their energies."""
-            if not config.critic_resample:
-                return a_k, lambda e, i: mi.log_partition(config.bound, e)
-            draws = [
-                mi.resample(k, mi.weights(config.bound, v), config.critic_resample)
-                for k, v in zip(jax.random.split(key, len(values)), values, strict=True)
-            ]
-            chosen = jnp.stack([jnp.take_along_axis(a_k, index[..., None], axis=1) for index, _ in draws])
-            return chosen, lambda e, i: jnp.sum(draws[i][1] * jnp.mean(e, axis=-1))
+        energy_params = state.energy if separate else state.critic
+        energies_k = sweep(energy_net.apply, energy_params, batch.obs, a_k)  # (ensemble, batch, k)
+        energies = jnp.min(energies_k, axis=0)
 
         # --- critic
         pi_next = Normal(*policy_net.apply(state.policy, batch.next_obs))
         a_next = jnp.tanh(pi_next.sample(key_next))
         next_value = jnp.min(critic.apply(state.target_critic, batch.next_obs, a_next), axis=0)
         y = td.target(batch.reward, batch.discount, next_value)
-        nothing = (a_k[:, :0], lambda e, i: jnp.mean(jnp.zeros(())))
-        # MISA-T's text does not say whether the critic keeps a penalty; its collapse suggests not.
-        penalise = bounded and not separate
-        actions, push_down = push_down_of(values_k, key_draw) if penalise else nothing
-        weight = hp["gamma_1"] if penalise else jnp.zeros(())
+        chosen = (a_k, None)
+        if config.critic_resample:
+            chosen = choose(config, key_draw, a_k, energies_k)
+        weight = hp["gamma_1"] if penalised else 0.0
         if config.lagrange:
-            weight = weight * dual.multiplier(state.log_lagrange)
-        grads = {}
-        (_, data_values), grads["critic"] = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, actions, push_down, y, weight, hp["td_weight"]
+            weight *= dual.multiplier(state.log_lagrange)
+        q_chosen = chosen if penalised else (a_k[:, :0], None)
+        grads, data_values = {}, {}
+        grads["critic"], data_values["critic"] = jax.grad(critic_loss, has_aux=True)(
+            state.critic, critic, config.bound, batch, *q_chosen, y, weight, hp["td_weight"]
         )
-        data_energy = jnp.min(data_values, axis=0)
-        if separate:
-            t_actions, t_push_down = push_down_of(values_k, key_draw)
-            (_, t_data), grads["energy"] = jax.value_and_grad(critic_loss, has_aux=True)(
-                state.energy, energy_net, batch, t_actions, t_push_down, y, 1.0, 0.0
+        if separate:  # T itself climbs the bound; there is nothing temporal about it
+            grads["energy"], data_values["energy"] = jax.grad(critic_loss, has_aux=True)(
+                state.energy, energy_net, config.bound, batch, *chosen, y, 1.0, 0.0
             )
-            data_energy = t_data[0]
         else:
             grads["energy"] = {}
 
         # --- policy
-        acceptance = jnp.ones(())
-        correction = lambda pi: jnp.zeros(())
-        if bounded and config.estimator == "reparam":
-            noise = (u_k - pi.mean[:, None]) * jnp.exp(-pi.log_std)[:, None]
+        chain = Chain(
+            config.chain_samples, config.burn_in, config.leapfrog, config.chain_adapt, hp["chain_step"]
+        )
+        points = None
+        if bounded and config.estimator == "snis":
+            points = importance(config.bound, u_k, energies)
+        elif bounded and config.estimator == "hmc":
+            points = whitened(config.bound, pi, u_k, energies, energy, key_chain, chain)
+        elif bounded and config.estimator == "hmc-action":
+            start = jnp.tanh(unsquash(batch.action, ACTION_MARGIN))
+            points = in_action_space(config.bound, pi, energies, energy, start, key_chain, chain)
 
-            def correction(pi: Normal) -> Array:
-                a = jnp.tanh(pi.mean[:, None] + jnp.exp(pi.log_std)[:, None] * noise)
-                q = sweep(regularised.apply, regularised_params, batch.obs, a)
-                return mi.log_partition(config.bound, jnp.min(q, axis=0))
-        elif bounded and config.estimator != "none":
-            u, w, acceptance = jax.lax.stop_gradient(
-                correction_samples(config, pi, u_k, energies, energy, batch, key_chain, hp)
-            )
+        def correction(new: Normal) -> Array:
+            """A scalar whose gradient in the policy's parameters is that of log Z."""
+            if points is not None:
+                each = Normal(new.mean[:, None], new.log_std[:, None])
+                return jnp.sum(points.weight * each.log_prob(points.u))
+            if bounded and config.estimator == "reparam":
+                noise = (u_k - pi.mean[:, None]) * jnp.exp(-pi.log_std)[:, None]
+                a = jnp.tanh(new.mean[:, None] + jnp.exp(new.log_std)[:, None] * noise)
+                values = sweep(energy_net.apply, energy_params, batch.obs, a)
+                return mi.log_partition(config.bound, jnp.min(values, axis=0))
+            return jnp.zeros(())
 
-            def correction(pi: Normal) -> Array:
-                one = Normal(pi.mean[:, None], pi.log_std[:, None])
-                return jnp.sum(w * one.log_prob(u))
-
-        (_, metrics), grads["policy"] = jax.value_and_grad(policy_loss, has_aux=True)(
+        grads["policy"], metrics = jax.grad(policy_loss, has_aux=True)(
             state.policy, policy_net, min_q, batch, key_pi, jnp.exp(state.log_alpha), correction, hp, config
         )
 
         # --- temperature and multiplier
+        gap = jnp.zeros(())
+        if penalised:
+            mean_q = jnp.mean(data_values["critic"], axis=-1)
+            gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies_k) - mean_q)
+        if config.normaliser == "batch":
+            gap += math.log(config.k / config.batch_size)
         target_entropy = dim * hp["target_entropy"]
         grads["log_alpha"] = jax.grad(temperature_loss)(state.log_alpha, metrics["entropy"], target_entropy)
-        shift = jnp.log(config.k / config.batch_size) if config.normaliser == "batch" else 0.0
-        gaps = jnp.stack(
-            [regulariser(config.bound, v, d) for v, d in zip(values_k, data_values, strict=False)]
-        )
-        gap = jnp.mean(gaps) + shift if penalise else jnp.zeros(())
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, gap - hp["tau"])
 
         # --- step
-        rates = {"policy": hp["policy_rate"], "critic": hp["critic_rate"], "energy": hp["critic_rate"]}
-        rates |= {
-            "log_alpha": hp["policy_rate"] if config.entropy else jnp.zeros(()),
-            "log_lagrange": hp["critic_rate"] if config.lagrange else jnp.zeros(()),
+        rates = {
+            "policy": hp["policy_rate"],
+            "critic": hp["critic_rate"],
+            "energy": hp["critic_rate"],
+            "log_alpha": hp["policy_rate"] * config.entropy,
+            "log_lagrange": hp["critic_rate"] * config.lagrange,
         }
         new, optimiser = {}, {}
-        for name, gradient in grads.items():
-            rate = rates[name] if config.schedule == "constant" else cosine(rates[name], step, config.steps)
-            new[name], optimiser[name] = adam(gradient, state.optimiser[name], getattr(state, name), rate)
+        for name, rate in rates.items():
+            if config.schedule == "cosine":
+                rate = cosine(rate, step, config.steps)
+            new[name], optimiser[name] = adam(grads[name], state.optimiser[name], getattr(state, name), rate)
+        target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])
+
         metrics |= {
-            "td_loss": td.squared_error(data_values, y),
-            "q_data": jnp.mean(data_values),
+            "td_loss": td.squared_error(data_values["critic"], y),
+            "q_data": jnp.mean(data_values["critic"]),
             "target": jnp.mean(y),
             "alpha": jnp.exp(state.log_alpha),
             "lagrange": dual.multiplier(state.log_lagrange),
             "gap": gap,
+            "bound_ba": metrics["log_prob_data"],
         }
         if bounded:
             # The bounds without their constant H(A): estimates of I(S; A) - H(A) in nats.
-            known = metrics["log_prob_data"] + jnp.mean(data_energy)
+            data_energy = jnp.mean(jnp.min(data_values["energy" if separate else "critic"], axis=0))
+            known = metrics["log_prob_data"] + data_energy
             metrics |= {f"bound_{b}": known - mi.log_partition(b, energies) for b in ("misa", "dv", "f")}
             metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", energies))
-            metrics["acceptance"] = acceptance
-        metrics["bound_ba"] = metrics["log_prob_data"]
-        target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])
+            metrics["acceptance"] = jnp.ones(()) if points is None else points.acceptance
         return State(**new, target_critic=target_critic, optimiser=optimiser, hp=hp), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)

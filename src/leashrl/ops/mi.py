@@ -83,8 +83,8 @@ def effective_sample_size(weights: Array) -> Array:
 def resample(key: Array, weights: Array, m: int) -> tuple[Array, Array]:
     """Draw m of the k actions of each state in proportion to their weights.
 
-    `sum_s mass_s mean_j T(s, a_index[s, j])` then has the expectation `sum_{s,k} w_{s,k} T(s, a_k)`, so that a
-    backward pass over m actions estimates the gradient of `log_partition` over all k without bias. The
+    `sum_s mass_s mean_j T(s, a_index[s, j])` then has the expectation `sum_{s,k} w_{s,k} T(s, a_k)`, so
+    that a backward pass over m actions estimates the gradient of `log_partition` without bias. The
     m draws of a state are stratified (systematic resampling: one uniform number a state), which keeps
     the expectation and lowers the variance.
 

@@ -79,9 +79,9 @@ def run(
             start = end
             continue
         if tally is None or step == start:
-            tally = _fresh(stage, data, state, keys, tally)
+            tally = empty_tally(stage, data, state, keys, tally)
         names = sorted(tally.total)
-        advance = jax.jit(partial(_advance, stage), donate_argnums=(0, 1))
+        advance = compiled(stage)
         refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
         yield Snapshot(state, tally, step, stage.name, None)
         piece = 1  # updates a call: doubled or halved until a call takes about SLICE_SECONDS
@@ -115,8 +115,13 @@ def blank(algorithm: Algorithm, data: Transitions, keys: Array, hp: HP, step: in
         start += stage.steps
     return {
         "state": state,
-        "tally": jax.eval_shape(lambda s, k: _fresh(stage, data, s, k, None), state, keys),
+        "tally": jax.eval_shape(lambda s, k: empty_tally(stage, data, s, k, None), state, keys),
     }
+
+
+def compiled(stage: Stage):
+    """`(state, tally, data, keys, begin, end, stage_start) -> (state, tally)`, the first two donated."""
+    return jax.jit(partial(_advance, stage), donate_argnums=(0, 1))
 
 
 def diverged(tally: Tally) -> dict[int, tuple[int, str]]:
@@ -162,7 +167,7 @@ def _advance(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_st
     return jax.lax.fori_loop(begin, end, body, (state, tally))
 
 
-def _fresh(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
+def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
     """An empty tally for a stage's metrics; members that fell earlier stay fallen."""
 
     def once(state, key):

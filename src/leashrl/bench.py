@@ -1,0 +1,157 @@
+"""How fast an algorithm trains on this machine, and how near that is to what the machine can do. Layer 5."""
+
+import resource
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.core import hyper, to_json
+from leashrl.experiment import configure, find_algorithm
+from leashrl.training import loop
+from leashrl.types import Box, Spec, Transitions
+
+ROWS = 100_000
+
+
+def bench(
+    algorithm: str,
+    *,
+    seeds: int = 1,
+    preset: str = "default",
+    options: dict[str, Any] | None = None,
+    obs_dim: int = 11,
+    action_dim: int = 3,
+    seconds: float = 10.0,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
+
+    Returns a JSON-ready dictionary; `updates_per_second` counts an update of all members as one,
+    `member_updates_per_second` as many. `gflop_per_update` counts the matrix products of all members;
+    `share_of_matmul_rate` sets them against the best float32 product timed in the same process.
+    """
+    config = configure(algorithm, preset, None, options or {})
+    built = find_algorithm(algorithm).build(
+        config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim))
+    )
+    data = random_data(obs_dim, action_dim)
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
+    hp = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config))
+
+    before = time.perf_counter()
+    stage = built.stages[-1]
+    state = jax.jit(jax.vmap(built.init))(keys, hp)
+    tally = loop.empty_tally(stage, data, state, keys, None)
+    advance = loop.compiled(stage)
+    state, tally = advance(state, tally, data, keys, np.int32(0), np.int32(1), np.int32(0))
+    jax.block_until_ready(tally.count)
+    compile_s = time.perf_counter() - before
+
+    def piece(state, tally, begin: int, updates: int):
+        state, tally = advance(
+            state, tally, data, keys, np.int32(begin), np.int32(begin + updates), np.int32(0)
+        )
+        jax.block_until_ready(tally.count)
+        return state, tally
+
+    updates, took, done = 1, 0.0, 1
+    while took < seconds / rounds / 2:  # how many updates fill a round
+        updates *= 2
+        start = time.perf_counter()
+        state, tally = piece(state, tally, done, updates)
+        took, done = time.perf_counter() - start, done + updates
+    walls, cpus = [], []
+    for _ in range(rounds):
+        start, cpu = time.perf_counter(), time.process_time()
+        state, tally = piece(state, tally, done, updates)
+        walls.append((time.perf_counter() - start) / updates)
+        cpus.append((time.process_time() - cpu) / updates)
+        done += updates
+    wall = statistics.median(walls)
+    one = jax.make_jaxpr(jax.vmap(partial(_update, stage, data)))(state, keys)
+    flop = matmul_flop(one.jaxpr)
+    rate = matmul_rate()
+    device = jax.devices()[0]
+    return {
+        "algorithm": algorithm,
+        "preset": preset,
+        "config": to_json(config),
+        "seeds": seeds,
+        "obs_dim": obs_dim,
+        "action_dim": action_dim,
+        "updates_per_second": 1 / wall,
+        "member_updates_per_second": seeds / wall,
+        "slowest_and_fastest": [1 / max(walls), 1 / min(walls)],
+        "cpu_ms_per_update": 1e3 * statistics.median(cpus),
+        "gflop_per_update": flop / 1e9,
+        "matmul_gflops": rate / 1e9,
+        "share_of_matmul_rate": flop / wall / rate,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "compile_s": compile_s,
+        "device": device.device_kind,
+        "jax": jax.__version__,
+    }
+
+
+def random_data(obs_dim: int, action_dim: int) -> Transitions:
+    """ROWS transitions of noise, on the device."""
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape, np.float32)
+    return Transitions(
+        obs=jnp.asarray(normal(ROWS, obs_dim)),
+        action=jnp.asarray(np.tanh(normal(ROWS, action_dim))),
+        reward=jnp.asarray(normal(ROWS)),
+        terminal=jnp.asarray(rng.random(ROWS) < 0.01),
+        next_obs=jnp.asarray(normal(ROWS, obs_dim)),
+    )
+
+
+def matmul_rate(rounds: int = 15) -> float:
+    """The best float32 matrix-product rate (FLOP/s) seen on this device, over a few sizes."""
+    best = 0.0
+    for m, k, n in ((2048, 2048, 2048), (12800, 256, 256), (1600, 256, 256)):
+        a, b = jnp.ones((m, k)), jnp.ones((k, n))
+        f = jax.jit(lambda a, b: a @ b)
+        jax.block_until_ready(f(a, b))
+        for _ in range(rounds):
+            repeat = max(1, int(1e10 / (2 * m * k * n)))
+            start = time.perf_counter()
+            jax.block_until_ready([f(a, b) for _ in range(repeat)])
+            best = max(best, repeat * 2 * m * k * n / (time.perf_counter() - start))
+    return best
+
+
+def matmul_flop(jaxpr: Any) -> float:
+    """Multiplications and additions of all matrix products in a jaxpr; loops count each of their turns.
+
+    >>> f = jax.make_jaxpr(lambda a, b: jax.lax.fori_loop(0, 3, lambda i, x: x @ b, a))
+    >>> matmul_flop(f(jnp.ones((2, 4)), jnp.ones((4, 4))).jaxpr)
+    192.0
+    """
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            contract = eqn.params["dimension_numbers"][0][0]
+            depth = np.prod([eqn.invars[0].aval.shape[d] for d in contract])
+            total += 2.0 * float(np.prod(eqn.outvars[0].aval.shape) * depth)
+        inner = [
+            getattr(x, "jaxpr", x)
+            for value in eqn.params.values()
+            for x in (value if isinstance(value, tuple | list) else (value,))
+            if hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ]
+        costs = [matmul_flop(x) for x in inner]
+        if eqn.primitive.name == "cond":  # one branch runs: a platform's, or a schedule's dearest
+            total += max(costs, default=0.0)
+        else:
+            total += eqn.params.get("length", 1) * sum(costs)
+    return total
+
+
+def _update(stage, data, state, key):
+    return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))

@@ -1,0 +1,109 @@
+"""Equation 15 of MISA: the policy's gradient of log Z, by samples of p(a|s) ~ pi(a|s) e^{T(s,a)}.
+
+Every estimator returns pre-tanh points u and weights w such that the gradient of
+`sum w log N(u; mean, std)` in the policy's parameters estimates the gradient of the bound's
+log-partition term. (The tanh Jacobian does not depend on the parameters and drops out.)
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.dist import Normal, squash_log_prob
+from leashrl.ops import mcmc, mi
+from leashrl.types import Array
+
+ESTIMATORS = ("snis", "hmc", "hmc-action", "reparam", "none")
+Energy = Callable[[Array], Array]
+
+
+class Chain(NamedTuple):
+    """How long and how boldly HMC walks."""
+
+    samples: int
+    burn_in: int
+    leapfrog: int
+    adapt: int
+    step_size: Array
+
+
+class Points(NamedTuple):
+    u: Array  # (batch, n, dim)
+    weight: Array  # (batch, n)
+    acceptance: Array  # () share of accepted HMC proposals, 1 without a chain
+
+
+def importance(bound: str, samples: Array, energies: Array) -> Points:
+    """`snis`: the k policy samples that estimate log Z, with its own derivatives as weights.
+
+    Args:
+      samples: (batch, k, dim) pre-tanh policy samples.
+      energies: (batch, k) T at their actions.
+    """
+    return Points(samples, mi.weights(bound, energies), jnp.ones(()))
+
+
+def whitened(
+    bound: str, pi: Normal, samples: Array, energies: Array, energy: Energy, key: Array, chain: Chain
+) -> Points:
+    """`hmc`: Hamiltonian Monte Carlo in z = (u - mean) / std.
+
+    There the target is log N(z; 0, 1) + T(tanh(mean + std z)): the Jacobians of policy and target cancel,
+    nothing lies outside, and one step size fits narrow and wide policies. Chains start at a weighted draw
+    of the policy samples, near their target from the first step.
+
+    Args:
+      pi: mean and log_std (batch, dim).
+      energy: (batch, dim) actions -> (batch,).
+    """
+    weights = mi.weights(bound, energies)
+    key_start, key_chain = jax.random.split(key)
+    start, _ = mi.resample(key_start, weights, 1)
+    std = jnp.exp(pi.log_std)
+    z = (jnp.take_along_axis(samples, start[..., None], axis=1)[:, 0] - pi.mean) / std
+
+    def log_prob(z: Array) -> Array:
+        return -0.5 * jnp.sum(z**2, axis=-1) + energy(jnp.tanh(pi.mean + std * z))
+
+    chains = _run(log_prob, z, key_chain, chain)
+    return _weighted(pi.mean + std * chains.samples, weights, chains)
+
+
+def in_action_space(
+    bound: str, pi: Normal, energies: Array, energy: Energy, action: Array, key: Array, chain: Chain
+) -> Points:
+    """`hmc-action`: HMC on the action itself, started from the data's, as MISA's authors run it.
+
+    A proposal outside (-1, 1) has no pre-tanh value; it is NaN here and so rejected.
+
+    Args:
+      action: (batch, dim) the data's, inside (-1, 1).
+    """
+
+    def log_prob(a: Array) -> Array:
+        return squash_log_prob(pi, jnp.arctanh(a)) + energy(a)
+
+    chains = _run(log_prob, action, key, chain)
+    return _weighted(jnp.arctanh(chains.samples), mi.weights(bound, energies), chains)
+
+
+def _run(log_prob: Callable[[Array], Array], start: Array, key: Array, chain: Chain) -> mcmc.Chains:
+    return mcmc.hmc(
+        log_prob,
+        start,
+        key,
+        samples=chain.samples,
+        burn_in=chain.burn_in,
+        leapfrog=chain.leapfrog,
+        step_size=chain.step_size,
+        adapt=min(chain.adapt, chain.burn_in),
+    )
+
+
+def _weighted(u: Array, weights: Array, chains: mcmc.Chains) -> Points:
+    """Within a state all samples of its chain count alike; a state counts as its policy samples do."""
+    u = jnp.moveaxis(u, 0, 1)
+    mass = jnp.sum(weights, axis=-1, keepdims=True)
+    return Points(u, jnp.broadcast_to(mass / u.shape[1], u.shape[:2]), chains.acceptance)
