@@ -173,7 +173,7 @@ def test_hash_knows_every_array_and_its_shape():
 
 def test_prepare_maps_actions_rewards_and_observations():
     data = Dataset.from_arrays(
-        [[0.0, 5.0], [2.0, 5.0], [4.0, 5.0]],
+        [[0.0, 5.0], [4.0, 5.0], [8.0, 5.0]],
         [[-2.0, 0.0], [0.0, 5.0], [2.0, 10.0]],
         [-10.0, 0.0, 30.0],
         [False, False, True],
@@ -186,17 +186,17 @@ def test_prepare_maps_actions_rewards_and_observations():
     assert same.mean.tolist() == [0, 0] and same.std.tolist() == [1, 1]
 
     rows, normaliser = prepare(data, Preprocess("standardise", "unit"))
-    # The view's observations are rows 0 and 1: mean (1, 5), standard deviation (1, 0).
-    np.testing.assert_array_equal(normaliser.mean, [1, 5])
-    np.testing.assert_allclose(normaliser.std, [1.001, 0.001], rtol=1e-6)
-    np.testing.assert_allclose(rows["obs"], [[-1 / 1.001, 0], [1 / 1.001, 0]], rtol=1e-6)
-    np.testing.assert_allclose(rows["next_obs"], [[1 / 1.001, 0], [3 / 1.001, 0]], rtol=1e-6)
+    # The view's observations are rows 0 and 1: mean (2, 5), standard deviation (2, 0).
+    np.testing.assert_array_equal(normaliser.mean, [2, 5])
+    np.testing.assert_allclose(normaliser.std, [2.001, 0.001], rtol=1e-6)
+    np.testing.assert_allclose(rows["obs"], [[-2 / 2.001, 0], [2 / 2.001, 0]], rtol=1e-6)
+    np.testing.assert_allclose(rows["next_obs"], [[2 / 2.001, 0], [6 / 2.001, 0]], rtol=1e-6)
     np.testing.assert_allclose(rows["reward"], [-1, -0.5])  # -10..30 is the range over the data set
     assert {key: x.dtype.name for key, x in rows.items()} == {
         **dict.fromkeys(("obs", "action", "reward", "next_obs"), "float32"),
         "terminal": "bool",
     }
-    np.testing.assert_array_equal(data.obs[:, 0], [0, 2, 4])  # the data set itself is as it was
+    np.testing.assert_array_equal(data.obs[:, 0], [0, 4, 8])  # the data set itself is as it was
 
     rows, _ = prepare(data, Preprocess(reward="antmaze"))
     np.testing.assert_array_equal(rows["reward"], [-42, -2])
