@@ -1,0 +1,117 @@
+"""`leashrl data info | check | make | convert`."""
+
+import dataclasses
+from argparse import Namespace
+from typing import Any
+
+from leashrl.cli.arguments import Parser, numbers, whole
+from leashrl.cli.tables import cell, columns, show
+from leashrl.errors import BadInput
+
+# --- Arguments ---------------------------------------------------------------
+
+
+def source_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "source", metavar="FILE_OR_ID", help="a file, a D4RL or Minari id on this disk, or a recipe"
+    )
+    reading_arguments(parser)
+
+
+def reading_arguments(parser: Parser) -> None:
+    """What a file may fail to say."""
+    what = "bounds of each action dimension, where the file does not hold them: -2,-2"
+    parser.add_argument("--action-low", type=numbers, metavar="LIST", help=f"lower {what}")
+    parser.add_argument("--action-high", type=numbers, metavar="LIST", help=f"upper {what}")
+    parser.add_argument("--actions", type=whole, metavar="N", help="the number of discrete actions")
+    parser.add_argument("--limit", type=whole, metavar="N", help="the time limit of an episode in steps")
+
+
+def reading(args: Namespace) -> dict[str, Any]:
+    """Keyword arguments of `load`."""
+    low, high, n = args.action_low, args.action_high, args.actions
+    if (low is None) != (high is None) or (low is not None and (n or len(low) != len(high))):
+        raise BadInput(
+            "give --action-low and --action-high with a number a dimension each, or --actions alone"
+        )
+    if n is not None and n < 1:
+        raise BadInput(f"--actions must be at least 1, not {n}")
+    from leashrl.types import Box, Discrete
+
+    space = Discrete(n) if n else Box(tuple(low), tuple(high)) if low else None
+    return {"action_space": space, "max_episode_steps": args.limit}
+
+
+def make_arguments(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="such as pendulum-medium")
+    parser.add_argument("--steps", type=whole, metavar="N", help="rows; 50000 by default")
+    parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
+    parser.add_argument("--out", metavar="FILE.hdf5", help="the file; without it, one in the cache")
+
+
+def convert_arguments(parser: Parser) -> None:
+    source_arguments(parser)
+    parser.add_argument(
+        "target", metavar="TARGET", help="a new .hdf5, .h5 or .npz file, or minari:NAMESPACE/NAME-v0"
+    )
+
+
+# --- Commands ----------------------------------------------------------------
+
+
+def info(args: Namespace) -> int:
+    from leashrl.data import info as describe
+    from leashrl.data import load
+
+    found = describe(load(args.source, **reading(args)))
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict) and {"mean", "min", "max"} <= value.keys():
+            value = ", ".join(f"{k} {v:.6g}" for k, v in value.items())
+        elif isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        lines.append([name.replace("_", " "), cell(value)])
+    show(args, found, columns(lines))
+    return 0
+
+
+def check(args: Namespace) -> int:
+    from leashrl.data import check as find
+
+    found = find(args.source, **reading(args))
+    fatal = [defect for defect in found if defect.fatal]
+    lines = [f"{'defect' if d.fatal else 'odd'}: {' '.join(str(d).split())}" for d in found]
+    values = {"source": args.source, "ok": not fatal, "defects": [dataclasses.asdict(d) for d in found]}
+    show(args, values, lines or [f"{args.source}: no defect found"])
+    if fatal:
+        first = " ".join(str(fatal[0]).split())
+        raise BadInput(first if len(fatal) == 1 else f"{len(fatal)} defects, the first: {first}")
+    return 0
+
+
+def make(args: Namespace) -> int:
+    from leashrl.data import RECIPES, load
+    from leashrl.data import make as write
+
+    path = write(args.recipe, args.out, steps=args.steps, seed=args.seed)
+    data = load(path)
+    values = {
+        "recipe": args.recipe,
+        "file": str(path),
+        "seed": args.seed,
+        "rows": len(data),
+        "hash": data.hash,
+        "task": RECIPES[args.recipe].task,
+    }
+    show(args, values, [f"{path}: {len(data)} rows of {RECIPES[args.recipe].about}"])
+    return 0
+
+
+def convert(args: Namespace) -> int:
+    from leashrl.data import convert as write
+
+    write(args.source, args.target, **reading(args))
+    show(args, {"source": args.source, "target": args.target}, [f"{args.source} -> {args.target}"])
+    return 0

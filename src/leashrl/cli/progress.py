@@ -1,0 +1,138 @@
+"""What is seen of a run while it goes on, on stderr: a bar on a terminal, plain lines everywhere else."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from leashrl.cli.tables import assignments
+
+
+class Screen:
+    """Takes `experiment`'s events; `close` leaves the terminal as it was."""
+
+    def __init__(self, why_no_task: str):
+        self.why_no_task = why_no_task
+        self.folder = self.bar = None
+        self.step = self.begin = self.total = 0
+        self.members = self.eval_every = 0
+        self.score = ""
+        self.train_seconds = self.eval_seconds = 0.0  # of all updates since the first; of the last evaluation
+        self.mark = time.monotonic()
+
+    def __call__(self, event: str, details: dict[str, Any]) -> None:
+        now = time.monotonic()
+        took, self.mark = now - self.mark, now
+        if event == "start":
+            self.start(details)
+        elif event == "step":
+            self.advance(details, took)
+        elif event == "evaluation":
+            self.eval_seconds = took
+            values = [row["return" if row["score"] is None else "score"] for row in details["rows"]]
+            if values:
+                what = "return" if details["rows"][0]["score"] is None else "score"
+                self.score = f"{what} {sum(values) / len(values):.1f}"
+            if self.bar is None and values:
+                each = ", ".join(f"{v:.1f}" for v in values)
+                self.line(f"step {details['step']}: {self.score}{f' ({each})' if len(values) > 1 else ''}")
+        elif event == "diverged":
+            self.line(
+                f"{details['member']} diverged at step {details['step']}: {details['metric']} is not finite"
+            )
+        elif event == "interrupt" and sys.stderr.isatty():
+            # from a signal handler: nothing that locks
+            os.write(2, b"\nstopping at the next checkpoint; Ctrl-C again stops at once\n")
+        elif event == "end":
+            self.close()
+        self.mark = time.monotonic()
+
+    def start(self, details: dict[str, Any]) -> None:
+        from leashrl.algos import REGISTRY
+
+        plan, task = details["plan"], details["task"]
+        self.folder, self.total = details["folder"], details["total"]
+        self.step = self.begin = details["step"]
+        self.members, self.eval_every = len(plan.members), plan.eval_every if task else 0
+        entry = REGISTRY[plan.algorithm]
+        domain = entry.domains.get(task.domain, {}) if task else {}
+        data = plan.data
+        evaluation = f"{plan.task}, {plan.episodes} episodes every {plan.eval_every} updates"
+        self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
+        if domain and task:
+            self.line(f"domain     {task.domain} sets {assignments(domain)}")
+        self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
+        self.line(f"task       {evaluation if task else f'not evaluated: {self.why_no_task}'}")
+        names = ", ".join(f"seed {m['seed']}" if len(m) == 1 else assignments(m) for m in plan.members[:8])
+        self.line(f"members    {self.members}: {names}{', ...' if self.members > 8 else ''}")
+        self.line(f"folder     {self.folder}" + (f", from step {self.step}" if self.step else ""))
+        if sys.stderr.isatty():
+            self.bar, self.row = _bar(self.total, self.step)
+            self.bar.start()
+        else:
+            self.line("compiling ...")
+
+    def advance(self, details: dict[str, Any], took: float) -> None:
+        if self.begin < self.step < details["step"]:  # the first call compiles: it tells nothing of the rate
+            self.train_seconds += took
+        if self.step == self.begin < details["step"]:
+            self.begin_rate = details["step"]
+        self.step = details["step"]
+        rate = (self.step - self.begin_rate) / self.train_seconds if self.train_seconds else 0.0
+        pace, left = "", ""
+        if rate:
+            seconds = (self.total - self.step) / rate
+            if self.eval_every:
+                seconds += (self.total // self.eval_every - self.step // self.eval_every) * self.eval_seconds
+            pace, left = f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s", clock(seconds)
+        if self.bar is not None:
+            doing = details["stage"] if self.step > self.begin else "compiling ..."
+            if self.eval_every and self.step > self.begin:
+                due = self.step % self.eval_every == 0 or self.step == self.total
+                doing = "evaluating" if due else doing
+            pace += f" x{self.members}" if pace and self.members > 1 else ""
+            self.bar.update(
+                self.row, completed=self.step, description=doing, pace=pace, left=left, score=self.score
+            )
+        elif details["rows"]:
+            every = f"{rate:.4g} updates/s" if rate else ""
+            if rate and self.members > 1:
+                every += f" ({rate * self.members:.4g} over {self.members} members)"
+            parts = [f"step {self.step}/{self.total}", every, f"{left} left" if left else ""]
+            self.line(", ".join(filter(None, parts)))
+
+    def line(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _bar(total: int, step: int):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        *(TextColumn(f"{{task.{field}}}") for field in ("completed", "fields[pace]", "fields[left]")),
+        TextColumn("{task.fields[score]}"),
+        console=Console(stderr=True),
+        expand=True,
+    )
+    return bar, bar.add_task("compiling ...", total=total, completed=step, pace="", left="", score="")
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,221 @@
+"""`leashrl train | resume | eval | bench`."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from leashrl.cli.arguments import Parser, numbers, pairs, seeds, whole
+from leashrl.cli.progress import Screen
+from leashrl.cli.tables import columns, show
+from leashrl.errors import BadInput
+
+# --- train and resume --------------------------------------------------------
+
+
+def train_arguments(parser: Parser) -> None:
+    parser.add_argument("algorithm", metavar="ALGO", help="`leashrl algos` lists them")
+    parser.add_argument(
+        "--data", required=True, metavar="FILE_OR_ID", help="a file, an id on this disk, or a recipe"
+    )
+    parser.add_argument(
+        "--task", help="where to evaluate; by default what the data's name says; none for nowhere"
+    )
+    parser.add_argument("--preset", default="default", help="named options (`leashrl algos ALGO`)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="single options, laid over the preset"
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="extend",
+        metavar="NAME=V1,V2",
+        help="train every seed with each of the values",
+    )
+    parser.add_argument("--seeds", type=seeds, default=3, metavar="N or 0,3,7", help="how many, or which; 3")
+    parser.add_argument("--steps", type=whole, metavar="N", help="gradient updates")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder; runs/ALGO-DATA")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+    parser.add_argument(
+        "--log-every", type=whole, default=1000, metavar="N", help="updates a line of metrics; 1000"
+    )
+    parser.add_argument(
+        "--eval-every", type=whole, metavar="N", help="updates an evaluation; a tenth of --steps"
+    )
+    parser.add_argument(
+        "--episodes", type=whole, metavar="N", help="an evaluation and member; the task's own number"
+    )
+    track_argument(parser)
+
+
+def track_argument(parser: Parser) -> None:
+    parser.add_argument("--track", metavar="WHERE", help="tensorboard or wandb, beside the run's own files")
+
+
+def train(args: Namespace) -> int:
+    vary = {name: numbers_of(name, text) for name, text in pairs("--vary", args.vary).items()}
+    options: dict[str, Any] = dict(pairs("--set", args.set))
+    if args.steps is not None and "steps" in options:
+        raise BadInput("the number of steps is given twice: --steps and --set steps")
+    from leashrl import experiment
+
+    why = "--task none" if args.task == "none" else "the data's name says no task; --task names one"
+
+    def begin(report: Callable) -> Any:
+        return experiment.train(
+            args.algorithm,
+            args.data,
+            task=args.task,
+            preset=args.preset,
+            options=options,
+            vary=vary,
+            seeds=args.seeds,
+            steps=args.steps,
+            out=args.out,
+            overwrite=args.overwrite,
+            log_every=args.log_every,
+            eval_every=args.eval_every,
+            episodes=args.episodes,
+            report=report,
+        )
+
+    return watch(args, begin, why)
+
+
+def numbers_of(name: str, text: str) -> list[float]:
+    try:
+        return numbers(text)
+    except Exception as error:
+        raise BadInput(f"--vary {name}: {error}") from None
+
+
+def resume_arguments(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="the run's folder")
+    parser.add_argument("--data", metavar="FILE_OR_ID", help="where the data are, if their file has moved")
+    track_argument(parser)
+
+
+def resume(args: Namespace) -> int:
+    from leashrl import experiment
+
+    begin = lambda report: experiment.resume(args.folder, data=args.data, report=report)
+    return watch(args, begin, "as it was started")
+
+
+def watch(args: Namespace, begin: Callable[[Callable], Any], why_no_task: str) -> int:
+    """Run under a screen and perhaps a tracker, then print what was found."""
+    use_compilation_cache()
+    screen = Screen(why_no_task)
+    open_tracker, track = None, None
+    if args.track is not None:
+        from leashrl.training.trackers import find_tracker
+
+        open_tracker = find_tracker(args.track)
+
+    def report(event: str, details: dict[str, Any]) -> None:
+        nonlocal track
+        screen(event, details)
+        if open_tracker is not None:
+            if event == "start":
+                track = open_tracker(details["folder"], details["plan"].to_json(), details["step"])
+            for row in details.get("rows", ()):
+                assert track is not None
+                track(row)
+
+    try:
+        result = begin(report)
+    except KeyboardInterrupt:
+        screen.close()
+        # before the run's folder stands there is nothing to go on with
+        raise KeyboardInterrupt(
+            f"go on with `leashrl resume {screen.folder}`" if screen.folder else ""
+        ) from None
+    finally:
+        screen.close()
+    if screen.folder is None:
+        print(f"{result.folder} has finished already", file=sys.stderr)
+        for member in result.values["members"]:
+            if member["diverged"]:
+                details = {"member": member["name"], **member["diverged"]}
+                screen("diverged", details)
+    show(args, {"folder": str(result.folder)} | result.values, result_lines(result))
+    return 3 if result.diverged else 0
+
+
+def result_lines(result: Any) -> list[str]:
+    """Each member's final and last-ten mean, the score over members, and where everything is."""
+    values = result.values
+    rows: list[list[Any]] = []
+    for m in values["members"]:
+        end = f"diverged at step {m['diverged']['step']} ({m['diverged']['metric']})" if m["diverged"] else ""
+        row = [m[what][when] for what in ("score", "return") for when in ("final", "last_10_mean")]
+        rows.append([m["name"], *row, end])
+    if not values["evaluated"]:
+        lines = columns([["member", ""], *([row[0], row[-1] or "trained, not evaluated"] for row in rows)])
+    else:
+        head = ["member", "score", "last 10", "return", "last 10", ""]
+        keep = [0, *(i for i in range(1, 5) if values["score"] or i > 2), 5]
+        lines = columns([[row[i] for i in keep] for row in [head, *rows]])
+        lines += score_lines(values["score"])
+    return [*lines, f"artefacts: {result.folder} (policy/, metrics.jsonl, evaluations.jsonl, result.json)"]
+
+
+def score_lines(score: dict[str, float] | None) -> list[str]:
+    if not score:
+        return []
+    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}"
+    return [f"score over {score['n']} members: mean {score['mean']:.1f}, IQM {score['iqm']:.1f}, {interval}"]
+
+
+# --- eval and bench ----------------------------------------------------------
+
+
+def eval_arguments(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a run's folder, or a copy of its policy/")
+    parser.add_argument("--task", help="where; by default where the run was evaluated")
+    parser.add_argument("--episodes", type=whole, metavar="N", help="a member; the task's own number")
+    parser.add_argument(
+        "--seed", type=whole, default=1, metavar="S", help="of the episodes; 1 (training uses 0)"
+    )
+    parser.add_argument("--mode", help="how the policy acts, such as mean or sample; the algorithm's own")
+
+
+def evaluate(args: Namespace) -> int:
+    use_compilation_cache()
+    from leashrl.policies import evaluate_run
+
+    found = evaluate_run(args.folder, task=args.task, episodes=args.episodes, seed=args.seed, mode=args.mode)
+    scored = found["score"] is not None
+    head = ["member", *(["score"] if scored else []), "return", "length"]
+    rows = [
+        [m["name"], *([m["score"]] if scored else []), m["return"], sum(m["lengths"]) / len(m["lengths"])]
+        for m in found["members"]
+    ]
+    lines = [f"{found['algorithm']} on {found['task']}, {found['episodes']} episodes, seed {found['seed']}"]
+    lines += [*columns([head, *rows]), *score_lines(found["score"])]
+    lines += [f"left out, diverged: {', '.join(found['diverged'])}"] if found["diverged"] else []
+    show(args, found, lines)
+    return 0
+
+
+def bench_arguments(parser: Parser) -> None:
+    parser.add_argument("algorithm", metavar="ALGO", help="`leashrl algos` lists them")
+    parser.add_argument("--seeds", type=whole, default=1, metavar="N", help="members side by side; 1")
+    parser.add_argument("--preset", default="default", help="named options (`leashrl algos ALGO`)")
+    parser.add_argument("--set", nargs="+", action="extend", metavar="NAME=VALUE", help="single options")
+
+
+def bench(args: Namespace) -> int:
+    from leashrl.bench import bench as measure
+
+    if args.seeds < 1:
+        raise BadInput(f"--seeds must be at least 1, not {args.seeds}")
+    found = measure(args.algorithm, seeds=args.seeds, preset=args.preset, options=pairs("--set", args.set))
+    plain = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
+    rows = [[k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in plain.items()]
+    show(args, found, columns(rows))
+    return 0
+
+
+def use_compilation_cache() -> None:
+    """Compiled programs are kept on disk, so that a second start is quick."""
