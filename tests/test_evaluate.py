@@ -110,6 +110,32 @@ def test_timestep_and_carry():
         assert np.allclose(found.returns[:, i], total, rtol=1e-6)
 
 
+def test_a_carry_keeps_what_the_policy_saw():
+    """Pay 1/4 in the first step, then a quarter more than the reward before the last one."""
+
+    def act(params, carry, timestep, key, mode):
+        return jnp.stack([carry + 0.25, 0 * params]), timestep.reward
+
+    policy = policy_of(act, lambda params: jnp.float32(0))
+    found = run(policy, jnp.zeros(1), action_space=Box((-2.0, -1.0), (2.0, 1.0)), episodes=8)
+    for i, length in enumerate(lengths_of(ECHO, 0, 8)):
+        # in [-1, 1]: a_t = r_{t-2} + 1/4 with r = 2 a, cut at 1.5 (the environment's bound)
+        rewards = [0.0, 0.0]
+        for _ in range(length):
+            rewards.append(min(2 * (rewards[-2] + 0.25), 1.5))
+        assert found.returns[0, i] == pytest.approx(sum(rewards))
+
+
+def test_every_episode_draws_its_own_noise():
+    policy = policy_of(
+        lambda params, carry, timestep, key, mode: (jax.random.uniform(key, (2,)) + 0 * params, carry)
+    )
+    box = Box((-1.0, -1.0), (1.0, 1.0))
+    spec = dataclasses.replace(ECHO, max_episode_steps=1)
+    found = run(policy, jnp.zeros(1), spec, action_space=box, episodes=25, mode="sample")
+    assert len(set(found.returns[0])) == 25
+
+
 def test_observations_are_normalised():
     policy = policy_of(lambda state, carry, timestep, key, mode: (timestep.obs / 16 + 0 * state, carry))
     found = run(
@@ -223,14 +249,16 @@ def test_same_bits_whatever_runs_beside():
 
 
 def test_many_members_go_in_groups(monkeypatch):
-    """Environments of many megabytes are never held all at once; the results are the same bits."""
-    whole = swing(MEMBERS, episodes=11, steps=20)
+    """Environments of many megabytes are not held all at once; the bits are the same."""
+    members = dict(MEMBERS, v=MEMBERS["v"].at[2].set(jnp.nan))
+    together = swing(members, episodes=11, steps=20)
     monkeypatch.setitem(rollout.MOST_ENVIRONMENTS, "pendulum", 20)
     made = []
     monkeypatch.setattr(rollout, "borrow", lambda row, n: made.append(n) or borrow(row, n))
-    grouped = swing(MEMBERS, episodes=11, steps=20)
+    grouped = swing(members, episodes=11, steps=20)
     assert made == [20]
-    assert np.array_equal(grouped.returns, whole.returns)
+    assert np.array_equal(grouped.returns, together.returns, equal_nan=True)
+    assert grouped.failed.tolist() == together.failed.tolist() == [False, False, True]
 
 
 def test_members_share_starts_and_noise():
