@@ -8,6 +8,8 @@ PYTEST_FLAGS ?= -n 2 --cov --cov-fail-under=85
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The lock file is complete, so nothing is left to resolve.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 # uv serves `make lock` only: it resolves one file for all Python versions and systems.
 UV := uv==0.13.8
 
@@ -62,6 +64,6 @@ endef
 $(READY): pyproject.toml requirements/lock.txt
 	@$(find_python); echo "$(VENV): installing requirements/lock.txt for $$("$$found" --version)"; \
 	"$$found" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/lock.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --no-compile -r requirements/lock.txt
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
