@@ -128,12 +128,13 @@ def _find(source: str | Path) -> tuple[str, Path]:
         return "minari", path
     if path.suffix in SUFFIXES:
         if not path.exists():
-            beside = (
-                [f.name for f in path.parent.glob("*") if f.suffix in SUFFIXES]
-                if path.parent.is_dir()
-                else []
-            )
-            hint = nearest(path.name, beside) if beside else "there is no data file in that folder"
+            beside = sorted(f.name for f in path.parent.glob("*") if f.suffix in SUFFIXES)
+            hint = "there is no data file in that folder"
+            if beside:
+                close, _, _ = nearest(path.name, beside).partition(" (known:")  # the whole list may be long
+                hint = (
+                    close if close.startswith("did you mean") else f"that folder has {', '.join(beside[:3])}"
+                )
             raise BadInput(f"no file {line(path)}; {hint}")
         return ("npz" if path.suffix == ".npz" else "hdf5"), path
     if path.is_file():
