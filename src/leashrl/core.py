@@ -12,6 +12,7 @@ An algorithm is one file in `algos/` that holds
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
@@ -149,6 +150,9 @@ def override(config: C, values: Mapping[str, Any]) -> C:
                 raise BadInput(f"option '{head}' has no part '{rest}': give '{head}' a value")
             new = override(old, {rest: value})
         elif dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping | type(old)):
+                parts = " or ".join(f"{head}.{f.name}" for f in dataclasses.fields(old))
+                raise BadInput(f"option '{head}' has parts: give {parts} a value")
             new = override(old, value) if isinstance(value, Mapping) else value
         else:
             new = _read(head, names[head], value)
@@ -169,13 +173,15 @@ def _read(name: str, kind: Any, value: Any) -> Any:
                 raise ValueError
             return int(number)
         if kind is float:
+            if not math.isfinite(float(value)):
+                raise ValueError
             return float(value)
         if get_origin(kind) is tuple:
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
             return tuple(get_args(kind)[0](item) for item in items if str(item).strip())
         return str(value)
     except (KeyError, TypeError, ValueError, OverflowError):
-        wanted = getattr(kind, "__name__", str(kind))
+        wanted = "a finite number" if kind is float else getattr(kind, "__name__", str(kind))
         raise BadInput(f"option '{name}' must be {wanted}, not {value!r}") from None
 
 

@@ -163,6 +163,7 @@ def train(
     Raises:
       BadInput: anything about the arguments, the data or the disk, before anything is written.
     """
+    configure(algorithm, preset, None, options or {})  # a typo is told before a large file is read
     dataset = data if isinstance(data, Dataset) else load(data)
     place = find_place(task, dataset)
     options = dict(options or {}) | ({} if steps is None else {"steps": steps})
