@@ -40,7 +40,8 @@ def test_import_loads_neither_jax_nor_extras(module):
 
 
 @pytest.mark.parametrize(
-    "module", present(*(f"leashrl.{name}" for name in ["algos", "data", "training", "evaluate", "cli"]))
+    "module",
+    present(*(f"leashrl.{name}" for name in ["algos", "data", "training", "evaluate", "experiment", "cli"])),
 )
 def test_each_part_imports_without_the_extras(module):
     assert "leashrl" in loaded(module, EXTRAS)

@@ -28,6 +28,7 @@ LAYER = {
     "evaluate": 5,
     "export": 5,
     "experiment": 6,
+    "policies": 7,
     "sweep": 7,
     "report": 7,
     "papers": 7,
