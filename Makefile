@@ -36,8 +36,9 @@ format: $(READY) ## ruff: mend what can be mended
 types: $(READY) ## pyright, basic
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Not with --quiet: it hides warnings from --strict as well.
 docs: $(READY) ## the documentation site, in site/, warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: $(READY) ## resolve the pinned versions again
 	$(BIN)/python -m pip install --quiet $(UV)
