@@ -72,7 +72,8 @@ def info(args: Namespace) -> int:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, float):
             value = f"{value:.4g}"
-        lines.append([name.replace("_", " "), cell(value)])
+        if value != "":
+            lines.append([name.replace("_", " "), cell(value)])
     show(args, found, columns(lines))
     return 0
 
