@@ -4,25 +4,40 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from leashrl.types import Array
 
-_ADAM = optax.scale_by_adam()
+B1, B2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def adam_init(params: Any) -> dict[str, Any]:
-    """First and second moments of every network in `params`, and the number of updates so far."""
-    state = _ADAM.init(params)
-    return {"mu": state.mu, "nu": state.nu, "count": state.count}
+    """First and second moments of every array in `params`, and the number of updates so far."""
+    return {
+        "mean": jax.tree.map(jnp.zeros_like, params),
+        "square": jax.tree.map(jnp.zeros_like, params),
+        "count": jnp.zeros((), jnp.int32),
+    }
 
 
 def adam(grads: Any, state: dict[str, Any], params: Any, rate: Array) -> tuple[Any, dict[str, Any]]:
-    """One step of Adam (Kingma & Ba 2015, algorithm 1): `(params, state)` after it."""
-    inner = optax.ScaleByAdamState(count=state["count"], mu=state["mu"], nu=state["nu"])
-    direction, inner = _ADAM.update(grads, inner)
-    params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
-    return params, {"mu": inner.mu, "nu": inner.nu, "count": inner.count}
+    """One step of Adam (Kingma & Ba 2015, algorithm 1, arXiv 1412.6980): `(params, state)` after it.
+
+    The first step moves every parameter by `rate` against its gradient's sign:
+
+    >>> params, _ = adam(jnp.float32(-3.0), adam_init(jnp.float32(1.0)), jnp.float32(1.0), jnp.float32(0.5))
+    >>> round(float(params), 6)
+    1.5
+    """
+    count = state["count"] + 1
+    mean = jax.tree.map(lambda m, g: B1 * m + (1 - B1) * g, state["mean"], grads)
+    square = jax.tree.map(lambda v, g: B2 * v + (1 - B2) * g**2, state["square"], grads)
+    steps = count.astype(jnp.float32)
+    debias_mean, debias_square = 1 / (1 - B1**steps), 1 / (1 - B2**steps)
+
+    def move(p: Array, m: Array, v: Array) -> Array:
+        return p - rate * (m * debias_mean) / (jnp.sqrt(v * debias_square) + EPSILON)
+
+    return jax.tree.map(move, params, mean, square), {"mean": mean, "square": square, "count": count}
 
 
 def cosine(rate: Array, step: Array, steps: int) -> Array:

@@ -327,8 +327,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "policy": hp["policy_rate"],
             "critic": hp["critic_rate"],
             "energy": hp["critic_rate"],
-            "log_alpha": hp["policy_rate"] * config.entropy,
-            "log_lagrange": hp["critic_rate"] * config.lagrange,
+            "log_alpha": hp["policy_rate"] * float(config.entropy),
+            "log_lagrange": hp["critic_rate"] * float(config.lagrange),
         }
         new, optimiser = {}, {}
         for name, rate in rates.items():
