@@ -1,4 +1,4 @@
-"""What a user gives wrong: status 2, one line on stderr that says what and how to mend it, nothing written."""
+"""What a user gives wrong: status 2, one line on stderr that says what and how to mend it, nothing kept."""
 
 import errno
 import os

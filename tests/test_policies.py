@@ -1,0 +1,173 @@
+"""A policy read back acts as arithmetic by hand says, and scores as a plain loop over episodes does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import leashrl
+from leashrl.data import make
+from leashrl.errors import BadInput
+from leashrl.evaluate.environments import env_seed
+from leashrl.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two short runs on the pendulum, `gaussian` and `deterministic`, two seeds each."""
+    folder = tmp_path_factory.mktemp("policies")
+    make("pendulum-medium", folder / "data.hdf5", steps=400)
+    for preset, name in (("default", "gaussian"), ("deterministic", "deterministic")):
+        leashrl.train(
+            "bc",
+            folder / "data.hdf5",
+            task="pendulum",
+            preset=preset,
+            options={"hidden": (8, 8), "batch_size": 16},
+            seeds=2,
+            steps=50,
+            eval_every=50,
+            episodes=1,
+            out=folder / name,
+        )
+    return folder
+
+
+def forward(path: Path, obs: np.ndarray) -> np.ndarray:
+    """Torques of a saved network by numpy, in float64."""
+    w = {name: x.astype(np.float64) for name, x in load_file(path).items()}
+    x = (obs - w["obs_mean"]) / w["obs_std"]
+    for i in range(2):
+        x = np.maximum(x @ w[f"params/hidden/{i}/kernel"] + w[f"params/hidden/{i}/bias"], 0)
+    out = x @ w["params/out/kernel"] + w["params/out/bias"]
+    return 2 * np.tanh(out[..., :1])  # the torque's bounds are -2 and 2; a mean stands before its spread
+
+
+OBS = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 8.0], [0.6, -0.8, -3.0]])
+
+
+@pytest.mark.parametrize("run", ["gaussian", "deterministic"])
+@pytest.mark.parametrize("member", ["seed-0", "seed-1"])
+def test_actions_are_those_of_the_network_by_hand(run, member, runs):
+    policy = leashrl.load_policy(runs / run, member)
+    by_hand = forward(runs / run / "policy" / f"{member}.safetensors", OBS)
+    assert policy(OBS).shape == (3, 1) and policy(OBS).dtype == np.float32
+    np.testing.assert_allclose(policy(OBS), by_hand, atol=1e-5)
+    assert policy(OBS[1]).shape == (1,)
+    np.testing.assert_allclose(policy(OBS[1]), by_hand[1], atol=1e-5)
+
+
+def test_samples_are_drawn_by_seed_and_within_bounds(runs):
+    policy = leashrl.load_policy(runs / "gaussian")
+    assert policy.modes == ("mean", "sample")
+    rows = np.repeat(OBS[:1], 500, axis=0)
+    drawn = policy(rows, mode="sample", seed=3)
+    assert np.array_equal(drawn, policy(rows, mode="sample", seed=3))
+    assert not np.array_equal(drawn, policy(rows, mode="sample", seed=4))
+    assert len(np.unique(drawn)) > 400 and np.abs(drawn).max() <= 2
+    # tanh is monotonic: the median action is the action of the median, 2 tanh(mean)
+    assert np.median(drawn) == pytest.approx(float(policy(OBS[0])[0]), abs=0.15)
+
+
+def test_scores_are_those_of_a_plain_loop(runs):
+    """The same episodes stepped one by one with gymnasium and the network by hand."""
+    import gymnasium
+
+    env = gymnasium.make("Pendulum-v1")
+    returns = []
+    for episode in range(2):
+        obs, total, done = env.reset(seed=env_seed(7, episode))[0], 0.0, False
+        while not done:
+            action = forward(runs / "gaussian" / "policy" / "seed-1.safetensors", obs)
+            obs, reward, terminated, truncated, _ = env.step(action.astype(np.float32))
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+    env.close()
+    found = leashrl.evaluate_run(runs / "gaussian", episodes=2, seed=7)
+    assert [m["name"] for m in found["members"]] == ["seed-0", "seed-1"]
+    assert found["members"][1]["returns"] == pytest.approx(returns, rel=1e-3)
+    assert found["members"][1]["lengths"] == [200, 200]
+    score = 100 * (np.mean(returns) + 1228.7) / (1228.7 - 150)
+    assert found["members"][1]["score"] == pytest.approx(score, abs=0.1)
+    assert found["score"]["mean"] == pytest.approx(np.mean([m["score"] for m in found["members"]]))
+    alone = leashrl.load_policy(runs / "gaussian", "seed-1").evaluate(episodes=2, seed=7)
+    assert alone["returns"] == pytest.approx(returns, rel=1e-3)
+
+
+def test_a_seed_of_zero_repeats_the_runs_own_evaluation(runs):
+    last = [json.loads(x) for x in (runs / "gaussian" / "evaluations.jsonl").read_text().splitlines()][-2:]
+    found = leashrl.evaluate_run(runs / "gaussian", episodes=1, seed=0)
+    assert [m["returns"] for m in found["members"]] == [row["returns"] for row in last]
+
+
+def test_the_policy_folder_is_whole_by_itself(runs, tmp_path):
+    shutil.copytree(runs / "gaussian" / "policy", tmp_path / "copy")
+    here, there = leashrl.load_policy(tmp_path / "copy"), leashrl.load_policy(runs / "gaussian")
+    assert np.array_equal(here(OBS), there(OBS))
+    assert here.task == "pendulum" and here.name == "seed-0" and here.spec.action.high == (2.0,)
+    assert leashrl.evaluate_run(tmp_path / "copy", episodes=1)["task"] == "pendulum"
+
+
+def test_a_member_that_diverged_is_left_out(runs, tmp_path):
+    shutil.copytree(runs / "gaussian" / "policy", tmp_path / "policy")
+    path = tmp_path / "policy" / "policy.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": ["seed-0"]}))
+    assert leashrl.load_policy(tmp_path).name == "seed-1"
+    assert leashrl.load_policy(tmp_path, "seed-0").name == "seed-0"  # for who insists
+    found = leashrl.evaluate_run(tmp_path, episodes=1)
+    assert [m["name"] for m in found["members"]] == ["seed-1"] and found["diverged"] == ["seed-0"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": ["seed-0", "seed-1"]}))
+    for read in (leashrl.load_policy, leashrl.evaluate_run):
+        with pytest.raises(BadInput, match="every member"):
+            read(tmp_path)
+
+
+def test_an_unknown_member_mode_or_task(runs):
+    with pytest.raises(BadInput, match="did you mean 'seed-1'"):
+        leashrl.load_policy(runs / "gaussian", "sed-1")
+    policy = leashrl.load_policy(runs / "gaussian")
+    with pytest.raises(BadInput, match="did you mean 'sample'"):
+        policy(OBS, mode="sampel")
+    with pytest.raises(BadInput, match="did you mean 'pendulum'"):
+        policy.evaluate("pendulm")
+    with pytest.raises(BadInput, match="'hopper'"):
+        policy.evaluate("hopper")
+    assert "hopper" in TASKS
+
+
+@pytest.mark.parametrize(
+    ("obs", "words"),
+    [
+        (np.zeros(4), r"\(3,\) or \(n, 3\)"),
+        (np.zeros((2, 2, 3)), r"\(3,\) or \(n, 3\)"),
+        (1.0, r"\(3,\) or \(n, 3\)"),
+        ([[0, 0, 0], [0, np.nan, 0]], "observation 1 is not finite"),
+        ("cos sin speed", "must be numbers"),
+        ([[1], [1, 2]], "must be numbers"),
+    ],
+)
+def test_bad_observations(obs, words, runs):
+    with pytest.raises(BadInput, match=words):
+        leashrl.load_policy(runs / "gaussian")(obs)
+
+
+# --- The package's own names -------------------------------------------------
+
+
+def test_public_names_are_there_and_imported_when_used():
+    assert leashrl.train is leashrl.experiment.train
+    for name in leashrl.__all__:
+        assert getattr(leashrl, name) is not None
+        assert name in dir(leashrl)
+    assert issubclass(leashrl.BadInput, ValueError)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        leashrl.trian  # noqa: B018
+
+
+def test_training_does_not_hide_the_function():
+    import leashrl.training.loop
+
+    assert callable(leashrl.train) and not hasattr(leashrl.train, "__path__")
