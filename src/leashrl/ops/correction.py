@@ -68,7 +68,7 @@ def whitened(
         return -0.5 * jnp.sum(z**2, axis=-1) + energy(jnp.tanh(pi.mean + std * z))
 
     chains = _run(log_prob, z, key_chain, chain)
-    return _weighted(pi.mean + std * chains.samples, weights, chains)
+    return _weighted(pi.mean[None] + std[None] * chains.samples, weights, chains)
 
 
 def in_action_space(
