@@ -121,11 +121,10 @@ def main() -> int:
         os.environ["LEASHRL_CACHE"] = str(home / "cache")
         say = lambda text: print(text, file=sys.stderr, flush=True)
         leashrl = [sys.executable, "-m", "leashrl"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         make = ["data", "make", "pendulum-medium", "--steps", "400", "--out", "data.hdf5"]
-        subprocess.run([*leashrl, *make], cwd=home, check=True, **quiet)
+        subprocess.run([*leashrl, *make], cwd=home, check=True, capture_output=True)
         start = time.perf_counter()
-        subprocess.run(command(args.algorithm, "whole"), cwd=home, check=True, **quiet)
+        subprocess.run(command(args.algorithm, "whole"), cwd=home, check=True, capture_output=True)
         wanted = digest(home / "whole")
         say(f"uninterrupted: {time.perf_counter() - start:.1f} s, {wanted[:16]}")
         while len(rows) < args.moments:

@@ -169,7 +169,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
         if kind is int:
             number = float(value)  # "1e6" is an integer too
-            if number != int(number):
+            if number != int(number) or number < 0:  # sizes and counts
                 raise ValueError
             return int(number)
         if kind is float:
@@ -178,10 +178,14 @@ def _read(name: str, kind: Any, value: Any) -> Any:
             return float(value)
         if get_origin(kind) is tuple:
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
-            return tuple(get_args(kind)[0](item) for item in items if str(item).strip())
+            sizes = tuple(get_args(kind)[0](item) for item in items if str(item).strip())
+            if any(size < 1 for size in sizes):
+                raise ValueError
+            return sizes
         return str(value)
     except (KeyError, TypeError, ValueError, OverflowError):
-        wanted = "a finite number" if kind is float else getattr(kind, "__name__", str(kind))
+        wanted = {float: "a finite number", int: "a whole number, 0 or more", bool: "true or false"}
+        wanted = wanted.get(kind, "whole numbers of at least 1, such as 256,256")
         raise BadInput(f"option '{name}' must be {wanted}, not {value!r}") from None
 
 

@@ -1,6 +1,7 @@
 """What several algorithms share besides `ops` and `nn`: option checks and the usual policy."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,6 +16,13 @@ def choice(name: str, value: str, known: Iterable[str]) -> None:
     """BadInput unless `value` is one of `known`."""
     if value not in known:
         raise BadInput(f"option '{name}' cannot be '{value}': {nearest(value, known)}")
+
+
+def positive(config: Any, *names: str) -> None:
+    """BadInput unless these sizes and counts are at least 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise BadInput(f"option '{name}' must be at least 1, not {getattr(config, name)}")
 
 
 def continuous(algorithm: str, spec: Spec) -> Box:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import choice, continuous, tanh_gaussian
+from leashrl.algos.common import choice, continuous, positive, tanh_gaussian
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.nn.critic import sweep
@@ -33,7 +33,7 @@ class Config:
 
     Critic (equation 12, its printed sign mended), for each member of the ensemble:
 
-    $$c\,E_D(Q - y)^2 + \gamma_1(\log Z_Q - E_D Q(s,a)), \quad y = r + \gamma \min_i Q'_i(s', a'),\ a'\sim\pi$$
+    $$c E_D(Q - y)^2 + \gamma_1(\log Z_Q - E_D Q(s,a)), \quad y = r + \gamma \min_i Q'_i(s', a'),\ a'\sim\pi$$
 
     Policy (equation 13), with $a_\pi\sim\pi$ reparameterised:
 
@@ -116,6 +116,9 @@ class Config:
     critic_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        choice("policy_activation", self.policy_activation, nn.ACTIVATIONS)
+        choice("critic_activation", self.critic_activation, nn.ACTIVATIONS)
+        positive(self, "ensemble", "k", "chain_samples", "leapfrog")
         choice("bound", self.bound, mi.BOUNDS)
         choice("energy", self.energy, ("q", "t"))
         choice("estimator", self.estimator, ESTIMATORS)
