@@ -7,8 +7,6 @@ time-limited call goes on with the next one. `--table` prints what is there and 
 """
 
 import argparse
-import json
-import sys
 import time
 from pathlib import Path
 

@@ -36,7 +36,7 @@ def present(*modules: str) -> list[str]:
 
 @pytest.mark.parametrize("module", present("leashrl", "leashrl.errors", "leashrl.report"))
 def test_import_loads_neither_jax_nor_extras(module):
-    assert loaded(module, EXTRAS) & {"jax", "jaxlib", "optax", *EXTRAS} == set()
+    assert loaded(module, EXTRAS) & {"jax", "jaxlib", *EXTRAS} == set()
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def resample(key: Array, weights: Array, m: int) -> tuple[Array, Array]:
     batch, k = weights.shape
     cumulative = jnp.cumsum(weights, axis=-1)
     mass = cumulative[:, -1]
-    points = (jnp.arange(m, dtype=weights.dtype)[None] + jax.random.uniform(key, (batch, 1))) / m * mass[:, None]
+    strata = jnp.arange(m, dtype=weights.dtype)[None] + jax.random.uniform(key, (batch, 1))
+    points = strata / m * mass[:, None]
     index = jnp.sum(points[:, :, None] >= cumulative[:, None, :], axis=-1)
     return jnp.minimum(index, k - 1), mass

@@ -11,7 +11,7 @@ from typing import Any
 
 from leashrl.errors import BadInput
 
-PACKAGES = ("leashrl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "mujoco", "gymnasium-robotics")
+PACKAGES = ("leashrl", "jax", "jaxlib", "numpy", "gymnasium", "mujoco", "gymnasium-robotics")
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) cha
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -119,6 +119,7 @@ def blank(algorithm: Algorithm, data: Transitions, keys: Array, hp: HP, step: in
     }
 
 
+@lru_cache(maxsize=8)  # one compilation a stage and shape, however often it is run
 def compiled(stage: Stage):
     """`(state, tally, data, keys, begin, end, stage_start) -> (state, tally)`, the first two donated."""
     return jax.jit(partial(_advance, stage), donate_argnums=(0, 1))

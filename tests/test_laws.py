@@ -1,0 +1,262 @@
+"""The laws that every algorithm of the registry obeys.
+
+Tiny networks and data: what is checked is the contract of `core.py`, not learning (the probe at the end
+does that). Laws about shapes run over every preset; laws that compile run over every distinct program.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from leashrl.algos import REGISTRY
+from leashrl.core import from_json, hyper, override, to_json
+from leashrl.training import loop
+from leashrl.training.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
+from leashrl.types import Box, Spec, TimeStep, Transitions
+
+SPEC = Spec(4, Box((-1.0, -1.0), (1.0, 1.0)))
+STEPS = 12
+TINY = {"hidden": (8, 8), "batch_size": 8, "steps": STEPS}
+SHORT = {"misa": {"k": 4, "chain_samples": 3, "burn_in": 1}}
+
+PRESETS = [(name, preset) for name, entry in REGISTRY.items() for preset in entry.presets]
+# Every default, and each further preset or set of options that makes another program.
+PROGRAMS = [(name, "default", {}) for name in REGISTRY] + [
+    ("bc", "deterministic", {}),
+    ("misa", "paper", {"lagrange": True}),
+    ("misa", "ba", {}),
+    ("misa", "dv", {"estimator": "hmc", "critic_resample": 2}),
+    ("misa", "f", {"estimator": "reparam", "critic_norm": True, "barber_agakov": False}),
+    ("misa", "t", {"critic_resample": 2, "estimator": "snis"}),
+]
+
+
+def config_of(name, preset="default", options=None):
+    config = override(REGISTRY[name].config(), REGISTRY[name].presets[preset].values)
+    return override(config, TINY | SHORT.get(name, {}) | (options or {}))
+
+
+@functools.cache
+def _build(config, name):
+    return REGISTRY[name].build(config, SPEC)
+
+
+def build(name, preset="default", options=None):
+    """The same object for the same case: its compiled loop serves several tests."""
+    config = config_of(name, preset, options)
+    return config, _build(config, name)
+
+
+def toy_data(rows=40):
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape, np.float32))
+
+    return Transitions(
+        obs=normal(rows, 4),
+        action=jnp.tanh(normal(rows, 2)),
+        reward=normal(rows),
+        terminal=jnp.asarray(rng.random(rows) < 0.1),
+        next_obs=normal(rows, 4),
+    )
+
+
+DATA = toy_data()
+each_preset = pytest.mark.parametrize("case", PRESETS, ids="-".join)
+each_program = pytest.mark.parametrize("case", PROGRAMS, ids=lambda c: f"{c[0]}-{c[1]}")
+
+
+def members(config, seeds):
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    return keys, jax.tree.map(lambda x: jnp.broadcast_to(x, (len(seeds),)), hyper(config))
+
+
+def final(config, algorithm, seeds, **kwargs):
+    """State and log lines after the whole run."""
+    keys, hp = members(config, seeds)
+    logged = {}
+    for snapshot in loop.run(algorithm, DATA, keys, hp, **({"log_every": 4} | kwargs)):
+        if snapshot.logged is not None:
+            logged[snapshot.step] = snapshot.logged
+    assert not loop.diverged(snapshot.tally)
+    return jax.tree.map(np.asarray, snapshot.state), logged
+
+
+def assert_same_bits(a, b):
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def one_update(algorithm, config, key):
+    """The first stage's update at step 0 as a function of a state."""
+    stage = algorithm.stages[0]
+    return lambda state: stage.update(state, stage.sample(DATA, state, key), key, jnp.int32(0))
+
+
+@each_preset
+def test_update_keeps_the_tree(case):
+    config, algorithm = build(*case)
+    before = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
+    after, metrics = jax.eval_shape(one_update(algorithm, config, jax.random.key(1)), before)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        # A weak type that changes would compile the program a second time.
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+    assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
+
+
+@each_program
+def test_update_changes_every_network(case):
+    config, algorithm = build(*case)
+    before = algorithm.init(jax.random.key(0), hyper(config))
+    after, metrics = jax.jit(one_update(algorithm, config, jax.random.key(1)))(before)
+    assert all(np.isfinite(m) for m in metrics.values())
+    for name in ("policy", "critic", "energy"):
+        leaves = jax.tree.leaves(getattr(before, name, {}))
+        moved = [
+            not np.array_equal(a, b)
+            for a, b in zip(leaves, jax.tree.leaves(getattr(after, name, {})), strict=True)
+        ]
+        assert all(moved), name
+    assert_same_bits(before.hp, after.hp)
+
+
+@each_program
+def test_jit_equals_no_jit(case):
+    config, algorithm = build(*case)
+    state = algorithm.init(jax.random.key(0), hyper(config))
+    update = one_update(algorithm, config, jax.random.key(1))
+    compiled, metrics = jax.jit(update)(state)
+    with jax.disable_jit():
+        plain, plain_metrics = update(state)
+    for name, value in flatten(plain).items():
+        np.testing.assert_allclose(flatten(compiled)[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], plain_metrics[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@each_program
+def test_loop_equals_python_steps(case):
+    config, algorithm = build(*case)
+    stage = algorithm.stages[0]
+    looped, logged = final(config, algorithm, [7])
+    key = jax.random.key(7)
+    state = algorithm.init(key, hyper(config))
+
+    @jax.jit
+    def step(state, t):
+        key_sample, key_update = jax.random.split(jax.random.fold_in(key, t))
+        return stage.update(state, stage.sample(DATA, state, key_sample), key_update, t)
+
+    sums = []
+    for t in range(config.steps):
+        state, metrics = step(state, jnp.int32(t))
+        sums.append(metrics)
+    for name, value in flatten(state).items():
+        np.testing.assert_allclose(flatten(looped)[name][0], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    for name in sums[0]:
+        mean = np.mean([float(m[name]) for m in sums[-4:]])
+        np.testing.assert_allclose(logged[12][name][0], mean, rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+@each_program
+def test_member_among_others_equals_member_alone(case):
+    config, algorithm = build(*case)
+    together, _ = final(config, algorithm, [3, 5])
+    alone, _ = final(config, algorithm, [5])
+    for name, value in flatten(alone).items():
+        np.testing.assert_allclose(flatten(together)[name][1], value[0], rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@each_program
+def test_save_restore_goes_on_bit_for_bit(case, tmp_path):
+    config, algorithm = build(*case)
+    keys, hp = members(config, [0, 1])
+    whole, _ = final(config, algorithm, [0, 1], stop_every=5)
+    for snapshot in loop.run(algorithm, DATA, keys, hp, log_every=4, stop_every=5):
+        if snapshot.step == 5:
+            save_checkpoint(tmp_path, 5, {"state": snapshot.state, "tally": snapshot.tally}, {})
+            break
+    step, flat, _ = load_checkpoint(tmp_path)
+    arrays = restore(loop.blank(algorithm, DATA, keys, hp, step), flat, str(tmp_path))
+    resumed, _ = final(config, algorithm, [0, 1], resume=(step, arrays))
+    assert_same_bits(whole, resumed)
+
+
+@each_preset
+def test_config_survives_json(case):
+    config = config_of(*case)
+    assert from_json(type(config), to_json(config)) == config
+
+
+@each_program
+def test_hyper_parameters_are_per_member(case):
+    """Two members that differ in one rate only: the program is one, the results are two."""
+    config, algorithm = build(*case)
+    keys, hp = members(config, [0, 0])
+    hp = hp | {"policy_rate": jnp.asarray([1e-3, 1e-2], jnp.float32)}
+    *_, snapshot = loop.run(algorithm, DATA, keys, hp, log_every=12)
+    first, second = (
+        jax.tree.leaves(jax.tree.map(lambda x, i=i: x[i], snapshot.state.policy)) for i in (0, 1)
+    )
+    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@each_program
+def test_policy_acts_inside_the_space(case):
+    config, algorithm = build(*case)
+    state = algorithm.init(jax.random.key(0), hyper(config))
+    policy = algorithm.policy
+    params = policy.params(state)
+    timestep = TimeStep(jnp.full(4, 3.0), jnp.zeros(()), jnp.asarray(True))
+    for mode in policy.modes:
+        action, _ = policy.act(params, policy.init(params), timestep, jax.random.key(0), mode)
+        assert action.shape == (2,)
+        assert np.all(np.abs(action) <= 1)
+
+
+# --- A problem whose solution is known ------------------------------------------------------------
+
+
+def bandit(rows=2000):
+    """One step, reward 1 - |a - (s, -s)|^2, the data's actions around half of the best, (s, -s)."""
+    rng = np.random.default_rng(1)
+    s = rng.uniform(-0.6, 0.6, (rows, 1)).astype(np.float32)
+    best = np.concatenate([s, -s], axis=1)
+    action = np.clip(0.5 * best + 0.4 * rng.standard_normal((rows, 2)), -0.99, 0.99).astype(np.float32)
+    obs = np.concatenate([s, np.zeros((rows, 3), np.float32)], axis=1)
+    reward = (1 - np.sum((action - best) ** 2, axis=1)).astype(np.float32)
+    return Transitions(*map(jnp.asarray, (obs, action, reward, np.ones(rows, bool), obs)))
+
+
+OPTIMUM = {"bc": 0.5, "misa": 1.0}  # what each algorithm must reach, in units of the best action
+LOOSE = {"misa": {"gamma_1": 0.05, "gamma_2": 0.02, "gamma_2_correction": 0.02, "critic_rate": 3e-3}}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_probe_is_solved(name):
+    """Cloning finds the data's mean action, half the best one; what learns values finds the best."""
+    entry = REGISTRY[name]
+    values = {"hidden": (32, 32), "batch_size": 64, "steps": 1500, "policy_rate": 3e-3} | LOOSE.get(name, {})
+    config = override(override(entry.config(), entry.presets["default"].values), values)
+    algorithm = entry.build(config, SPEC)
+    keys, hp = members(config, [0, 1])
+    *_, snapshot = loop.run(algorithm, bandit(), keys, hp, log_every=500)
+    states = np.linspace(-0.5, 0.5, 11).astype(np.float32)
+    policy = algorithm.policy
+
+    def act(params, s):
+        obs = jnp.zeros(4).at[0].set(s)
+        step = TimeStep(obs, jnp.zeros(()), jnp.asarray(True))
+        return policy.act(params, (), step, jax.random.key(0), policy.modes[0])[0]
+
+    params = policy.params(snapshot.state)
+    actions = jax.vmap(jax.vmap(act, in_axes=(None, 0)), in_axes=(0, None))(params, jnp.asarray(states))
+    slopes = np.polynomial.polynomial.polyfit(states, np.asarray(actions[..., 0]).T, 1)[1]
+    np.testing.assert_allclose(slopes, OPTIMUM[name], atol=0.15)
