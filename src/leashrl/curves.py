@@ -1,0 +1,130 @@
+"""Learning curves, drawn from the folders of runs alone. Layer 5; matplotlib is imported when it draws."""
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leashrl.errors import BadInput
+from leashrl.evaluate.statistics import summary
+from leashrl.training.artefacts import Lines, write_atomically
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito (2008): told apart with any kind of colour vision."""
+DASHES = ("-", "--", "-.", ":")
+INK, FAINT = "#333333", "#888888"
+Point = tuple[int, float, float, float]
+"""step, mean over members, and the 95 % bootstrap interval of that mean."""
+
+
+# --- Numbers -----------------------------------------------------------------
+
+
+def curve(folders: Sequence[str | Path]) -> tuple[str, list[Point]]:
+    """What `evaluations.jsonl` of some runs holds, members of all of them pooled by step.
+
+    A member that diverged counts until then, so that the last points may stand on fewer members.
+
+    Returns:
+      `score` (normalised), or `return` where the task has no reference scores; and the points by step.
+
+    Raises:
+      BadInput: a folder without evaluations, or with scores in one run and none in another.
+    """
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        found = Lines.read(Path(folder) / "evaluations.jsonl")
+        if not found:
+            raise BadInput(f"'{folder}' holds no evaluations: is it a run's folder, with a task?")
+        rows += found
+    scored = {row["score"] is not None for row in rows}
+    if len(scored) != 1:
+        raise BadInput(
+            f"{len(folders)} runs share a curve, some with scores and some without: draw them apart"
+        )
+    what = "score" if scored.pop() else "return"
+    steps: dict[int, list[float]] = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).append(row[what])
+    points = []
+    for step, values in sorted(steps.items()):
+        found = summary(values)
+        points.append((step, found["mean"], found["low"], found["high"]))
+    return what, points
+
+
+# --- Picture -----------------------------------------------------------------
+
+
+def draw(
+    runs: Mapping[str, Sequence[str | Path]],
+    out: str | Path,
+    title: str,
+    *,
+    levels: Mapping[str, float] | None = None,
+) -> Path:
+    """One picture: per label the mean over members and its 95 % interval, against updates.
+
+    Args:
+      runs: label -> folders of runs, whose members are pooled.
+      out: the picture; its ending (`.png`, `.svg`, `.pdf`) is its format.
+      title: of the picture.
+      levels: label -> a constant to compare with, such as the data's mean, drawn as a thin line.
+
+    Raises:
+      BadInput: no matplotlib, nothing to draw, labels in different units, an ending that matplotlib does
+        not know, an unwritable disk.
+    """
+    figure_class = need_matplotlib()
+    out = Path(out).expanduser()
+    found = {label: curve(folders) for label, folders in runs.items()}
+    if not found:
+        raise BadInput("no runs to draw: give at least one label with a folder")
+    units = {what for what, _ in found.values()}
+    if len(units) > 1:
+        raise BadInput("some runs have scores and some only returns: draw them in two pictures")
+
+    figure = figure_class(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    # A new dash for each round through the colours, so that a seventh label is not the first one again.
+    styles = itertools.product(DASHES, COLOURS)
+    for (label, (_, points)), (dash, colour) in zip(found.items(), styles, strict=False):
+        step, mean, low, high = zip(*points, strict=True)
+        axes.fill_between(step, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(step, mean, dash, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
+    for (label, value), dash in zip((levels or {}).items(), itertools.cycle(DASHES[1:])):
+        axes.axhline(value, linestyle=dash, color=FAINT, linewidth=1.2, label=label, zorder=1)
+
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel("gradient updates", color=INK)
+    axes.set_ylabel("normalised score" if units == {"score"} else "return", color=INK)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.margins(x=0.02)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    legend = axes.legend(loc="best", fontsize=9, frameon=True, labelcolor=INK)
+    legend.get_frame().set(edgecolor="none", alpha=0.8)
+
+    kind = out.suffix.lstrip(".").lower()
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise BadInput(f"cannot draw '{out.name}': name it .png, .svg or .pdf")
+    image = io.BytesIO()
+    figure.savefig(image, format=kind)
+    write_atomically(out, image.getvalue())
+    return out
+
+
+def need_matplotlib() -> Any:
+    """matplotlib's Figure, which draws without a display and without global state; or how to get it."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise BadInput("pictures need matplotlib: pip install 'leashrl[report]'") from None
+    return Figure
