@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -77,7 +78,9 @@ def digest(run: Path) -> dict[str, str]:
 
 
 def start(home: Path, out: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    # The same compiler settings as in this process (conftest.py), or the bits are others.
+    plain = str(jax.config.read("jax_disable_most_optimizations"))
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
     command = [sys.executable, "-m", "leashrl", *TRAIN, "--out", out]
     return subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
 
