@@ -75,7 +75,10 @@ def demo(folder: Path, size: Size) -> list[str]:
                 report=Progress(name),
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"`leashrl resume {folder / name}` goes on with {name}, or") from None
+            begun = (folder / name / "config.json").exists()
+            raise KeyboardInterrupt(
+                f"`leashrl resume {folder / name}` goes on, or" if begun else ""
+            ) from None
         if result.score is None:
             raise Diverged(f"every seed of {name} diverged: {result.folder / 'metrics.jsonl'} says where")
         rows.append((name, result.score, f"{result.score['n']} seeds"))
