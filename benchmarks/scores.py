@@ -1,39 +1,70 @@
 """Normalised scores of algorithms on data files: trains what is missing, resumes what is not finished.
 
-    python benchmarks/scores.py --data FILE... --runs bc misa:authors misa:paper misa --steps 50000 --out DIR
+    python benchmarks/scores.py --data FILE... --runs bc misa:authors misa:paper misa --steps 20000 --out DIR
 
 Each (file, algorithm, preset) is one run of all seeds in a folder of its own, so that a killed or
-time-limited call goes on with the next one. `--table` prints what is there and draws the curves.
+time-limited call goes on where it stopped (`--minutes` stops it in time). What is finished is evaluated
+once more, on `--episodes` fresh episodes a seed; the table, the JSON and one picture of the learning
+curves a file are written to `--results`.
 """
 
 import argparse
+import json
+import os
+import platform
+import signal
+import threading
 import time
 from pathlib import Path
 
 from leashrl import experiment
+from leashrl.curves import draw
+from leashrl.data import load
+from leashrl.evaluate.statistics import summary
+from leashrl.policies import evaluate_run
+from leashrl.tasks import guess, normalise
+from leashrl.training.artefacts import read_json, versions, write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=["bc", "misa:authors", "misa:paper", "misa"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--evaluations", type=int, default=10)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="prefix of the .json, .md and .png files to write")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--evaluations", type=int, default=5, help="a run, for the learning curve")
+    parser.add_argument("--curve-episodes", type=int, default=5, help="a seed, at each of them")
+    parser.add_argument("--episodes", type=int, default=30, help="a seed, of the final policies")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--episodes", type=int, default=30)
     parser.add_argument("--set", nargs="*", default=[], help="options of the Config, NAME=VALUE")
     parser.add_argument("--vary", nargs="*", default=[], help="NAME=V1,V2")
+    parser.add_argument("--minutes", type=float, help="stop after so long, resumably")
     args = parser.parse_args()
-    for data in args.data:
-        for run in args.runs:
-            train_one(data, run, args)
+    if args.minutes:  # the same as a Ctrl-C: checkpoint, then out
+        threading.Timer(60 * args.minutes, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        for data in args.data:
+            for run in args.runs:
+                train_one(data, run, args)
+        for data in args.data:
+            for run in args.runs:
+                evaluate_one(folder_of(data, run, args), args.episodes)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", flush=True)
+    if args.results:
+        write_results(args)
+    os._exit(0)  # the timer, if any, must not hold us
+
+
+def folder_of(data: Path, run: str, args: argparse.Namespace) -> Path:
+    """`OUT/DATA--ALGORITHM-PRESET+OPTION=VALUE`."""
+    return args.out / ("+".join([f"{data.stem}--{run.replace(':', '-')}", *args.set]))
 
 
 def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
     algorithm, _, preset = run.partition(":")
-    suffix = "".join(f"+{x}" for x in args.set)
-    folder = args.out / f"{data.stem}--{run.replace(':', '-')}{suffix}"
+    folder = folder_of(data, run, args)
     began = time.monotonic()
 
     def report(event: str, details: dict) -> None:
@@ -43,7 +74,7 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
         elif event == "diverged":
             print(f"{folder.name} {details}", flush=True)
 
-    if (folder / "checkpoint").exists():
+    if (folder / "config.json").exists():
         experiment.resume(folder, report=report)
         return
     experiment.train(
@@ -55,11 +86,69 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
         seeds=args.seeds,
         steps=args.steps,
         eval_every=max(1, args.steps // args.evaluations),
-        episodes=args.episodes,
+        episodes=args.curve_episodes,
+        log_every=max(1, min(1000, args.steps // 20)),
         out=folder,
-        overwrite=True,
         report=report,
     )
+
+
+def evaluate_one(folder: Path, episodes: int) -> None:
+    """Final policies on fresh episodes, once; kept beside the run as `final.json`."""
+    if not (folder / "final.json").exists():
+        found = evaluate_run(folder, episodes=episodes)
+        write_json(folder / "final.json", found)
+        print(f"{folder.name} final {[round(m['score'], 1) for m in found['members']]}", flush=True)
+
+
+# --- What is written ---------------------------------------------------------
+
+
+def write_results(args: argparse.Namespace) -> None:
+    rows = []
+    for data in args.data:
+        dataset = load(data)
+        task = guess(dataset.name)
+        assert task is not None
+        level = float(normalise(task, dataset.returns()).mean())
+        shown = {}
+        for run in args.runs:
+            folder = folder_of(data, run, args)
+            if not (folder / "final.json").exists():
+                continue
+            final, result = read_json(folder / "final.json"), read_json(folder / "result.json")
+            scores = [m["score"] for m in final["members"]]
+            rows.append(
+                {
+                    "data": data.name,
+                    "data_mean": level,
+                    "run": run,
+                    "options": args.set,
+                    "steps": result["steps"],
+                    "episodes": args.episodes,
+                    "scores": scores,
+                    **summary(scores),
+                    "versions": result["versions"],
+                }
+            )
+            shown[run] = [folder]
+        if shown:
+            picture = args.results.with_name(f"{args.results.name}-{data.stem}.png")
+            title = f"{data.stem}: mean of {args.seeds} seeds and its 95 % interval"
+            draw(shown, picture, title, levels={"behaviour (the data)": level})
+    lines = [
+        "| data | mean of the data | algorithm | updates | score | 95 % interval | seeds |",
+        "|" + " --- |" * 7,
+    ]
+    lines += [
+        f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {r['steps']:,} | {r['mean']:.1f} "
+        f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} |"
+        for r in rows
+    ]
+    args.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    about = {"command": "benchmarks/scores.py", "machine": platform.processor() or platform.machine()}
+    write_json(args.results.with_suffix(".json"), about | {"versions": versions(), "rows": rows})
+    print(json.dumps({"rows": len(rows)}), "\n" + "\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,19 +24,21 @@ SHORT = {"misa": {"k": 4, "chain_samples": 3, "burn_in": 1}}
 
 PRESETS = [(name, preset) for name, entry in REGISTRY.items() for preset in entry.presets]
 # Every default, and each further preset or set of options that makes another program.
-PROGRAMS = [(name, "default", {}) for name in REGISTRY] + [
-    ("bc", "deterministic", {}),
-    ("misa", "paper", {"lagrange": True}),
-    ("misa", "ba", {}),
-    ("misa", "dv", {"estimator": "hmc", "critic_resample": 2}),
-    ("misa", "f", {"estimator": "reparam", "critic_norm": True, "barber_agakov": False}),
-    ("misa", "t", {"critic_resample": 2, "estimator": "snis"}),
+DEFAULTS = [(name, "default", ()) for name in REGISTRY]
+PROGRAMS = [
+    *DEFAULTS,
+    ("bc", "deterministic", ()),
+    ("misa", "paper", (("lagrange", True),)),
+    ("misa", "ba", ()),
+    ("misa", "dv", (("estimator", "hmc"), ("critic_resample", 2))),
+    ("misa", "f", (("estimator", "reparam"), ("critic_norm", True), ("barber_agakov", False))),
+    ("misa", "t", (("critic_resample", 2), ("estimator", "snis"))),
 ]
 
 
-def config_of(name, preset="default", options=None):
+def config_of(name, preset="default", options=()):
     config = override(REGISTRY[name].config(), REGISTRY[name].presets[preset].values)
-    return override(config, TINY | SHORT.get(name, {}) | (options or {}))
+    return override(config, TINY | SHORT.get(name, {}) | dict(options))
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def _build(config, name):
     return REGISTRY[name].build(config, SPEC)
 
 
-def build(name, preset="default", options=None):
+def build(name, preset="default", options=()):
     """The same object for the same case: its compiled loop serves several tests."""
     config = config_of(name, preset, options)
     return config, _build(config, name)
@@ -66,8 +68,16 @@ def toy_data(rows=40):
 
 
 DATA = toy_data()
+
+
+def grouped(case):
+    """All laws of a program on one test worker, which then compiles it once."""
+    label = f"{case[0]}-{case[1]}"
+    return pytest.param(case, id=label, marks=pytest.mark.xdist_group(label))
+
+
 each_preset = pytest.mark.parametrize("case", PRESETS, ids="-".join)
-each_program = pytest.mark.parametrize("case", PROGRAMS, ids=lambda c: f"{c[0]}-{c[1]}")
+each_program = pytest.mark.parametrize("case", [grouped(case) for case in PROGRAMS])
 
 
 def members(config, seeds):
@@ -86,6 +96,32 @@ def final(config, algorithm, seeds, **kwargs):
     return jax.tree.map(np.asarray, snapshot.state), logged
 
 
+@functools.cache
+def alone(case):
+    """Member 5 by itself, whole run."""
+    config, algorithm = build(*case)
+    return final(config, algorithm, [5])
+
+
+@functools.cache
+def step_of(case):
+    """One update of one member at step t, as the loop keys it, outside the loop."""
+    _, algorithm = build(*case)
+    stage = algorithm.stages[0]
+
+    def step(state, t):
+        key_sample, key_update = jax.random.split(jax.random.fold_in(jax.random.key(5), t))
+        return stage.update(state, stage.sample(DATA, state, key_sample), key_update, t)
+
+    return step, jax.jit(step)
+
+
+def start_of(case):
+    config, algorithm = build(*case)
+    state = loop.initial(algorithm.init)(*members(config, [5]))
+    return jax.tree.map(lambda x: x[0], state)
+
+
 def assert_same_bits(a, b):
     a, b = flatten(a), flatten(b)
     assert a.keys() == b.keys()
@@ -93,17 +129,24 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def one_update(algorithm, config, key):
-    """The first stage's update at step 0 as a function of a state."""
-    stage = algorithm.stages[0]
-    return lambda state: stage.update(state, stage.sample(DATA, state, key), key, jnp.int32(0))
+def assert_close(a, b):
+    """Equal up to the rounding of differently ordered sums, which Adam's division enlarges."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=2e-5, err_msg=name)
 
 
 @each_preset
 def test_update_keeps_the_tree(case):
     config, algorithm = build(*case)
+    stage = algorithm.stages[0]
+
+    def update(state, key):
+        return stage.update(state, stage.sample(DATA, state, key), key, jnp.int32(0))
+
     before = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
-    after, metrics = jax.eval_shape(one_update(algorithm, config, jax.random.key(1)), before)
+    after, metrics = jax.eval_shape(update, before, jax.random.key(1))
     assert jax.tree.structure(before) == jax.tree.structure(after)
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         # A weak type that changes would compile the program a second time.
@@ -111,67 +154,52 @@ def test_update_keeps_the_tree(case):
     assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
 
 
+@each_preset
+def test_config_survives_json(case):
+    config = config_of(*case)
+    assert from_json(type(config), to_json(config)) == config
+
+
 @each_program
 def test_update_changes_every_network(case):
-    config, algorithm = build(*case)
-    before = algorithm.init(jax.random.key(0), hyper(config))
-    after, metrics = jax.jit(one_update(algorithm, config, jax.random.key(1)))(before)
+    before = start_of(case)
+    after, metrics = step_of(case)[1](before, jnp.int32(0))
     assert all(np.isfinite(m) for m in metrics.values())
     for name in ("policy", "critic", "energy"):
-        leaves = jax.tree.leaves(getattr(before, name, {}))
-        moved = [
-            not np.array_equal(a, b)
-            for a, b in zip(leaves, jax.tree.leaves(getattr(after, name, {})), strict=True)
-        ]
-        assert all(moved), name
+        old, new = (jax.tree.leaves(getattr(state, name, {})) for state in (before, after))
+        assert all(not np.array_equal(a, b) for a, b in zip(old, new, strict=True)), name
     assert_same_bits(before.hp, after.hp)
 
 
-@each_program
+@pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
 def test_jit_equals_no_jit(case):
-    config, algorithm = build(*case)
-    state = algorithm.init(jax.random.key(0), hyper(config))
-    update = one_update(algorithm, config, jax.random.key(1))
-    compiled, metrics = jax.jit(update)(state)
+    step, compiled = step_of(case)
+    state = start_of(case)
+    fast, fast_metrics = compiled(state, jnp.int32(0))
     with jax.disable_jit():
-        plain, plain_metrics = update(state)
-    for name, value in flatten(plain).items():
-        np.testing.assert_allclose(flatten(compiled)[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    for name in metrics:
-        np.testing.assert_allclose(metrics[name], plain_metrics[name], rtol=1e-3, atol=1e-4, err_msg=name)
+        plain, metrics = step(state, jnp.int32(0))
+    assert_close(fast, plain)
+    assert_close(fast_metrics, metrics)
 
 
 @each_program
 def test_loop_equals_python_steps(case):
-    config, algorithm = build(*case)
-    stage = algorithm.stages[0]
-    looped, logged = final(config, algorithm, [7])
-    key = jax.random.key(7)
-    state = algorithm.init(key, hyper(config))
-
-    @jax.jit
-    def step(state, t):
-        key_sample, key_update = jax.random.split(jax.random.fold_in(key, t))
-        return stage.update(state, stage.sample(DATA, state, key_sample), key_update, t)
-
-    sums = []
-    for t in range(config.steps):
-        state, metrics = step(state, jnp.int32(t))
-        sums.append(metrics)
-    for name, value in flatten(state).items():
-        np.testing.assert_allclose(flatten(looped)[name][0], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    for name in sums[0]:
-        mean = np.mean([float(m[name]) for m in sums[-4:]])
-        np.testing.assert_allclose(logged[12][name][0], mean, rtol=1e-2, atol=1e-3, err_msg=name)
+    looped, logged = alone(case)
+    state, seen = start_of(case), []
+    for t in range(STEPS):
+        state, metrics = step_of(case)[1](state, jnp.int32(t))
+        seen.append(metrics)
+    assert_close(jax.tree.map(lambda x: x[0], looped), state)
+    for name in seen[0]:
+        mean = np.mean([float(m[name]) for m in seen[-4:]])
+        np.testing.assert_allclose(logged[STEPS][name][0], mean, rtol=1e-2, atol=1e-3, err_msg=name)
 
 
 @each_program
 def test_member_among_others_equals_member_alone(case):
     config, algorithm = build(*case)
     together, _ = final(config, algorithm, [3, 5])
-    alone, _ = final(config, algorithm, [5])
-    for name, value in flatten(alone).items():
-        np.testing.assert_allclose(flatten(together)[name][1], value[0], rtol=2e-3, atol=2e-5, err_msg=name)
+    assert_close(jax.tree.map(lambda x: x[1:], together), alone(case)[0])
 
 
 @each_program
@@ -189,31 +217,22 @@ def test_save_restore_goes_on_bit_for_bit(case, tmp_path):
     assert_same_bits(whole, resumed)
 
 
-@each_preset
-def test_config_survives_json(case):
-    config = config_of(*case)
-    assert from_json(type(config), to_json(config)) == config
-
-
 @each_program
 def test_hyper_parameters_are_per_member(case):
     """Two members that differ in one rate only: the program is one, the results are two."""
     config, algorithm = build(*case)
     keys, hp = members(config, [0, 0])
     hp = hp | {"policy_rate": jnp.asarray([1e-3, 1e-2], jnp.float32)}
-    *_, snapshot = loop.run(algorithm, DATA, keys, hp, log_every=12)
-    first, second = (
-        jax.tree.leaves(jax.tree.map(lambda x, i=i: x[i], snapshot.state.policy)) for i in (0, 1)
-    )
-    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    *_, snapshot = loop.run(algorithm, DATA, keys, hp, log_every=STEPS)
+    for leaf in jax.tree.leaves(snapshot.state.policy):
+        assert not np.array_equal(leaf[0], leaf[1])
 
 
 @each_program
 def test_policy_acts_inside_the_space(case):
-    config, algorithm = build(*case)
-    state = algorithm.init(jax.random.key(0), hyper(config))
+    _, algorithm = build(*case)
     policy = algorithm.policy
-    params = policy.params(state)
+    params = policy.params(start_of(case))
     timestep = TimeStep(jnp.full(4, 3.0), jnp.zeros(()), jnp.asarray(True))
     for mode in policy.modes:
         action, _ = policy.act(params, policy.init(params), timestep, jax.random.key(0), mode)
@@ -229,7 +248,7 @@ def bandit(rows=2000):
     rng = np.random.default_rng(1)
     s = rng.uniform(-0.6, 0.6, (rows, 1)).astype(np.float32)
     best = np.concatenate([s, -s], axis=1)
-    action = np.clip(0.5 * best + 0.4 * rng.standard_normal((rows, 2)), -0.99, 0.99).astype(np.float32)
+    action = np.clip(0.5 * best + 0.25 * rng.standard_normal((rows, 2)), -0.99, 0.99).astype(np.float32)
     obs = np.concatenate([s, np.zeros((rows, 3), np.float32)], axis=1)
     reward = (1 - np.sum((action - best) ** 2, axis=1)).astype(np.float32)
     return Transitions(*map(jnp.asarray, (obs, action, reward, np.ones(rows, bool), obs)))

@@ -11,7 +11,7 @@ from leashrl import nn
 from leashrl.algos.common import choice, continuous, positive, tanh_gaussian
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
-from leashrl.nn.critic import sweep
+from leashrl.nn.critic import sweep, sweep_grad
 from leashrl.ops import dual, mi, td
 from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
 from leashrl.optim import adam, adam_init, cosine
@@ -156,10 +156,10 @@ def critic_loss(params, critic, bound: str, batch: Batch, actions: Array, mass, 
         mass * mean Q then stands for log Z (same gradient in expectation, another value).
 
     Returns:
-      the loss, and Q_i of the data (ensemble, batch).
+      the loss, and Q_i of the data (ensemble, batch) and of the actions (ensemble, batch, k or m).
     """
     data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
-    values = sweep(critic.apply, params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
+    values = critic.apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
     data_values, energies = values[..., 0], values[..., 1:]
     loss = td_weight * td.squared_error(data_values, y)
     if energies.size:
@@ -168,7 +168,7 @@ def critic_loss(params, critic, bound: str, batch: Batch, actions: Array, mass, 
         else:
             log_z = jnp.sum(mass * jnp.mean(energies, axis=-1))
         loss += weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
-    return loss, data_values
+    return loss, (data_values, energies)
 
 
 def choose(config: Config, key: Array, actions: Array, energies: Array) -> tuple[Array, Array]:
@@ -255,35 +255,48 @@ def build(config: Config, spec: Spec) -> Algorithm:
         def energy(action: Array) -> Array:
             return jnp.min(energy_net.apply(energy_params, batch.obs, action), axis=0)
 
-        # --- the k policy actions of each state and their energies: one forward pass for both sides
+        # --- critic: k policy actions of each state, their energies, and the push-down on them
         u_k = jnp.moveaxis(pi.sample(key_k, (k,)), 0, 1)  # (batch, k, dim)
         a_k = jnp.tanh(u_k)
         energy_params = state.energy if separate else state.critic
-        energies_k = sweep(energy_net.apply, energy_params, batch.obs, a_k)  # (ensemble, batch, k)
-        energies = jnp.min(energies_k, axis=0)
-
-        # --- critic
         pi_next = Normal(*policy_net.apply(state.policy, batch.next_obs))
         a_next = jnp.tanh(pi_next.sample(key_next))
         next_value = jnp.min(critic.apply(state.target_critic, batch.next_obs, a_next), axis=0)
         y = td.target(batch.reward, batch.discount, next_value)
-        chosen = (a_k, None)
-        if config.critic_resample:
-            chosen = choose(config, key_draw, a_k, energies_k)
-        weight = hp["gamma_1"] if penalised else 0.0
+        weight = hp["gamma_1"]
         if config.lagrange:
             weight *= dual.multiplier(state.log_lagrange)
-        q_chosen = chosen if penalised else (a_k[:, :0], None)
-        grads, data_values = {}, {}
-        grads["critic"], data_values["critic"] = jax.grad(critic_loss, has_aux=True)(
-            state.critic, critic, config.bound, batch, *q_chosen, y, weight, hp["td_weight"]
+
+        def gradient(net: nn.Network, params, regularised: bool, weight, td_weight):
+            """Of `critic_loss`; and Q_i of the data (ensemble, batch) and of a_k (ensemble, batch, k)."""
+            if regularised and config.critic_resample:
+                values = sweep(net.apply, params, batch.obs, a_k)
+                chosen = choose(config, key_draw, a_k, values)
+                grads, (data_values, _) = jax.grad(critic_loss, has_aux=True)(
+                    params, net, config.bound, batch, *chosen, y, weight, td_weight
+                )
+                return grads, data_values, values
+
+            def loss(params, rows):
+                batch, actions, y = rows
+                return critic_loss(params, net, config.bound, batch, actions, None, y, weight, td_weight)
+
+            rows = (batch, a_k if regularised else a_k[:, :0], y)
+            # dv's one normaliser for all states is no mean over states: it goes in one piece.
+            whole = jax.grad(loss, has_aux=True)
+            blocked = config.bound != "dv"
+            grads, aux = sweep_grad(loss, params, rows, k + 1) if blocked else whole(params, rows)
+            return grads, *aux
+
+        grads, data_values = {"energy": {}}, {}
+        grads["critic"], data_values["critic"], energies_k = gradient(
+            critic, state.critic, penalised, weight, hp["td_weight"]
         )
         if separate:  # T itself climbs the bound; there is nothing temporal about it
-            grads["energy"], data_values["energy"] = jax.grad(critic_loss, has_aux=True)(
-                state.energy, energy_net, config.bound, batch, *chosen, y, 1.0, 0.0
+            grads["energy"], data_values["energy"], energies_k = gradient(
+                energy_net, state.energy, True, 1.0, 0.0
             )
-        else:
-            grads["energy"] = {}
+        energies = jnp.min(energies_k, axis=0)
 
         # --- policy
         chain = Chain(
@@ -319,8 +332,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         if penalised:
             mean_q = jnp.mean(data_values["critic"], axis=-1)
             gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies_k) - mean_q)
-        if config.normaliser == "batch":
-            gap += math.log(config.k / config.batch_size)
+            if config.normaliser == "batch":
+                gap += math.log(config.k / config.batch_size)
         target_entropy = dim * hp["target_entropy"]
         grads["log_alpha"] = jax.grad(temperature_loss)(state.log_alpha, metrics["entropy"], target_entropy)
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, gap - hp["tau"])

@@ -1,12 +1,13 @@
 """State-action critics with a leading ensemble axis, built for many actions a state.
 
 The first layer is split, `W [s; a] + b = W_s s + W_a a + b`, so that the state's part is computed once
-for all k actions. On a CPU the hidden layers of 256 states x 50 actions do not fit the cache; `sweep`
-walks through the states in blocks that do, which takes a forward pass from 30-50 % to 95 % of the
-machine's matmul rate (`docs/decisions.md`).
+for all k actions. On a CPU the hidden layers of 256 states x 50 actions do not fit the cache; `sweep` and
+`sweep_grad` walk through the states in blocks that do, which takes a forward pass from 30-50 % to 95 % of
+the machine's matmul rate (`docs/decisions.md`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,30 +72,60 @@ def critic(
     return Network(init, apply)
 
 
-def sweep(apply, params: Params, obs: Array, action: Array) -> Array:
-    """`apply(params, obs, action)`, for actions with an axis of k, in cache-sized blocks on a CPU.
+def sweep(apply: Callable, params: Params, obs: Array, action: Array) -> Array:
+    """`apply(params, obs, action)` for actions (batch, k, action_dim), in cache-sized blocks on a CPU.
 
-    The result is the same; other devices run it in one piece. A block's backward pass computes its
-    hidden layers again, which costs less than carrying them all through memory.
+    The result is the same (ensemble, batch, k); other devices run it in one piece. A block's backward pass
+    computes its hidden layers again, which costs less than carrying them all through memory.
     """
-    if action.ndim != 3:
-        return apply(params, obs, action)
-    batch, k, _ = action.shape
-    blocks = _divisor_near(batch, batch * k / BLOCK_ROWS)
-
-    def whole(params: Params, obs: Array, action: Array) -> Array:
-        return apply(params, obs, action)
+    blocks = _blocks(*action.shape[:2])
 
     def blocked(params: Params, obs: Array, action: Array) -> Array:
-        parts = jax.tree.map(lambda x: x.reshape(blocks, batch // blocks, *x.shape[1:]), (obs, action))
-        values = jax.lax.map(
-            jax.checkpoint(lambda part: apply(params, *part)), parts
-        )  # (blocks, ensemble, rows, k)
-        return jnp.moveaxis(values, 0, 1).reshape(values.shape[1], batch, k)
+        one = jax.checkpoint(lambda part: apply(params, *part))
+        return _joined(jax.lax.map(one, _split(blocks, (obs, action))))
 
     if blocks == 1:
-        return whole(params, obs, action)
-    return jax.lax.platform_dependent(params, obs, action, cpu=blocked, default=whole)
+        return apply(params, obs, action)
+    return jax.lax.platform_dependent(params, obs, action, cpu=blocked, default=apply)
+
+
+def sweep_grad(loss: Callable, params: Params, rows: Any, k: int) -> tuple[Params, Any]:
+    """`jax.grad(loss, has_aux=True)(params, rows)` for a loss that is a mean over states, block by block.
+
+    Args:
+      loss: `(params, rows) -> (scalar, aux)`; aux arrays are (ensemble, batch, ...).
+      rows: arrays (batch, ...).
+      k: actions a state, which decide how many states make a block.
+    """
+    batch = jax.tree.leaves(rows)[0].shape[0]
+    blocks = _blocks(batch, k)
+    grad = jax.grad(loss, has_aux=True)
+
+    def blocked(params: Params, rows: Any) -> tuple[Params, Any]:
+        def add(total: Params, part: Any) -> tuple[Params, Any]:
+            gradient, aux = grad(params, part)
+            return jax.tree.map(lambda t, g: t + g / blocks, total, gradient), aux
+
+        total, aux = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), _split(blocks, rows))
+        return total, jax.tree.map(_joined, aux)
+
+    if blocks == 1:
+        return grad(params, rows)
+    return jax.lax.platform_dependent(params, rows, cpu=blocked, default=grad)
+
+
+def _split(blocks: int, rows: Any) -> Any:
+    """(batch, ...) arrays as (blocks, batch / blocks, ...)."""
+    return jax.tree.map(lambda x: x.reshape(blocks, x.shape[0] // blocks, *x.shape[1:]), rows)
+
+
+def _joined(parts: Array) -> Array:
+    """(blocks, ensemble, rows, ...) as (ensemble, blocks * rows, ...)."""
+    return jnp.moveaxis(parts, 0, 1).reshape(parts.shape[1], -1, *parts.shape[3:])
+
+
+def _blocks(batch: int, k: int) -> int:
+    return _divisor_near(batch, batch * k / BLOCK_ROWS)
 
 
 def _divisor_near(n: int, target: float) -> int:

@@ -8,7 +8,7 @@ state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) cha
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def run(
     """
     step = 0
     if resume is None:
-        state = jax.jit(jax.vmap(algorithm.init))(keys, hp)
+        state = initial(algorithm.init)(keys, hp)
         tally = None
     else:
         step, arrays = resume
@@ -117,6 +117,12 @@ def blank(algorithm: Algorithm, data: Transitions, keys: Array, hp: HP, step: in
         "state": state,
         "tally": jax.eval_shape(lambda s, k: empty_tally(stage, data, s, k, None), state, keys),
     }
+
+
+@lru_cache(maxsize=8)
+def initial(init: Callable[[Array, HP], State]):
+    """`(keys, hp) -> state` of all members."""
+    return jax.jit(jax.vmap(init))
 
 
 @lru_cache(maxsize=8)  # one compilation a stage and shape, however often it is run
