@@ -27,6 +27,7 @@ LAYER = {
     "training": 5,
     "evaluate": 5,
     "export": 5,
+    "curves": 6,
     "experiment": 6,
     "policies": 7,
     "sweep": 7,

@@ -111,7 +111,7 @@ class Config:
     td_weight: float = 1.0
     tau: float = 3.0
     target_entropy: float = -1.0
-    chain_step: float = 0.3
+    chain_step: float = 0.8
     policy_rate: float = 1e-4
     critic_rate: float = 3e-4
 
