@@ -28,16 +28,17 @@ LAYER = {
     "evaluate": 5,
     "export": 5,
     "curves": 6,
-    "experiment": 6,
-    "policies": 7,
-    "sweep": 7,
-    "report": 7,
-    "papers": 7,
-    "bench": 7,
-    "demo": 7,
-    "cli": 8,
-    "__main__": 9,
-    "__init__": 9,  # the public names, imported lazily
+    "plan": 6,
+    "experiment": 7,
+    "policies": 8,
+    "sweep": 9,
+    "report": 9,
+    "papers": 9,
+    "bench": 9,
+    "demo": 9,
+    "cli": 10,
+    "__main__": 11,
+    "__init__": 11,  # the public names, imported lazily
 }
 NOT_ALGORITHMS = {"leashrl.algos.common"}
 """Modules of `algos` that algorithms share; anything larger belongs in `ops`."""

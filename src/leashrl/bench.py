@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import hyper, to_json
-from leashrl.experiment import configure, find_algorithm
+from leashrl.plan import configure, find_algorithm
 from leashrl.training import loop
 from leashrl.types import Box, Spec, Transitions
 

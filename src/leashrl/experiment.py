@@ -1,4 +1,4 @@
-"""One run: an algorithm, a data set and some members, from a plan to artefacts on disk. Layer 4.
+"""One run: a plan carried out, and what it leaves on disk. Layer 4.
 
     DIR/config.json         the plan: everything that decides the bits of the result, and all versions
     DIR/metrics.jsonl       one line a logged step and member
@@ -11,8 +11,6 @@ The seam between compute and presentation: what reads a run reads these files.
 """
 
 import dataclasses
-import itertools
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.algos import REGISTRY
 from leashrl.core import hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, load, prepare
-from leashrl.errors import BadInput, nearest
+from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.tasks import Task, guess
+from leashrl.plan import Plan, configure, find_algorithm, find_place, make_members, member_name
+from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
 from leashrl.training.artefacts import Lines, claim_folder, read_json, versions, write_atomically, write_json
 from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint, to_bytes
+from leashrl.training.interrupts import Interrupts
 from leashrl.types import Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0
@@ -42,81 +41,6 @@ Report = Callable[[str, dict[str, Any]], None]
 Events: start, step, evaluation, diverged, saved, end; and interrupt, at a Ctrl-C, from a signal handler.
 `rows` of step and evaluation hold what the files get, with the member's name as `member`.
 """
-
-
-# --- The plan ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a run is, before it starts; `config.json` is this and the versions."""
-
-    algorithm: str
-    preset: str
-    config: Any
-    """The algorithm's Config, with preset, domain and options applied."""
-    data: dict[str, Any]
-    """`source` (path or id, None for arrays in memory), `name`, `hash`, `rows`."""
-    task: str | None
-    """Where it is evaluated; None trains without evaluation."""
-    members: tuple[dict[str, float], ...]
-    """One row a member: its `seed`, and its values of the hyper-parameters that vary."""
-    log_every: int
-    eval_every: int
-    episodes: int
-    eval_seed: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> "Plan":
-        """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
-        entry = find_algorithm(values["algorithm"])
-        fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
-        fields["config"] = override(entry.config(), values["config"])
-        fields["members"] = tuple(dict(member) for member in values["members"])
-        return Plan(**fields)
-
-
-def find_algorithm(name: str):
-    """The registry's entry, or BadInput with the nearest name."""
-    if name not in REGISTRY:
-        raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}")
-    return REGISTRY[name]
-
-
-def configure(algorithm: str, preset: str, domain: str | None, options: Mapping[str, Any]) -> Any:
-    """The algorithm's Config: its defaults, then the preset, the task's domain, and the given options."""
-    entry = find_algorithm(algorithm)
-    if preset not in entry.presets:
-        raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
-    config = override(entry.config(), entry.presets[preset].values)
-    config = override(config, entry.domains.get(domain or "", {}))
-    return override(config, options)
-
-
-def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Sequence[float]]) -> tuple:
-    """All seeds times all combinations of the values that vary, each one row."""
-    known = hyper(config)
-    for name in vary:
-        if name not in known:
-            raise BadInput(f"'{name}' cannot vary between members: {nearest(name, known)}")
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
-    if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
-        raise BadInput(f"seeds must be at least one, different and within 0..2^32-1, not {seeds}")
-    values = itertools.product(*([getattr(override(config, {n: v}), n) for v in vary[n]] for n in vary))
-    rows = [dict(zip(vary, row, strict=True)) for row in values]
-    members = tuple({"seed": seed} | row for row in rows for seed in chosen)
-    names = [member_name(member) for member in members]
-    if not names or len(set(names)) < len(names):
-        raise BadInput("each hyper-parameter that varies needs at least one value, and no value twice")
-    return members
-
-
-def member_name(member: Mapping[str, float]) -> str:
-    """`seed-0`, or `seed-0,gamma_1=5` where hyper-parameters vary."""
-    return ",".join([f"seed-{member['seed']}", *(f"{k}={v:g}" for k, v in member.items() if k != "seed")])
 
 
 # --- Entry points ------------------------------------------------------------
@@ -243,26 +167,6 @@ def _absolute(source: str | Path) -> str:
     """A path that holds wherever `resume` is called from; ids and recipes stay as they are."""
     path = Path(source).expanduser()
     return str(path.resolve()) if path.exists() else str(source)
-
-
-def find_place(name: str | None, dataset: Dataset) -> Task | None:
-    """The task to evaluate on, its sizes checked against the data; None for no evaluation."""
-    if name == "none":
-        return None
-    place = guess(dataset.name) if name is None else find_task(name)
-    if place is None or place.env_id is None:
-        return None
-    sizes = {
-        "observation": (place.obs_dim, dataset.spec.obs_dim),
-        "action": (place.action_dim, dataset.spec.action.dim),
-    }
-    for what, (wanted, found) in sizes.items():
-        if wanted is not None and wanted != found:
-            raise BadInput(
-                f"task '{place.name}' has {what}s of size {wanted}, '{dataset.name}' of size {found}: "
-                "give the right --task, or --task none"
-            )
-    return place
 
 
 # --- The run -----------------------------------------------------------------
@@ -472,30 +376,3 @@ class Result:
     def diverged(self) -> list[str]:
         """Names of the members that went non-finite."""
         return [m["name"] for m in self.values["members"] if m["diverged"]]
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM wait for the loop to come to rest; a second one does not."""
-
-    def __init__(self, say: Report):
-        self.say = say
-
-    def __enter__(self) -> "Interrupts":
-        self.pending = False
-        self.before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: the caller's own handling stays
-                break
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True
-        self.say("interrupt", {})
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

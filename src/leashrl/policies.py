@@ -21,7 +21,7 @@ from safetensors.numpy import load as from_bytes
 from leashrl.core import Policy, hyper, override
 from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
-from leashrl.experiment import find_algorithm
+from leashrl.plan import find_algorithm
 from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import read_json
 from leashrl.training.checkpoint import restore

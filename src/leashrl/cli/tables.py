@@ -92,7 +92,7 @@ def algos(args: Namespace) -> int:
 def describe(name: str) -> dict[str, Any]:
     """All that the registry knows of an algorithm; `default` is a value under the default preset."""
     from leashrl.core import override, to_json
-    from leashrl.experiment import configure, find_algorithm
+    from leashrl.plan import configure, find_algorithm
 
     entry = find_algorithm(name)
     presets = {preset: flat(to_json(configure(name, preset, None, {}))) for preset in entry.presets}

@@ -1,0 +1,106 @@
+"""What a run is before it starts: algorithm, options, data, task, members; checked. Layer 4."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leashrl.algos import REGISTRY
+from leashrl.core import Entry, hyper, override, to_json
+from leashrl.data import Dataset
+from leashrl.errors import BadInput, nearest
+from leashrl.tasks import Task, guess
+from leashrl.tasks import task as find_task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is, before it starts; `config.json` is this and the versions."""
+
+    algorithm: str
+    preset: str
+    config: Any
+    """The algorithm's Config, with preset, domain and options applied."""
+    data: dict[str, Any]
+    """`source` (path or id, None for arrays in memory), `name`, `hash`, `rows`."""
+    task: str | None
+    """Where it is evaluated; None trains without evaluation."""
+    members: tuple[dict[str, float], ...]
+    """One row a member: its `seed`, and its values of the hyper-parameters that vary."""
+    log_every: int
+    eval_every: int
+    episodes: int
+    eval_seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Plan":
+        """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
+        entry = find_algorithm(values["algorithm"])
+        fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
+        fields["config"] = override(entry.config(), values["config"])
+        fields["members"] = tuple(dict(member) for member in values["members"])
+        return Plan(**fields)
+
+
+def find_algorithm(name: str) -> Entry:
+    """The registry's entry, or BadInput with the nearest name."""
+    if name not in REGISTRY:
+        raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}")
+    return REGISTRY[name]
+
+
+def configure(algorithm: str, preset: str, domain: str | None, options: Mapping[str, Any]) -> Any:
+    """The algorithm's Config: its defaults, then the preset, the task's domain, and the given options."""
+    entry = find_algorithm(algorithm)
+    if preset not in entry.presets:
+        raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
+    config = override(entry.config(), entry.presets[preset].values)
+    config = override(config, entry.domains.get(domain or "", {}))
+    return override(config, options)
+
+
+def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Sequence[float]]) -> tuple:
+    """All seeds times all combinations of the values that vary, each one row."""
+    known = hyper(config)
+    for name in vary:
+        if name not in known:
+            raise BadInput(f"'{name}' cannot vary between members: {nearest(name, known)}")
+    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
+        raise BadInput(f"seeds must be at least one, different and within 0..2^32-1, not {seeds}")
+    values = itertools.product(*([getattr(override(config, {n: v}), n) for v in vary[n]] for n in vary))
+    rows = [dict(zip(vary, row, strict=True)) for row in values]
+    members = tuple({"seed": seed} | row for row in rows for seed in chosen)
+    names = [member_name(member) for member in members]
+    if not names or len(set(names)) < len(names):
+        raise BadInput("each hyper-parameter that varies needs at least one value, and no value twice")
+    return members
+
+
+def member_name(member: Mapping[str, float]) -> str:
+    """`seed-0`, or `seed-0,gamma_1=5` where hyper-parameters vary."""
+    return ",".join([f"seed-{member['seed']}", *(f"{k}={v:g}" for k, v in member.items() if k != "seed")])
+
+
+def find_place(name: str | None, dataset: Dataset) -> Task | None:
+    """The task to evaluate on, its sizes checked against the data; None for no evaluation."""
+    if name == "none":
+        return None
+    place = guess(dataset.name) if name is None else find_task(name)
+    if place is None or place.env_id is None:
+        return None
+    sizes = {
+        "observation": (place.obs_dim, dataset.spec.obs_dim),
+        "action": (place.action_dim, dataset.spec.action.dim),
+    }
+    for what, (wanted, found) in sizes.items():
+        if wanted is not None and wanted != found:
+            raise BadInput(
+                f"task '{place.name}' has {what}s of size {wanted}, '{dataset.name}' of size {found}: "
+                "give the right --task, or --task none"
+            )
+    return place
