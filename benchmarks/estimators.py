@@ -43,8 +43,8 @@ PROBLEMS = {
 DATA_MEAN, DATA_STD = -0.1, 0.2  # of the data's atanh(action), where `hmc-action` starts
 STEPS = {  # name: (estimator, HMC's step size); leapfrog 2, burn-in 5, adaptation 4: the authors' values
     "snis": ("snis", 0.0),
-    "hmc": ("hmc", 0.3),
-    "hmc, step 0.8": ("hmc", 0.8),
+    "hmc, step 0.3": ("hmc", 0.3),
+    "hmc, step 0.8 (default)": ("hmc", 0.8),
     "hmc-action, step 1.0 (authors)": ("hmc-action", 1.0),
     "hmc-action, step 0.1": ("hmc-action", 0.1),
     "reparam": ("reparam", 0.0),

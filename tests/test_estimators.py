@@ -85,7 +85,7 @@ def test_reparam_error_falls_as_the_square_root_of_n():
 
 def test_hmc_is_within_the_error_of_its_samples():
     """In whitened coordinates, on both energies: unbiased, and better than importance where that is poor."""
-    name = "hmc, step 0.8"
+    name = "hmc, step 0.8 (default)"
     modest, steep = (benchmark.measure(name, problem, 50, R) for problem in (MODEST, STEEP))
     for figures in (modest, steep):
         assert figures["acceptance"] > 0.8

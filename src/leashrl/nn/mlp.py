@@ -20,7 +20,7 @@ class Network(NamedTuple):
 
 def elu(x: Array) -> Array:
     """`x` above 0, `e^x - 1` below. exp is vectorised on the CPU, expm1 is not; the error is 1e-7."""
-    return jnp.where(x > 0, x, jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
+    return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0.0, x)) - 1.0)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "elu": elu, "tanh": jnp.tanh}
