@@ -1,0 +1,68 @@
+"""Updates per second of MISA and BC, each case in a fresh process; a Markdown table and JSON.
+
+    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...]
+
+Hopper's shapes, batch 256, networks 2 x 256, random data. On a shared machine run it when nothing else does.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from leashrl.training.artefacts import versions, write_json
+
+HMC = ["--set", "estimator=hmc", "k=50"]
+SNIS = ["--set", "k=50", "critic_resample=0"]
+CASES: dict[str, list[str]] = {
+    "authors, 1 seed": ["misa", "--preset", "authors"],
+    "authors, 4 seeds": ["misa", "--preset", "authors", "--seeds", "4"],
+    "hmc, k = 50, 1 seed": ["misa", *HMC],
+    "hmc, k = 50, 4 seeds": ["misa", *HMC, "--seeds", "4"],
+    "snis, k = 50, full backward pass, 1 seed": ["misa", *SNIS],
+    "snis, k = 50, full backward pass, 4 seeds": ["misa", *SNIS, "--seeds", "4"],
+    "snis, k = 50, 1 seed": ["misa", "--set", "k=50"],
+    "snis, k = 50, 4 seeds": ["misa", "--set", "k=50", "--seeds", "4"],
+    "default, 1 seed": ["misa"],
+    "default, 4 seeds": ["misa", "--seeds", "4"],
+    "default, k = 20": ["misa", "--set", "k=20"],
+    "default, batch 512": ["misa", "--set", "batch_size=512"],
+    "default, batch 1024": ["misa", "--set", "batch_size=1024"],
+    "default, 2 seeds": ["misa", "--seeds", "2"],
+    "default, 8 seeds": ["misa", "--seeds", "8"],
+    "bc, 1 seed": ["bc"],
+    "bc, 4 seeds": ["bc", "--seeds", "4"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True, help="prefix of the .json and .md files")
+    parser.add_argument("--only", nargs="*", default=list(CASES))
+    args = parser.parse_args()
+    rows = []
+    for name in args.only:
+        command = [sys.executable, "-m", "leashrl", "bench", *CASES[name], "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append({"case": name} | json.loads(done.stdout))
+        print(line(rows[-1]), flush=True)
+    head = (
+        "| case | updates/s | times seeds | GFLOP/update | share of the matmul rate | matmul GFLOP/s "
+        "| CPU ms/update | compile s | peak MB |"
+    )
+    table = "\n".join([head, "|" + " --- |" * 9, *map(line, rows)])
+    args.results.with_suffix(".md").write_text(table + "\n")
+    write_json(args.results.with_suffix(".json"), {"versions": versions(), "rows": rows})
+
+
+def line(row: dict) -> str:
+    return (
+        f"| {row['case']} | {row['updates_per_second']:.1f} | {row['member_updates_per_second']:.1f} "
+        f"| {row['gflop_per_update']:.2f} | {row['share_of_matmul_rate']:.0%} | {row['matmul_gflops']:.0f} "
+        f"| {row['cpu_ms_per_update']:.1f} | {row['compile_s']:.1f} | {row['peak_rss_mb']:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
