@@ -70,19 +70,19 @@ def estimates(
     pi = Normal(jnp.full(shape, problem.mean), jnp.full(shape, jnp.log(problem.std)))
     u = jnp.moveaxis(pi.sample(key_k, (n,)), 0, 1)  # (replicates, n, 1)
 
-    def energy(action: Array) -> Array:
+    def energy(_: Array, action: Array) -> Array:
         return problem.energy(action[..., 0])
 
-    energies = energy(jnp.tanh(u))
+    energies = energy(pi.mean, jnp.tanh(u))
     chain = Chain(n, burn_in=5, leapfrog=2, adapt=4, step_size=jnp.asarray(step_size))
     points = None
     if estimator == "snis":
         points = importance("misa", u, energies)
     elif estimator == "hmc":
-        points = whitened("misa", pi, u, energies, energy, key_chain, chain)
+        points = whitened("misa", pi, pi.mean, u, energies, energy, key_chain, chain)
     elif estimator == "hmc-action":
         start = jnp.tanh(DATA_MEAN + DATA_STD * jax.random.normal(key_data, shape))
-        points = in_action_space("misa", pi, energies, energy, start, key_chain, chain)
+        points = in_action_space("misa", pi, pi.mean, energies, energy, start, key_chain, chain)
 
     def log_z(mean: Array, log_std: Array) -> Array:
         """As in `algos/misa.py`: a scalar whose gradient is that of log Z, a mean over the replicates."""
@@ -90,7 +90,7 @@ def estimates(
         if points is not None:
             return jnp.sum(points.weight * new.log_prob(points.u))
         noise = (u - pi.mean[:, None]) * jnp.exp(-pi.log_std)[:, None]
-        return mi.log_partition("misa", energy(jnp.tanh(new.mean + jnp.exp(new.log_std) * noise)))
+        return mi.log_partition("misa", energy(new.mean, jnp.tanh(new.mean + jnp.exp(new.log_std) * noise)))
 
     gradient = jax.grad(log_z, argnums=(0, 1))(pi.mean, pi.log_std)
     acceptance = jnp.ones(()) if points is None else points.acceptance

@@ -19,7 +19,7 @@ from scipy.stats import norm
 from leashrl.dist import Normal
 from leashrl.ops import mi
 from leashrl.ops.correction import Chain, importance, whitened
-from leashrl.ops.mcmc import hmc
+from leashrl.ops.mcmc import differentiate, hmc, only
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "estimators.py"
 spec = importlib.util.spec_from_file_location("estimators", FILE)
@@ -142,7 +142,7 @@ def test_a_state_counts_by_its_partition(bound, estimator):
 @partial(jax.jit, static_argnums=(1, 2))
 def state_gradient(key, bound, estimator, mean, log_std, slope, curvature):
     pi = Normal(mean, log_std)
-    energy = lambda a: (slope * a + curvature * a**2)[:, 0]
+    energy = lambda _, a: (slope * a + curvature * a**2)[:, 0]
     u = jnp.moveaxis(pi.sample(key, (200,)), 0, 1)
     a = jnp.tanh(u)
     energies = (slope[:, None] * a + curvature[:, None] * a**2)[..., 0]
@@ -150,7 +150,7 @@ def state_gradient(key, bound, estimator, mean, log_std, slope, curvature):
         points = importance(bound, u, energies)
     else:
         chain = Chain(30, burn_in=2, leapfrog=2, adapt=2, step_size=jnp.float32(0.8))
-        points = whitened(bound, pi, u, energies, energy, jax.random.fold_in(key, 1), chain)
+        points = whitened(bound, pi, mean, u, energies, energy, jax.random.fold_in(key, 1), chain)
     total = lambda m, s: jnp.sum(points.weight * Normal(m[:, None], s[:, None]).log_prob(points.u))
     return jnp.stack(jax.grad(total, argnums=(0, 1))(mean, log_std))
 
@@ -170,7 +170,7 @@ def bimodal(x):
 @partial(jax.jit, static_argnames=("target", "samples", "burn_in", "leapfrog", "adapt"))
 def walk(target, init, key, step_size, samples=1, burn_in=100, leapfrog=3, adapt=0):
     settings = {"samples": samples, "burn_in": burn_in, "leapfrog": leapfrog, "adapt": adapt}
-    return hmc(target, init, key, step_size=jnp.asarray(step_size), **settings)
+    return hmc(differentiate(target), init, key, step_size=jnp.asarray(step_size), **settings)
 
 
 def standard(x):
@@ -317,3 +317,33 @@ def test_resampling_never_draws_what_has_no_weight():
     index, mass = jax.vmap(lambda key: mi.resample(key, weights, 1))(keys)
     assert set(np.asarray(index).ravel()) == {1, 3}
     assert np.all(np.asarray(mass) == 1.0)
+
+
+def test_only_the_rows_inside_are_evaluated_and_nothing_changes():
+    """Chains that ask for the density inside (-1, 1) alone equal, bit for bit, those that ask everywhere."""
+    rng = np.random.default_rng(6)
+    start = jnp.asarray(rng.uniform(-0.9, 0.9, (50, 2)), jnp.float32)  # no multiple of the block
+    slope = jnp.asarray(rng.normal(size=50), jnp.float32)
+    density = lambda x, slope: jnp.sum(jnp.arctanh(x) ** 2, -1) * slope
+    inside = lambda x: jnp.all(jnp.abs(x) < 1, -1)
+    everywhere = differentiate(lambda x: density(x, slope))
+    settings = {"samples": 20, "burn_in": 3, "leapfrog": 2, "step_size": jnp.float32(0.5), "adapt": 2}
+    runs = [
+        jax.jit(lambda start, key, e=evaluate: hmc(e, start, key, **settings))(start, jax.random.key(6))
+        for evaluate in (everywhere, only(inside, differentiate(density), slope))
+    ]
+    assert 0.1 < runs[0].acceptance < 0.9
+    np.testing.assert_array_equal(*(run.samples for run in runs))
+    assert runs[0].acceptance == runs[1].acceptance
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 50])
+def test_only_counts_rows_once(count):
+    """Whatever the number of rows that count: their values and gradients, NaN for the others."""
+    x = jnp.linspace(1.0, 2.0, 50)[:, None]
+    x = x.at[jnp.asarray(np.random.default_rng(count).permutation(50)[count:])].multiply(-1)
+    value, gradient = jax.jit(only(lambda x: x[:, 0] > 0, differentiate(lambda x: x[:, 0] ** 3)))(x)
+    assert int(jnp.isfinite(value).sum()) == int(jnp.isfinite(gradient).sum()) == count
+    expected = np.where(x[:, 0] > 0, x[:, 0] ** 3, np.nan)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, 0], np.where(x[:, 0] > 0, 3 * x[:, 0] ** 2, np.nan), rtol=1e-6)

@@ -252,8 +252,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         def min_q(action: Array) -> Array:
             return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
 
-        def energy(action: Array) -> Array:
-            return jnp.min(energy_net.apply(energy_params, batch.obs, action), axis=0)
+        def energy(obs: Array, action: Array) -> Array:
+            return jnp.min(energy_net.apply(energy_params, obs, action), axis=0)
 
         # --- critic: k policy actions of each state, their energies, and the push-down on them
         u_k = jnp.moveaxis(pi.sample(key_k, (k,)), 0, 1)  # (batch, k, dim)
@@ -306,10 +306,10 @@ def build(config: Config, spec: Spec) -> Algorithm:
         if bounded and config.estimator == "snis":
             points = importance(config.bound, u_k, energies)
         elif bounded and config.estimator == "hmc":
-            points = whitened(config.bound, pi, u_k, energies, energy, key_chain, chain)
+            points = whitened(config.bound, pi, batch.obs, u_k, energies, energy, key_chain, chain)
         elif bounded and config.estimator == "hmc-action":
             start = jnp.tanh(unsquash(batch.action, ACTION_MARGIN))
-            points = in_action_space(config.bound, pi, energies, energy, start, key_chain, chain)
+            points = in_action_space(config.bound, pi, batch.obs, energies, energy, start, key_chain, chain)
 
         def correction(new: Normal) -> Array:
             """A scalar whose gradient in the policy's parameters is that of log Z."""

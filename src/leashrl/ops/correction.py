@@ -16,7 +16,8 @@ from leashrl.ops import mcmc, mi
 from leashrl.types import Array
 
 ESTIMATORS = ("snis", "hmc", "hmc-action", "reparam", "none")
-Energy = Callable[[Array], Array]
+Energy = Callable[[Array, Array], Array]
+"""T(s, a): observations (rows, obs_dim), actions (rows, dim) -> (rows,)."""
 
 
 class Chain(NamedTuple):
@@ -46,7 +47,14 @@ def importance(bound: str, samples: Array, energies: Array) -> Points:
 
 
 def whitened(
-    bound: str, pi: Normal, samples: Array, energies: Array, energy: Energy, key: Array, chain: Chain
+    bound: str,
+    pi: Normal,
+    obs: Array,
+    samples: Array,
+    energies: Array,
+    energy: Energy,
+    key: Array,
+    chain: Chain,
 ) -> Points:
     """`hmc`: Hamiltonian Monte Carlo in z = (u - mean) / std.
 
@@ -55,8 +63,8 @@ def whitened(
     of the policy samples, near their target from the first step.
 
     Args:
-      pi: mean and log_std (batch, dim).
-      energy: (batch, dim) actions -> (batch,).
+      pi: mean and log_std (batch, dim), at `obs` (batch, obs_dim).
+      samples, energies: as `importance` takes them.
     """
     weights = mi.weights(bound, energies)
     key_start, key_chain = jax.random.split(key)
@@ -65,33 +73,44 @@ def whitened(
     z = (jnp.take_along_axis(samples, start[..., None], axis=1)[:, 0] - pi.mean) / std
 
     def log_prob(z: Array) -> Array:
-        return -0.5 * jnp.sum(z**2, axis=-1) + energy(jnp.tanh(pi.mean + std * z))
+        return -0.5 * jnp.sum(z**2, axis=-1) + energy(obs, jnp.tanh(pi.mean + std * z))
 
-    chains = _run(log_prob, z, key_chain, chain)
+    chains = _run(mcmc.differentiate(log_prob), z, key_chain, chain)
     return _weighted(pi.mean[None] + std[None] * chains.samples, weights, chains)
 
 
 def in_action_space(
-    bound: str, pi: Normal, energies: Array, energy: Energy, action: Array, key: Array, chain: Chain
+    bound: str,
+    pi: Normal,
+    obs: Array,
+    energies: Array,
+    energy: Energy,
+    action: Array,
+    key: Array,
+    chain: Chain,
 ) -> Points:
     """`hmc-action`: HMC on the action itself, started from the data's, as MISA's authors run it.
 
-    A proposal outside (-1, 1) has no pre-tanh value; it is NaN here and so rejected.
+    A proposal outside (-1, 1) has no pre-tanh value and is rejected. At the authors' step that is nearly
+    every proposal, so the critic is asked about those inside only.
 
     Args:
       action: (batch, dim) the data's, inside (-1, 1).
     """
 
-    def log_prob(a: Array) -> Array:
-        return squash_log_prob(pi, jnp.arctanh(a)) + energy(a)
+    def log_prob(a: Array, pi: Normal, obs: Array) -> Array:
+        return squash_log_prob(pi, jnp.arctanh(a)) + energy(obs, a)
 
-    chains = _run(log_prob, action, key, chain)
+    def inside(a: Array) -> Array:
+        return jnp.all(jnp.abs(a) < 1.0, axis=-1)
+
+    chains = _run(mcmc.only(inside, mcmc.differentiate(log_prob), pi, obs), action, key, chain)
     return _weighted(jnp.arctanh(chains.samples), mi.weights(bound, energies), chains)
 
 
-def _run(log_prob: Callable[[Array], Array], start: Array, key: Array, chain: Chain) -> mcmc.Chains:
+def _run(evaluate: mcmc.Evaluate, start: Array, key: Array, chain: Chain) -> mcmc.Chains:
     return mcmc.hmc(
-        log_prob,
+        evaluate,
         start,
         key,
         samples=chain.samples,

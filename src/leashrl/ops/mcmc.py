@@ -1,11 +1,14 @@
 """Hamiltonian Monte Carlo: many independent chains, one scalar step size."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from leashrl.types import Array, pytree
+
+Evaluate = Callable[..., tuple[Array, Array]]
 
 
 @pytree
@@ -17,8 +20,22 @@ class Chains:
     step_size: Array  # () after adaptation
 
 
+def differentiate(log_prob: Callable[..., Array]) -> Evaluate:
+    """`(x, *context) -> (log_prob(x, *context), its gradient in x)`, one independent value a row of x."""
+
+    def summed(x: Array, *context) -> tuple[Array, Array]:
+        values = log_prob(x, *context)
+        return jnp.sum(values), values
+
+    def evaluate(x: Array, *context) -> tuple[Array, Array]:
+        (_, values), gradient = jax.value_and_grad(summed, has_aux=True)(x, *context)
+        return values, gradient
+
+    return evaluate
+
+
 def hmc(
-    log_prob: Callable[[Array], Array],
+    evaluate: Evaluate,
     init: Array,
     key: Array,
     *,
@@ -28,7 +45,7 @@ def hmc(
     step_size: Array,
     adapt: int = 0,
 ) -> Chains:
-    """Sample `exp(log_prob)` from every row of `init` (Neal 2011, arXiv 1206.1901, section 5.2).
+    """Sample an unnormalised density from every row of `init` (Neal 2011, arXiv 1206.1901, section 5.2).
 
     Momenta are standard normal; a proposal that is not finite is rejected. During the first `adapt`
     iterations the step size moves by 1 % up or down as the mean acceptance probability is above or
@@ -36,15 +53,10 @@ def hmc(
     `leapfrog` gradient evaluations.
 
     Args:
-      log_prob: (chains, dim) -> (chains,), unnormalised.
+      evaluate: (chains, dim) -> the log density (chains,) and its gradient; see `differentiate`.
       init: (chains, dim).
       samples: states kept a chain, after `burn_in` dropped ones.
     """
-    value_and_grad = jax.value_and_grad(lambda x: _sum_with_values(log_prob(x)), has_aux=True)
-
-    def evaluate(x: Array) -> tuple[Array, Array]:
-        (_, value), gradient = value_and_grad(x)
-        return value, gradient
 
     def iterate(carry, inputs):
         x, value, gradient, size = carry
@@ -74,5 +86,35 @@ def hmc(
     return Chains(states[burn_in:], jnp.mean(accepted), size)
 
 
-def _sum_with_values(values: Array) -> tuple[Array, Array]:
-    return jnp.sum(values), values
+def only(mask: Callable[[Array], Array], evaluate: Evaluate, *context: Any, block: int = 16) -> Evaluate:
+    """`evaluate(x, *context)` for the rows of x where `mask(x)` holds, NaN (a rejection) for the others.
+
+    On a CPU it costs what those rows cost, a block at a time; other devices compute them all.
+
+    Args:
+      mask: (rows, dim) -> (rows,) booleans.
+      context: arrays with one row for each of x's.
+    """
+
+    def everywhere(x: Array, inside: Array, *context: Any) -> tuple[Array, Array]:
+        value, gradient = evaluate(x, *context)
+        return jnp.where(inside, value, jnp.nan), jnp.where(inside[:, None], gradient, jnp.nan)
+
+    def somewhere(x: Array, inside: Array, *context: Any) -> tuple[Array, Array]:
+        order = jnp.argsort(~inside)  # the rows that count come first
+        size = min(block, len(x))
+
+        def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            i, value, gradient = carry
+            rows = jax.lax.dynamic_slice_in_dim(order, i, size)  # the last block may reach back: no harm
+            part = jax.tree.map(lambda array: array[rows], (x, inside, *context))
+            new_value, new_gradient = everywhere(*part)
+            return i + size, value.at[rows].set(new_value), gradient.at[rows].set(new_gradient)
+
+        start = (jnp.zeros((), order.dtype), jnp.full(len(x), jnp.nan), jnp.full_like(x, jnp.nan))
+        return jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(inside), step, start)[1:]
+
+    def chosen(x: Array) -> tuple[Array, Array]:
+        return jax.lax.platform_dependent(x, mask(x), *context, cpu=somewhere, default=everywhere)
+
+    return chosen
