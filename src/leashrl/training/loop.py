@@ -1,7 +1,7 @@
 """The one loop: every algorithm, every stage, all members of a run in one compiled program.
 
-A *member* is a seed with its hyper-parameters; members are the rows of a leading axis. The step counter
-is outside (`fori_loop`), the members inside (`vmap`), so that a `lax.cond` on the counter stays a branch.
+A *member* is a seed with its hyper-parameters; members are the rows of a leading axis. `_advance` is one
+member's loop. The step counter is the same for all, so that a `lax.cond` on it stays a branch under `vmap`.
 The key of member i at step t is `fold_in(key_i, t)`, and running sums of the metrics travel with the
 state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) changes no bit of anything.
 """
@@ -128,7 +128,7 @@ def initial(init: Callable[[Array, HP], State]):
 @lru_cache(maxsize=8)  # one compilation a stage and shape, however often it is run
 def compiled(stage: Stage):
     """`(state, tally, data, keys, begin, end, stage_start) -> (state, tally)`, the first two donated."""
-    return jax.jit(partial(_advance, stage), donate_argnums=(0, 1))
+    return jax.jit(partial(_advance_all, stage), donate_argnums=(0, 1))
 
 
 def diverged(tally: Tally) -> dict[int, tuple[int, str]]:
@@ -146,32 +146,36 @@ def fold_in(keys: Array, step: int | Array) -> Array:
 # --- Inside the compiled program ---------------------------------------------
 
 
-def _advance(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_start):
-    """Updates `begin` to `end` of all members."""
-
-    def member(state: State, key: Array, step: Array):
-        key_sample, key_update = jax.random.split(key)
-        return stage.update(state, stage.sample(data, state, key_sample), key_update, step - stage_start)
+def _advance(stage: Stage, data, begin, end, stage_start, state: State, tally: Tally, key: Array):
+    """Updates `begin` to `end` of one member; the tally's arrays are scalars here."""
 
     def body(t, carry):
         state, tally = carry
-        new, metrics = jax.vmap(member, in_axes=(0, 0, None))(state, fold_in(keys, t), t)
-        values = jnp.stack([metrics[name] for name in sorted(metrics)])  # (metrics, members)
+        key_sample, key_update = jax.random.split(jax.random.fold_in(key, jnp.asarray(t, jnp.uint32)))
+        batch = stage.sample(data, state, key_sample)
+        new, metrics = stage.update(state, batch, key_update, t - stage_start)
+        values = jnp.stack([metrics[name] for name in sorted(metrics)])
         bad = ~(jnp.abs(values) < LIMIT)  # NaN compares false
-        ok = (tally.diverged_at < 0) & ~jnp.any(bad, axis=0)
+        well = tally.diverged_at < 0
+        ok = well & ~jnp.any(bad)
+        fell = well & ~ok
         # A member that diverges stays for ever at its last finite state; the others do not notice.
-        state = jax.tree.map(
-            lambda n, o: jnp.where(ok.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, state
-        )
-        fell = (tally.diverged_at < 0) & ~ok
-        return state, Tally(
+        return jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state), Tally(
             total={name: tally.total[name] + jnp.where(ok, x, 0.0) for name, x in metrics.items()},
             count=tally.count + ok.astype(jnp.int32),
             diverged_at=jnp.where(fell, t + 1, tally.diverged_at),
-            diverged_in=jnp.where(fell, jnp.argmax(bad, axis=0).astype(jnp.int32), tally.diverged_in),
+            diverged_in=jnp.where(fell, jnp.argmax(bad).astype(jnp.int32), tally.diverged_in),
         )
 
     return jax.lax.fori_loop(begin, end, body, (state, tally))
+
+
+def _advance_all(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_start):
+    """Updates `begin` to `end` of all members: side by side, or on a CPU, whose caches hold one, in turn."""
+    one = partial(_advance, stage, data, begin, end, stage_start)
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda member: one(*member), (state, tally, keys))
+    return jax.vmap(one)(state, tally, keys)
 
 
 def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
