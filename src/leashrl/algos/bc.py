@@ -45,7 +45,7 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)
     deterministic: bool = False
     gamma: float = 0.99
-    policy_rate: float = 3e-4
+    policy_rate: float = 1e-3
 
 
 ACTION_MARGIN = 1e-3  # as MISA's, so that both clone the same targets

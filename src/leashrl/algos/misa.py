@@ -397,7 +397,9 @@ OURS: dict = {
     "critic_activation": "relu",
     "critic_resample": 1,
     "k": 10,
-    "policy_rate": 3e-4,
+    "policy_rate": 1e-3,
+    "schedule": "cosine",
+    "gamma_2": 5.0,
 }
 PRESETS = {
     "default": Preset("ours: what docs/algorithms/misa.md lists, each departure with what it buys", OURS),
