@@ -126,7 +126,7 @@ def test_values_of_a_preset(document):
         "deterministic": "standardise",
         "raw": "none",
     }
-    assert options["hidden"]["default"] == [256, 256] and options["policy_rate"]["default"] == 3e-4
+    assert options["hidden"]["default"] == [256, 256] and options["policy_rate"]["default"] == 1e-3
 
 
 def test_tasks(document, cli):
