@@ -255,7 +255,15 @@ def bandit(rows=2000):
 
 
 OPTIMUM = {"bc": 0.5, "misa": 1.0}  # what each algorithm must reach, in units of the best action
-LOOSE = {"misa": {"gamma_1": 0.05, "gamma_2": 0.02, "gamma_2_correction": 0.02, "critic_rate": 3e-3}}
+LOOSE = {
+    "misa": {
+        "gamma_1": 0.05,
+        "gamma_2": 0.02,
+        "gamma_2_correction": 0.02,
+        "critic_rate": 3e-3,
+        "schedule": "constant",
+    }
+}
 
 
 @pytest.mark.parametrize("name", REGISTRY)
