@@ -134,7 +134,7 @@ def write_results(args: argparse.Namespace) -> None:
             shown[run] = [folder]
         if shown:
             picture = args.results.with_name(f"{args.results.name}-{data.stem}.png")
-            title = f"{data.stem}: mean of {args.seeds} seeds and its 95 % interval"
+            title = f"{data.stem}, {args.seeds} seeds"
             draw(shown, picture, title, levels={"behaviour (the data)": level})
     lines = [
         "| data | mean of the data | algorithm | updates | score | 95 % interval | seeds |",
