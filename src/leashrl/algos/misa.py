@@ -398,6 +398,8 @@ OURS: dict = {
     "critic_resample": 1,
     "k": 10,
     "policy_rate": 1e-3,
+    "critic_rate": 1e-3,
+    "polyak": 0.02,
     "schedule": "cosine",
     "gamma_2": 5.0,
 }
