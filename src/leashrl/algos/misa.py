@@ -401,7 +401,7 @@ OURS: dict = {
     "critic_rate": 1e-3,
     "polyak": 0.02,
     "schedule": "cosine",
-    "gamma_2": 5.0,
+    "gamma_2": 20.0,
 }
 PRESETS = {
     "default": Preset("ours: what docs/algorithms/misa.md lists, each departure with what it buys", OURS),
