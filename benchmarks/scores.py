@@ -2,8 +2,9 @@
 
     python benchmarks/scores.py --data FILE... --runs bc misa:authors misa:paper misa --steps 20000 --out DIR
 
-Each (file, algorithm, preset) is one run of all seeds in a folder of its own, so that a killed or
-time-limited call goes on where it stopped (`--minutes` stops it in time). What is finished is evaluated
+A run is ALGORITHM[:PRESET][+OPTION=VALUE]..., such as `misa:authors+k=5`; `--set` holds for all. Each (file,
+run) trains all seeds in a folder of its own, so that a killed or time-limited call goes on where it stopped
+(`--minutes` stops it in time). What is finished is evaluated
 once more, on `--episodes` fresh episodes a seed; the table, the JSON and one picture of the learning
 curves a file are written to `--results`.
 """
@@ -58,12 +59,13 @@ def main() -> None:
 
 
 def folder_of(data: Path, run: str, args: argparse.Namespace) -> Path:
-    """`OUT/DATA--ALGORITHM-PRESET+OPTION=VALUE`."""
+    """`OUT/DATA--ALGORITHM-PRESET+OPTION=VALUE...`."""
     return args.out / ("+".join([f"{data.stem}--{run.replace(':', '-')}", *args.set]))
 
 
 def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
-    algorithm, _, preset = run.partition(":")
+    name, *options = run.split("+")
+    algorithm, _, preset = name.partition(":")
     folder = folder_of(data, run, args)
     began = time.monotonic()
 
@@ -81,7 +83,7 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
         algorithm,
         data,
         preset=preset or "default",
-        options=dict(x.split("=", 1) for x in args.set),
+        options=dict(x.split("=", 1) for x in [*options, *args.set]),
         vary={n: [float(v) for v in vs.split(",")] for n, vs in (x.split("=", 1) for x in args.vary)},
         seeds=args.seeds,
         steps=args.steps,

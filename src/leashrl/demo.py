@@ -22,7 +22,7 @@ FILE = f"demo-{RECIPE}.hdf5"
 ALGORITHMS: dict[str, dict[str, Any]] = {
     # Small networks and large learning rates: the pendulum is easy, and a demo should be short.
     "bc": {"hidden": (64, 64)},
-    # Poor logs want a policy that may leave them: gamma_2 is a tenth of the default.
+    # Poor logs want a policy that may leave them: gamma_2 is a fortieth of the default.
     "misa": {
         "hidden": (64, 64),
         "policy_rate": 1e-3,
