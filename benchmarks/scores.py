@@ -13,13 +13,15 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
 from leashrl import experiment
-from leashrl.curves import draw
+from leashrl.curves import curve, draw
 from leashrl.data import load
 from leashrl.evaluate.statistics import summary
 from leashrl.policies import evaluate_run
@@ -120,6 +122,7 @@ def write_results(args: argparse.Namespace) -> None:
                 continue
             final, result = read_json(folder / "final.json"), read_json(folder / "result.json")
             scores = [m["score"] for m in final["members"]]
+            points = curve([folder])[1]
             rows.append(
                 {
                     "data": data.name,
@@ -130,6 +133,8 @@ def write_results(args: argparse.Namespace) -> None:
                     "episodes": args.episodes,
                     "scores": scores,
                     **summary(scores),
+                    "curve": points,
+                    "curve_mean": sum(mean for _, mean, _, _ in points) / len(points),
                     "versions": result["versions"],
                 }
             )
@@ -139,16 +144,20 @@ def write_results(args: argparse.Namespace) -> None:
             title = f"{data.stem}, {args.seeds} seeds"
             draw(shown, picture, title, levels={"behaviour (the data)": level})
     lines = [
-        "| data | mean of the data | algorithm | updates | score | 95 % interval | seeds |",
-        "|" + " --- |" * 7,
+        "| data | its mean | algorithm | updates | score | 95 % interval | seeds | mean of the curve |",
+        "|" + " --- |" * 8,
     ]
     lines += [
         f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {r['steps']:,} | {r['mean']:.1f} "
-        f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} |"
+        f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
+        f"| {r['curve_mean']:.1f} |"
         for r in rows
     ]
     args.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    about = {"command": "benchmarks/scores.py", "machine": platform.processor() or platform.machine()}
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": platform.processor() or platform.machine(),
+    }
     write_json(args.results.with_suffix(".json"), about | {"versions": versions(), "rows": rows})
     print(json.dumps({"rows": len(rows)}), "\n" + "\n".join(lines), flush=True)
 
