@@ -5,8 +5,8 @@
 A run is ALGORITHM[:PRESET][+OPTION=VALUE]..., such as `misa:authors+k=5`; `--set` holds for all. Each (file,
 run) trains all seeds in a folder of its own, so that a killed or time-limited call goes on where it stopped
 (`--minutes` stops it in time). What is finished is evaluated
-once more, on `--episodes` fresh episodes a seed; the table, the JSON and one picture of the learning
-curves a file are written to `--results`.
+once more, on `--episodes` fresh episodes a seed, with the policy's mean action and with sampled ones; the
+table, the JSON and one picture of the learning curves a file are written to `--results`.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from leashrl.evaluate.statistics import summary
 from leashrl.policies import evaluate_run
 from leashrl.tasks import guess, normalise
 from leashrl.training.artefacts import read_json, versions, write_json
+
+FINAL = {"mean": "final.json", "sample": "final-sample.json"}
 
 
 def main() -> None:
@@ -98,11 +100,12 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
 
 
 def evaluate_one(folder: Path, episodes: int) -> None:
-    """Final policies on fresh episodes, once; kept beside the run as `final.json`."""
-    if not (folder / "final.json").exists():
-        found = evaluate_run(folder, episodes=episodes)
-        write_json(folder / "final.json", found)
-        print(f"{folder.name} final {[round(m['score'], 1) for m in found['members']]}", flush=True)
+    """Final policies on fresh episodes, once a mode; kept beside the run."""
+    for mode, name in FINAL.items():
+        if not (folder / name).exists():
+            found = evaluate_run(folder, episodes=episodes, mode=mode)
+            write_json(folder / name, found)
+            print(f"{folder.name} {mode} {[round(m['score'], 1) for m in found['members']]}", flush=True)
 
 
 # --- What is written ---------------------------------------------------------
@@ -118,10 +121,12 @@ def write_results(args: argparse.Namespace) -> None:
         shown = {}
         for run in args.runs:
             folder = folder_of(data, run, args)
-            if not (folder / "final.json").exists():
+            if not all((folder / name).exists() for name in FINAL.values()):
                 continue
-            final, result = read_json(folder / "final.json"), read_json(folder / "result.json")
-            scores = [m["score"] for m in final["members"]]
+            result = read_json(folder / "result.json")
+            scores, sampled = (
+                [m["score"] for m in read_json(folder / name)["members"]] for name in FINAL.values()
+            )
             points = curve([folder])[1]
             rows.append(
                 {
@@ -133,6 +138,7 @@ def write_results(args: argparse.Namespace) -> None:
                     "episodes": args.episodes,
                     "scores": scores,
                     **summary(scores),
+                    "sampled": {"scores": sampled, **summary(sampled)},
                     "curve": points,
                     "curve_mean": sum(mean for _, mean, _, _ in points) / len(points),
                     "versions": result["versions"],
@@ -144,13 +150,14 @@ def write_results(args: argparse.Namespace) -> None:
             title = f"{data.stem}, {args.seeds} seeds"
             draw(shown, picture, title, levels={"behaviour (the data)": level})
     lines = [
-        "| data | its mean | algorithm | updates | score | 95 % interval | seeds | mean of the curve |",
-        "|" + " --- |" * 8,
+        "| data | its mean | algorithm | updates | score | 95 % interval | seeds | mean of the curve "
+        "| actions sampled |",
+        "|" + " --- |" * 9,
     ]
     lines += [
         f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {r['steps']:,} | {r['mean']:.1f} "
         f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
-        f"| {r['curve_mean']:.1f} |"
+        f"| {r['curve_mean']:.1f} | {interval(r['sampled'])} |"
         for r in rows
     ]
     args.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -160,6 +167,10 @@ def write_results(args: argparse.Namespace) -> None:
     }
     write_json(args.results.with_suffix(".json"), about | {"versions": versions(), "rows": rows})
     print(json.dumps({"rows": len(rows)}), "\n" + "\n".join(lines), flush=True)
+
+
+def interval(found: dict) -> str:
+    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
 
 
 if __name__ == "__main__":

@@ -20,16 +20,10 @@ RECIPE = "pendulum-medium"
 FILE = f"demo-{RECIPE}.hdf5"
 """Also the mark of a folder that the demo may write over."""
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    # Small networks and large learning rates: the pendulum is easy, and a demo should be short.
+    # Small networks: the pendulum is easy, and a demo should be short.
     "bc": {"hidden": (64, 64)},
     # Poor logs want a policy that may leave them: gamma_2 is a fortieth of the default.
-    "misa": {
-        "hidden": (64, 64),
-        "policy_rate": 1e-3,
-        "critic_rate": 1e-3,
-        "gamma_2": 0.5,
-        "schedule": "constant",
-    },
+    "misa": {"hidden": (64, 64), "gamma_2": 0.5, "schedule": "constant"},
 }
 
 
