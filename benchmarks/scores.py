@@ -21,11 +21,14 @@ import time
 from pathlib import Path
 
 from leashrl import experiment
+from leashrl.core import to_json
 from leashrl.curves import curve, draw
 from leashrl.data import load
 from leashrl.evaluate.statistics import summary
+from leashrl.plan import configure
 from leashrl.policies import evaluate_run
 from leashrl.tasks import guess, normalise
+from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import read_json, versions, write_json
 
 FINAL = {"mean": "final.json", "sample": "final-sample.json"}
@@ -70,6 +73,7 @@ def folder_of(data: Path, run: str, args: argparse.Namespace) -> Path:
 def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
     name, *options = run.split("+")
     algorithm, _, preset = name.partition(":")
+    preset, options = preset or "default", dict(x.split("=", 1) for x in [*options, *args.set])
     folder = folder_of(data, run, args)
     began = time.monotonic()
 
@@ -81,13 +85,14 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
             print(f"{folder.name} {details}", flush=True)
 
     if (folder / "config.json").exists():
+        refuse_another(folder, algorithm, preset, options | {"steps": args.steps})
         experiment.resume(folder, report=report)
         return
     experiment.train(
         algorithm,
         data,
-        preset=preset or "default",
-        options=dict(x.split("=", 1) for x in [*options, *args.set]),
+        preset=preset,
+        options=options,
         vary={n: [float(v) for v in vs.split(",")] for n, vs in (x.split("=", 1) for x in args.vary)},
         seeds=args.seeds,
         steps=args.steps,
@@ -97,6 +102,15 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
         out=folder,
         report=report,
     )
+
+
+def refuse_another(folder: Path, algorithm: str, preset: str, options: dict) -> None:
+    """Stop where the folder holds a run of other options, such as an earlier default's."""
+    found = read_json(folder / "config.json")
+    place = find_task(found["task"]) if found["task"] else None
+    wanted = to_json(configure(algorithm, preset, place.domain if place else None, options))
+    if other := [name for name, value in found["config"].items() if value != wanted[name]]:
+        sys.exit(f"'{folder}' holds a run with another {', '.join(other)}: remove it or choose another --out")
 
 
 def evaluate_one(folder: Path, episodes: int) -> None:
@@ -133,7 +147,7 @@ def write_results(args: argparse.Namespace) -> None:
                     "data": data.name,
                     "data_mean": level,
                     "run": run,
-                    "options": args.set,
+                    "config": read_json(folder / "config.json")["config"],
                     "steps": result["steps"],
                     "episodes": args.episodes,
                     "scores": scores,

@@ -62,8 +62,13 @@ def algorithm(name: str, entry: Entry) -> str:
         ]
         parts += [differences(presets, default)]
     if entry.domains:
-        parts += ["## Domains", "Laid over the preset, by the task's domain."]
-        parts += [differences({domain: flat(values) for domain, values in entry.domains.items()}, default)]
+        overlay = lambda domains: differences({d: flat(values) for d, values in domains.items()}, default)
+        parts += ["## Domains", "Laid over the preset, by the task's domain.", overlay(entry.domains)]
+        own = [(code(n), row.domains) for n, row in entry.presets.items() if row.domains is not None]
+        for i, (_, domains) in enumerate(own):
+            if domains not in [d for _, d in own[:i]]:
+                names = ", ".join(name for name, d in own if d == domains)
+                parts += [f"In its place, for {names}:", overlay(domains)]
     parts += [f"## {title}\n\n{body}" for title, body in sections.items()]
     return "\n\n".join(parts)
 

@@ -56,7 +56,7 @@ ENTRY = Entry(
     paper="Nobody, A Toy",
     presets={
         "paper": Preset("the text", {"beta": 0.5, "preprocess.obs": "standardise"}),
-        "authors": Preset("the code", {"beta": 2.0}),
+        "authors": Preset("the code", {"beta": 2.0}, {"adroit": {"rate": 2e-3}}),
     },
     domains={"adroit": {"rate": 3e-4}},
 )
@@ -82,7 +82,9 @@ def test_presets_and_domains_show_what_they_change():
     assert row(page, "option | default | paper | authors")
     assert row(page, "`beta`") == ["`beta`", "`0.5`", "–", "`2.0`"]
     assert row(page, "`preprocess.obs`") == ["`preprocess.obs`", "`none`", "`standardise`", "–"]
-    assert row(page, "`rate`") == ["`rate`", "`0.001`", "`0.0003`"]
+    of_all, of_authors = page.split("In its place, for `authors`:")
+    assert row(of_all, "`rate`") == ["`rate`", "`0.001`", "`0.0003`"]
+    assert row(of_authors, "`rate`") == ["`rate`", "`0.001`", "`0.002`"]
     assert row(page, "`authors`") == ["`authors`", "the code"]
 
 

@@ -77,6 +77,8 @@ class Preset(NamedTuple):
 
     about: str
     values: Mapping[str, Any]
+    domains: Mapping[str, Mapping[str, Any]] | None = None
+    """In place of the algorithm's domains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,12 @@ class Entry(NamedTuple):
     paper: str
     presets: Mapping[str, Preset]
     domains: Mapping[str, Mapping[str, Any]] = {}
-    """Values per task domain (`gym`, `adroit`, `kitchen`, `antmaze`, ...), laid over the preset."""
+    """Values per task domain (`gym`, `adroit`, `kitchen`, ...), laid over every preset that has none of its own."""
+
+    def overlay(self, preset: str, domain: str | None) -> Mapping[str, Any]:
+        """What the task's domain lays over the preset."""
+        own = self.presets[preset].domains
+        return (self.domains if own is None else own).get(domain or "", {})
 
 
 class Config(Protocol):

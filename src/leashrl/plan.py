@@ -59,7 +59,7 @@ def configure(algorithm: str, preset: str, domain: str | None, options: Mapping[
     if preset not in entry.presets:
         raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
     config = override(entry.config(), entry.presets[preset].values)
-    config = override(config, entry.domains.get(domain or "", {}))
+    config = override(config, entry.overlay(preset, domain))
     return override(config, options)
 
 

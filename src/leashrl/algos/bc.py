@@ -1,13 +1,14 @@
 """Behaviour cloning: the data's actions, imitated."""
 
 import dataclasses
+import math
 from dataclasses import field
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, tanh_gaussian
+from leashrl.algos.common import continuous, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Policy, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.optim import adam, adam_init
@@ -46,6 +47,10 @@ class Config:
     deterministic: bool = False
     gamma: float = 0.99
     policy_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        within(self, 0, 1, "gamma")
+        within(self, 0, math.inf, "policy_rate")
 
 
 ACTION_MARGIN = 1e-3  # as MISA's, so that both clone the same targets

@@ -1,5 +1,6 @@
 """What several algorithms share besides `ops` and `nn`: option checks and the usual policy."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,14 @@ def positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise BadInput(f"option '{name}' must be at least 1, not {getattr(config, name)}")
+
+
+def within(config: Any, low: float, high: float, *names: str) -> None:
+    """BadInput unless low <= value <= high."""
+    for name in names:
+        if not low <= (value := getattr(config, name)) <= high:
+            limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise BadInput(f"option '{name}' must be {limits}, not {value:g}")
 
 
 def continuous(algorithm: str, spec: Spec) -> Box:

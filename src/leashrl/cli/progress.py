@@ -55,7 +55,7 @@ class Screen:
         self.step = self.begin = details["step"]
         self.members, self.eval_every = len(plan.members), plan.eval_every if task else 0
         entry = REGISTRY[plan.algorithm]
-        domain = entry.domains.get(task.domain, {}) if task else {}
+        domain = entry.overlay(plan.preset, task.domain) if task else {}
         data = plan.data
         evaluation = f"{plan.task}, {plan.episodes} episodes every {plan.eval_every} updates"
         self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
