@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
+from leashrl.cli import main
 from leashrl.data import Dataset, check, convert, hdf5, load
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete
@@ -82,9 +83,10 @@ def adroit_cloned():
 
 
 def odd_marks():
-    """Both flags on one row, next observations that are not the next rows', an open tail."""
-    random = np.random.Generator(np.random.PCG64(3))
-    return base() | {"timeouts": np.arange(10) == 3, "next_observations": random.random((10, 3), "f4")}
+    """Both flags on one row, some next observations that are not the next rows', an open tail."""
+    after = np.roll(base()["observations"], -1, 0)
+    after[[1, 3, 6, 9]] = 5
+    return base() | {"timeouts": np.arange(10) == 3, "next_observations": after}
 
 
 FILES = {f.__name__: f for f in (gym_v2, kitchen, adroit_cloned, odd_marks)}
@@ -108,6 +110,86 @@ def test_a_round_trip_through_every_format_loses_nothing(tmp_path, name):
     same(before, after)
     with np.load(tmp_path / "d.npz") as file:
         same(after, {k: file[k] for k in file.files if not k.startswith("action_")})
+
+
+def attributes(path):
+    """Every attribute of an HDF5 file: where, its type on the disk, its value."""
+    with h5py.File(path) as file:
+        places = {"": file}
+        file.visititems(lambda name, item: places.update({name: item}))
+        return {
+            (place, name): (item.attrs.get_id(name).dtype, np.asarray(item.attrs[name]).tolist())
+            for place, item in places.items()
+            for name in item.attrs
+            if name not in ("action_low", "action_high")
+        }
+
+
+def test_attributes_come_back_as_they_were(tmp_path):
+    source = write(
+        tmp_path / "a.hdf5",
+        gym_v2(),
+        author="Ana Lúa",
+        empty="",
+        raw=np.bytes_(b"\xff\x01"),
+        tags=["a", "b"],
+        version=np.float32(0.1),
+        pair=np.array([1, 2], ">i2"),
+        none=np.zeros((0, 3)),
+        flag=True,
+    )
+    with h5py.File(source, "a") as file:
+        file["rewards"].attrs["unit"] = "N"
+        file["infos"].attrs["rate"] = 50
+        file["infos/qpos"].attrs["unit"] = "rad"
+    before = attributes(source)
+    assert len(before) == 11
+    notes = [
+        convert(source, tmp_path / "b.npz"),
+        convert(tmp_path / "b.npz", "minari:test/attributes-v0"),
+        convert("test/attributes-v0", tmp_path / "c.npz"),
+        convert(tmp_path / "c.npz", tmp_path / "d.hdf5"),
+    ]
+    assert attributes(tmp_path / "d.hdf5") == before
+    assert [len(said) for said in notes] == [1, 0, 0, 0] and "[-1, 1] were assumed" in notes[0][0]
+    assert load(tmp_path / "d.hdf5").hash == load(source).hash
+    assert set(load(tmp_path / "c.npz").extras) == set(load(source).extras)
+
+
+def test_links_become_copies_and_what_cannot_be_carried_is_named(tmp_path):
+    source = write(tmp_path / "a.hdf5", gym_v2(), action_low=[-1, -1], action_high=[1, 1])
+    with h5py.File(source, "a") as file:
+        file["q"] = h5py.SoftLink("/infos/qpos")
+        file["deeper"] = h5py.SoftLink("/infos/deep")
+        file["same"] = file["infos/qpos"]  # a second name of the same data set
+    assert convert(source, tmp_path / "b.npz") == []
+    extras = load(tmp_path / "b.npz").extras
+    for name in ("q", "same"):
+        np.testing.assert_array_equal(extras[name], gym_v2()["infos/qpos"])
+    np.testing.assert_array_equal(extras["deeper/log_prob"], np.arange(10.0))
+
+    with h5py.File(source, "a") as file:
+        file["around"] = h5py.SoftLink("/")
+        file["gone"] = h5py.SoftLink("/nowhere")
+        file["rewards"].attrs["see"] = file["actions"].ref
+        file.create_dataset("ragged", (2,), h5py.vlen_dtype("i4"))
+    (said,) = convert(source, tmp_path / "c.npz")
+    assert said.startswith("left behind: ") and "\n" not in said
+    for words in (
+        "around (a link to a group around it)",
+        "gone (a link that leads nowhere)",
+        "rewards@see (neither numbers nor text)",
+        "ragged (neither numbers nor text)",
+    ):
+        assert words in said
+    assert main(["data", "convert", str(source), str(tmp_path / "d.h5"), "--json"]) == 0
+    assert load(tmp_path / "d.h5").hash == load(tmp_path / "c.npz").hash == load(source).hash
+
+
+def test_reset_options_are_said_to_be_left_behind(tmp_path, minaris_own):
+    with h5py.File(tmp_path / "minari/test/own-v0/data/main_data.hdf5", "a") as file:
+        file["episode_0"].attrs["options/goal"] = 3
+    assert convert("test/own-v0", tmp_path / "a.npz") == ["left behind: the episodes' reset options"]
 
 
 def test_minari_itself_reads_what_was_written(tmp_path):

@@ -1,10 +1,15 @@
 """Files: what loads, what is refused and in which words, and what a conversion keeps."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 
-from leashrl.data import Dataset, check, load
+from leashrl.cli import data as commands
+from leashrl.cli import main
+from leashrl.cli.arguments import Parser, parse
+from leashrl.data import Dataset, check, convert, info, load, make
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete, Spec
 
@@ -177,8 +182,61 @@ def test_no_episode_ends_without_timeouts_needs_a_limit(tmp_path):
     path = write(tmp_path / "x.hdf5", values)
     assert "max_episode_steps=" in refusal(path)
     assert [len(range(N)[part]) for part in load(path, max_episode_steps=5).episodes()] == [5, 5, 2]
-    for limit in (-1, 0):
+    for limit in (-1, 0, 2.7, np.nan):
         assert f"max_episode_steps is {limit}" in refusal(path, max_episode_steps=limit)
+
+
+@pytest.mark.parametrize("suffix", [".hdf5", ".npz"])
+def test_whole_numbers_of_a_file_are_whole(tmp_path, suffix):
+    def stored(name, fields):
+        path = write(tmp_path / f"{name}{suffix}", arrays() | ({} if suffix == ".hdf5" else fields))
+        if suffix == ".hdf5":
+            with h5py.File(path, "a") as file:
+                file.attrs.update(fields)
+        return path
+
+    for number, limit in enumerate((2.7, np.inf, "many", [1, 2])):
+        assert "max_episode_steps" in refusal(stored(f"x{number}", {"max_episode_steps": limit}))
+    data = load(stored("y", {"max_episode_steps": 5.0}))
+    assert data.max_episode_steps == 5 and isinstance(data.max_episode_steps, int)
+    assert "action_n is 3.5" in refusal(stored("z", {"action_n": 3.5}))
+
+
+def test_rows_out_of_order_are_refused(tmp_path, capsys):
+    values = arrays()
+    mixed = np.random.Generator(np.random.PCG64(2)).permutation(N)
+    shuffled = {key: value[mixed] for key, value in values.items()}
+    text = refusal(write(tmp_path / "x.npz", shuffled))
+    assert "are not the next row's observation" in text and "sort the rows by time" in text
+    (found,) = check(tmp_path / "x.npz")
+    inside = ~(shuffled["terminals"] | shuffled["timeouts"])[:-1]
+    wrong = [i for i in range(N - 1) if inside[i] and mixed[i + 1] != mixed[i] + 1]
+    assert found.kind == "row order" and found.count == len(wrong) and found.rows == tuple(wrong[:5])
+    assert f"of {inside.sum()} inside episodes" in text
+    assert main(["data", "check", str(tmp_path / "x.npz")]) == 2
+    assert capsys.readouterr().out.startswith("defect: ")
+
+    names = ("observations", "actions", "rewards", "terminals")
+    with pytest.raises(BadInput, match="sort the rows by time"):
+        Dataset.from_arrays(
+            *(shuffled[key] for key in names),
+            timeout=shuffled["timeouts"],
+            next_obs=shuffled["next_observations"],
+            action_space=Box((-1.0, -1.0), (1.0, 1.0)),
+        )
+
+
+@pytest.mark.parametrize(("count", "fatal"), [(5, False), (6, True)])
+def test_more_than_half_of_the_rows_inside_episodes_decide(tmp_path, count, fatal):
+    values = arrays()
+    inside = [i for i in range(N - 1) if i != 4]  # ten of them: row 4 is an end, the last has no next row
+    values["next_observations"] = values["next_observations"] + np.isin(np.arange(N), inside[:count])[:, None]
+    path = write(tmp_path / "x.hdf5", values)
+    assert [(x.count, x.fatal) for x in check(path)] == [(count, fatal)]
+    if fatal:
+        assert "rows 0, 1, 2, 3, 5 and 1 more (of 10" in refusal(path)
+    else:
+        assert load(path).next_obs is not None
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -228,6 +286,27 @@ def test_check_against_a_task(tmp_path):
     assert found.kind == "task" and "the task 11 and 3" in str(found)
     (found,) = check(load(path), spec=Spec(3, Box((-2.0, -2.0), (2.0, 2.0))))
     assert "the task's Box(-2 to 2" in str(found)
+    assert check(path, spec=Spec(3, Box((-np.inf,) * 2, (np.inf,) * 2))) == []
+    (found,) = check(path, spec=Spec(3, Discrete(2)))
+    assert "the task's Discrete(2)" in str(found)
+
+
+def test_the_command_checks_against_a_task(tmp_path, capsys):
+    def run(*words):
+        parser = Parser(prog="leashrl data check")
+        commands.check_arguments(parser)
+        parser.add_argument("--json", action="store_true")
+        return commands.check(parse(parser, [str(path), "--json", *words]))
+
+    path = write(tmp_path / "x.hdf5", arrays())
+    with pytest.raises(BadInput, match="3 dimensions and actions 2, the task 11 and 3"):
+        run("--task", "hopper")
+    (found,) = json.loads(capsys.readouterr().out)["defects"]
+    assert found["kind"] == "task"
+    with pytest.raises(BadInput, match="did you mean 'hopper'"):
+        run("--task", "hoper")
+    path = make("pendulum-medium", tmp_path / "p.hdf5", steps=400)
+    assert run("--task", "pendulum") == 0  # its bounds are ±2
 
 
 def test_action_spaces_are_given_or_read():
@@ -251,8 +330,46 @@ def test_action_spaces_are_given_or_read():
 
 def test_npz_without_a_space_says_how_to_give_it(tmp_path):
     np.savez(tmp_path / "x.npz", **arrays())
-    assert "give action_space=" in refusal(tmp_path / "x.npz")
+    text = refusal(tmp_path / "x.npz")
+    assert "give action_space=" in text and "data convert FILE OUT --action-low LIST --action-high" in text
     assert load(tmp_path / "x.npz", action_space=Box((-1.0, -1.0), (1.0, 1.0))).spec.obs_dim == 3
+
+
+def test_bounds_that_only_d4rls_convention_gives_are_said_to_be(tmp_path, capsys):
+    path, bounds = write(tmp_path / "x.hdf5", arrays()), Box((-1.0, -1.0), (1.0, 1.0))
+    data = load(path)
+    assert data.action_space == bounds and data.action_space_assumed and data.top(0.5).action_space_assumed
+    assert not load(path, action_space=bounds).action_space_assumed
+    assert info(data)["action_space_assumed"] is True
+    assert main(["data", "info", str(path)]) == 0
+    assert "[-1, 1] is D4RL's convention" in capsys.readouterr().out
+    (said,) = convert(path, tmp_path / "y.hdf5")
+    assert "[-1, 1] were assumed" in said and not load(tmp_path / "y.hdf5").action_space_assumed
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}.npz", "a/" * 3000, f"minari:mine/{LONG}-v0"])
+def test_names_that_no_disk_takes(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    source = write(tmp_path / "x.hdf5", arrays())
+    for act in (
+        lambda: load(name),
+        lambda: check(name),
+        lambda: convert(name, tmp_path / "y.npz"),
+        lambda: convert(source, name),
+        lambda: make("pendulum-medium", f"{LONG}.hdf5", steps=400),
+    ):
+        with pytest.raises(BadInput, match="cannot look for") as caught:
+            act()
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_home_that_nobody_has():
+    with pytest.raises(BadInput, match="cannot look for '~nobody-here"):
+        load("~nobody-here/x.npz")
 
 
 def test_what_is_not_on_the_disk(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`leashrl data info | check | make | convert`."""
 
 import dataclasses
+import math
 from argparse import Namespace
 from typing import Any
 
@@ -42,6 +43,11 @@ def reading(args: Namespace) -> dict[str, Any]:
     return {"action_space": space, "max_episode_steps": args.limit}
 
 
+def check_arguments(parser: Parser) -> None:
+    source_arguments(parser)
+    parser.add_argument("--task", metavar="NAME", help="compare the shapes with this task's")
+
+
 def make_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="such as pendulum-medium")
     parser.add_argument("--steps", type=whole, metavar="N", help="rows; 50000 by default")
@@ -72,6 +78,8 @@ def info(args: Namespace) -> int:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, float):
             value = f"{value:.4g}"
+        elif name == "action_space_assumed":
+            value = "yes: the file holds no bounds, [-1, 1] is D4RL's convention" if value else "no"
         if value != "":
             lines.append([name.replace("_", " "), cell(value)])
     show(args, found, columns(lines))
@@ -80,8 +88,15 @@ def info(args: Namespace) -> int:
 
 def check(args: Namespace) -> int:
     from leashrl.data import check as find
+    from leashrl.tasks import task as find_task
+    from leashrl.types import Box, Spec
 
-    found = find(args.source, **reading(args))
+    spec, name = None, args.task
+    if name is not None:
+        task = find_task(name)
+        unknown = (math.inf,) * task.action_dim  # the table of tasks holds no bounds
+        spec = Spec(task.obs_dim, Box(tuple(-x for x in unknown), unknown))
+    found = find(args.source, spec=spec, **reading(args))
     fatal = [defect for defect in found if defect.fatal]
     lines = [f"{'defect' if d.fatal else 'odd'}: {' '.join(str(d).split())}" for d in found]
     values = {"source": args.source, "ok": not fatal, "defects": [dataclasses.asdict(d) for d in found]}
@@ -113,6 +128,7 @@ def make(args: Namespace) -> int:
 def convert(args: Namespace) -> int:
     from leashrl.data import convert as write
 
-    write(args.source, args.target, **reading(args))
-    show(args, {"source": args.source, "target": args.target}, [f"{args.source} -> {args.target}"])
+    notes = write(args.source, args.target, **reading(args))
+    values = {"source": args.source, "target": args.target} | ({"notes": notes} if notes else {})
+    show(args, values, [f"{args.source} -> {args.target}", *notes])
     return 0

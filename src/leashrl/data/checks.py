@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,10 +32,10 @@ ALIASES = {
 Found = Iterator[Defect]
 
 
-def load_defects(raw: Raw) -> tuple[list[Defect], dict[str, np.ndarray]]:
-    """What makes training wrong, and the arrays as training wants them (see `Dataset`).
+def load_defects(raw: Raw, name: str) -> tuple[list[Defect], Dataset | None]:
+    """What makes training wrong; and the data set, if its arrays are whole.
 
-    The arrays are whole only if no defect was found.
+    Only of whole arrays can be said whether their rows are in order.
     """
     found = list(raw.defects)
     found += _names(raw)
@@ -55,13 +56,10 @@ def load_defects(raw: Raw) -> tuple[list[Defect], dict[str, np.ndarray]]:
     if "terminals" in arrays:
         # A timeouts key that could not be read is reported as such, not as missing.
         found += _ends(raw, arrays, damaged=any(d.where == f"{raw.where}, timeouts" for d in found))
-    return found, arrays
-
-
-def build(raw: Raw, arrays: dict[str, np.ndarray], name: str) -> Dataset:
-    """The Dataset of `load_defects`' arrays, once no defect was found."""
+    if found:
+        return found, None
     assert raw.action_space is not None
-    return Dataset(
+    data = Dataset(
         obs=arrays["observations"],
         action=arrays["actions"],
         reward=arrays["rewards"],
@@ -70,9 +68,11 @@ def build(raw: Raw, arrays: dict[str, np.ndarray], name: str) -> Dataset:
         next_obs=arrays.get("next_observations"),
         action_space=raw.action_space,
         name=name,
-        max_episode_steps=raw.max_episode_steps,
+        max_episode_steps=None if raw.max_episode_steps is None else int(raw.max_episode_steps),
         extras=raw.extras,
+        action_space_assumed=raw.action_space_assumed,
     )
+    return list(_order(data, raw.where)), data
 
 
 def to_dataset(raw: Raw, name: str) -> Dataset:
@@ -81,11 +81,11 @@ def to_dataset(raw: Raw, name: str) -> Dataset:
     Raises:
       BadInput: the first defect's line, and how many more there are.
     """
-    found, arrays = load_defects(raw)
-    if found:
+    found, data = load_defects(raw, name)
+    if found or data is None:
         more = f" (and {len(found) - 1} more: see `leashrl data check`)" if len(found) > 1 else ""
         raise BadInput(line(found[0].message) + more)
-    return build(raw, arrays, name)
+    return data
 
 
 # --- What makes training wrong ------------------------------------------------------
@@ -139,7 +139,8 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
             return array.astype(np.int32, copy=False), []
         if integer:
             return bad(
-                "integer action", "are integers, in a Box: give action_space=Discrete(n), or store floats"
+                "integer action",
+                "are integers, in a Box: give action_space=Discrete(n) (--actions N), or store floats",
             )
     if key in ("terminals", "timeouts"):
         wrong = np.zeros(0, bool) if array.dtype.kind == "b" else (array != 0) & (array != 1)
@@ -181,8 +182,9 @@ def _bounds(raw: Raw, action: np.ndarray) -> Found:
     where, space = f"{raw.where}, actions", raw.action_space
     if space is None:
         text = (
-            f"{raw.where}: the action space is not in the file and is never guessed: give action_space="
-            "Box(low, high) or Discrete(n), or store action_low and action_high (or action_n) with the arrays"
+            f"{raw.where}: the action space is not in the file and is never guessed: write a file that "
+            "says it, `leashrl data convert FILE OUT --action-low LIST --action-high LIST` (or --actions N), "
+            "or in Python give action_space=Box(low, high) or Discrete(n)"
         )
         yield Defect("action space", where, (), text)
         return
@@ -229,22 +231,45 @@ def space_problem(space: Space) -> str | None:
 def _ends(raw: Raw, arrays: dict[str, np.ndarray], damaged: bool) -> Found:
     """At least one place where an episode ends, or a limit from which to know."""
     limit = raw.max_episode_steps
-    if limit is not None and limit < 1:
-        yield Defect(
-            "no episode ends", raw.where, (), f"{raw.where}: max_episode_steps is {limit}: give 1 or more"
-        )
+    whole = isinstance(limit, numbers.Real) and float(limit).is_integer()
+    if limit is not None and (not whole or limit < 1):
+        text = f"{raw.where}: max_episode_steps is {line(limit)}: give a whole number, 1 or more"
+        yield Defect("no episode ends", raw.where, (), text)
         return
     terminal, timeout = arrays["terminals"], arrays.get("timeouts")
     if terminal.any() or damaged or terminal.size < 2:
         return
     if timeout is None and limit is None:
-        hint = "give a timeouts key, or max_episode_steps="
+        hint = "give a timeouts key, or max_episode_steps= (--limit N)"
         text = f"{raw.where}: no episode ends: terminals are all false and there is no timeouts key: {hint}"
         yield Defect("no episode ends", raw.where, (), text)
     elif timeout is not None and not timeout.any():
         hint = "mark each episode's last row"
         text = f"{raw.where}: no episode ends: terminals and timeouts are all false: {hint}"
         yield Defect("no episode ends", raw.where, (), text)
+
+
+def _order(data: Dataset, where: str) -> Found:
+    """Rows that follow one another in time: the `bellman` view takes the next row's observation.
+
+    Single rows that do not are odd (`oddities`): a time-out may not be marked. More than half of those
+    inside episodes are shuffled or sampled.
+    """
+    strangers, inside = _strangers(data), int(np.sum(~data.ends[:-1]))
+    if 2 * np.sum(strangers) > inside:
+        text = (
+            f"(of {inside} inside episodes) are not the next row's observation: sort the rows by time "
+            "and mark each episode's end in terminals or timeouts; if they are sorted, leave "
+            "next_observations out"
+        )
+        yield _rows("row order", f"{where}, next_observations", strangers, text)
+
+
+def _strangers(data: Dataset) -> np.ndarray:
+    """(n - 1,) bool: no episode ends there, yet the stored next observation is not the next row's."""
+    if data.next_obs is None:
+        return np.zeros(len(data) - 1, bool)
+    return np.any(data.next_obs[:-1] != data.obs[1:], axis=1) & ~data.ends[:-1]
 
 
 def _rows(kind: str, where: str, mask: Any, text: str, fatal: bool = True) -> Defect:
@@ -269,29 +294,25 @@ def _show(space: Space) -> str:
 
 
 def oddities(data: Dataset, where: str, spec: Spec | None = None) -> Found:
-    """Defects of a data set that loads."""
+    """Defects of a data set that loads. `spec` is a task's; bounds that are not finite are not compared."""
     if spec is not None:
         found = data.spec
+        known = isinstance(spec.action, Discrete) or np.all(np.isfinite([spec.action.low, spec.action.high]))
         if found.obs_dim != spec.obs_dim or found.action.dim != spec.action.dim:
             text = (
                 f"{where}: observations have {found.obs_dim} dimensions and actions {found.action.dim}, "
                 f"the task {spec.obs_dim} and {spec.action.dim}: wrong task or wrong file"
             )
             yield Defect("task", where, (), text)
-        elif found.action != spec.action:
+        elif type(found.action) is not type(spec.action) or (known and found.action != spec.action):
             text = f"{where}: the action space is {_show(found.action)}, the task's {_show(spec.action)}"
             yield Defect("task", where, (), text)
     if data.timeout is not None and (both := data.terminal & data.timeout).any():
         text = "are both terminal and time-out: the Q-learning view drops them, and their terminal with them"
         yield _rows("terminal and timeout", f"{where}, timeouts", both, text, fatal=False)
-    if data.next_obs is not None:
-        inside = ~data.ends[:-1]
-        differs = np.any(data.next_obs[:-1] != data.obs[1:], axis=1) & inside
-        if differs.any():
-            text = (
-                "are not the next row's observation, though no episode ends there: is a time-out not marked?"
-            )
-            yield _rows("next_obs", f"{where}, next_observations", differs, text, fatal=False)
+    if (strangers := _strangers(data)).any():
+        text = "are not the next row's observation, though no episode ends there: is a time-out not marked?"
+        yield _rows("next_obs", f"{where}, next_observations", strangers, text, fatal=False)
     constant = np.flatnonzero([np.all(column == column[0]) for column in data.obs.T])
     if constant.size:
         listing = ", ".join(map(str, constant[:FIRST])) + (", ..." if constant.size > FIRST else "")

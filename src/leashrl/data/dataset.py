@@ -24,10 +24,11 @@ class Dataset:
       terminal: (n,) bool: the environment ended here.
       timeout: (n,) bool: the episode was cut here; None if the source does not say.
       next_obs: (n, obs_dim) float32: the true next observation, where the source has it.
-      action_space: given or read, never guessed.
+      action_space: given or read, never guessed from the actions.
       name: for people.
       max_episode_steps: the time limit; it finds the cuts where `timeout` is None.
       extras: what else the source holds (`infos/*`, `metadata/*`), read only when asked for.
+      action_space_assumed: nobody gave the space and the file does not say: it is D4RL's [-1, 1].
     """
 
     obs: np.ndarray
@@ -40,6 +41,7 @@ class Dataset:
     name: str = "arrays"
     max_episode_steps: int | None = None
     extras: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    action_space_assumed: bool = False
 
     @classmethod
     def from_arrays(
@@ -68,7 +70,9 @@ class Dataset:
             arrays = {k: np.asarray(v) for k, v in zip(KEYS, values, strict=True) if v is not None}
         except (TypeError, ValueError) as error:
             raise BadInput(f"{name}: an argument is not an array ({' '.join(str(error).split())})") from None
-        return to_dataset(Raw(name, arrays, {}, action_space, max_episode_steps), name)
+        return to_dataset(
+            Raw(name, arrays, action_space=action_space, max_episode_steps=max_episode_steps), name
+        )
 
     def __repr__(self) -> str:
         obs, action = self.obs.shape[1], self.action_space.dim
@@ -148,6 +152,7 @@ class Dataset:
             action_space=self.action_space,
             name=f"{self.name}, best {fraction:.0%} of episodes",
             max_episode_steps=self.max_episode_steps,
+            action_space_assumed=self.action_space_assumed,
         )
 
     # --- Views ------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """D4RL's HDF5 layout: flat arrays of N rows, groups `infos/` and `metadata/`.
 
 D4RL stores no action space. Files written here keep it in the root's attributes `action_low`,
-`action_high` (or `action_n`) and `max_episode_steps`, which D4RL's own loader ignores. Attributes
-other than these are not carried by a conversion.
+`action_high` (or `action_n`) and `max_episode_steps`, which D4RL's own loader ignores. All other
+attributes of numbers or text are carried, a link becomes a copy of what it leads to, and chunks and
+compression are not kept.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from leashrl.data.raw import (
     KEYS,
     SPACE_FIELDS,
+    Attributes,
     Defect,
     Lazy,
     Raw,
@@ -32,6 +36,9 @@ def read_hdf5(path: Path) -> Raw:
         defect of the result instead.
     """
     arrays, defects = {}, []
+    names: list[str] = []
+    left: list[str] = []
+    attributes: Attributes = {}
     try:
         if path.stat().st_size == 0:
             raise BadInput(f"{path} is empty (0 bytes): copy or make it again")
@@ -48,13 +55,21 @@ def read_hdf5(path: Path) -> Raw:
                             f"{where} cannot be read ({line(error)}): it must be an HDF5 data set of numbers"
                         )
                         defects.append(Defect("unreadable", where, (), text))
-            names: list[str] = []
-
-            def note(name: str | bytes, item: object) -> None:
-                if isinstance(item, h5py.Dataset):  # a damaged name comes as bytes
-                    names.append(name.decode(errors="replace") if isinstance(name, bytes) else name)
-
-            file.visititems(note)
+            for name, item in [("", file), *_below(file)]:
+                if isinstance(item, str):
+                    left.append(f"{line(name)} ({item})")
+                    continue
+                if isinstance(item, h5py.Dataset) and name not in KEYS:
+                    names.append(name)
+                attributes[name] = {}
+                for key in item.attrs:
+                    if not name and key in SPACE_FIELDS:
+                        continue
+                    value = _attribute(item, key)
+                    if value is None:
+                        left.append(f"{line(f'{name}@{key}')} (neither numbers nor text)")
+                    else:
+                        attributes[name][key] = value
             fields = {k: file.attrs[k] for k in SPACE_FIELDS if k in file.attrs}
         space, limit = space_from_fields(fields, str(path))
     except BadInput:
@@ -62,8 +77,53 @@ def read_hdf5(path: Path) -> Raw:
     except Exception as error:  # a damaged file makes h5py raise almost anything
         hint = "it is truncated or damaged, copy it again"
         raise BadInput(f"{path} cannot be read as HDF5 ({line(error)}): {hint}") from None
-    extras = Lazy([n for n in names if n not in KEYS], lambda name: _read_extra(path, name))
-    return Raw(str(path), arrays, extras, space, limit, tuple(defects))
+    return Raw(
+        str(path),
+        arrays,
+        Lazy(names, lambda name: _read_extra(path, name)),
+        action_space=space,
+        max_episode_steps=limit,
+        attributes={name: named for name, named in attributes.items() if named},
+        left_behind=tuple(left),
+        defects=tuple(defects),
+    )
+
+
+def _below(group: Any, path: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(path, data set or group) of all that a group holds, links followed; or why it cannot be carried."""
+    for key in group:
+        name = f"{path}/{key}" if path else key
+        try:
+            item = group[key]
+        except (KeyError, OSError):
+            if isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise  # damage, and no link to what is not there
+            yield name, "a link that leads nowhere"
+            continue
+        if isinstance(item, h5py.Group):
+            if item in (*above, group):
+                yield name, "a link to a group around it"
+                continue
+            yield name, item
+            yield from _below(item, name, (*above, group))
+        elif not isinstance(item, h5py.Dataset):
+            yield name, "a named type"
+        elif item.dtype.hasobject and h5py.check_string_dtype(item.dtype) is None:
+            yield name, "neither numbers nor text"
+        else:
+            yield name, item
+
+
+def _attribute(item: Any, key: str) -> np.ndarray | None:
+    """Numbers, bytes or text; None for all else that an attribute may hold, such as references."""
+    try:
+        value = np.asarray(item.attrs[key])
+    except (OSError, TypeError, ValueError):  # a type that numpy does not have
+        return None
+    if value.dtype.kind == "O" and all(isinstance(x, str) for x in value.reshape(-1)):
+        value = value.astype(str)
+    # JSON, which carries them where a container has no attributes, knows no longer reals.
+    return value if value.dtype.kind in "biufSU" and value.dtype.char != "g" else None
 
 
 def _read(file: h5py.File, name: str) -> np.ndarray:
@@ -93,5 +153,9 @@ def write_hdf5(raw: Raw, target: Path) -> None:
             file.create_dataset(
                 name, data=np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
             )
-        for name, value in space_to_fields(raw.action_space, raw.max_episode_steps).items():
-            file.attrs[name] = value
+        fields = space_to_fields(raw.action_space, raw.max_episode_steps)
+        for path, named in [*raw.attributes.items(), ("", fields)]:
+            place = file[path] if path in file else file.require_group(path or "/")
+            for name, value in named.items():
+                text = value.dtype.kind == "U"
+                place.attrs.create(name, value.astype(object) if text else value)

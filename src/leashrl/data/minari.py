@@ -1,10 +1,10 @@
 """Minari data sets (HDF5 storage), local ones only: nothing here downloads.
 
 Minari keeps one group an episode, with T + 1 observations and T of everything else. What it has no
-place for (`metadata/*`, other extras, whether the source had `timeouts` and `next_observations` at
-all) is kept beside its own file in `leashrl.hdf5`, so that a round trip loses nothing. What changes:
-flags become bool, (N, 1) becomes (N,), structured observations become one vector (leaves in
-alphabetical order, as `gymnasium.spaces.flatten`), and reset options are not carried.
+place for (`metadata/*`, other extras, HDF5's attributes, whether the source had `timeouts` and
+`next_observations` at all) is kept beside its own file in `leashrl.hdf5`, so that a round trip loses
+nothing. What changes: flags become bool, (N, 1) becomes (N,), structured observations become one vector
+(leaves in alphabetical order, as `gymnasium.spaces.flatten`). Reset options are not carried.
 
 Reading needs h5py only; writing goes through the `minari` package, so that its files are its own.
 """
@@ -23,7 +23,15 @@ import numpy as np
 
 from leashrl.data.dataset import Dataset
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
-from leashrl.data.raw import Lazy, Raw, line
+from leashrl.data.raw import (
+    ATTRIBUTES,
+    Lazy,
+    Raw,
+    attributes_from_field,
+    attributes_to_field,
+    line,
+    looked_up,
+)
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete, Space
 
@@ -80,10 +88,12 @@ def read_minari(folder: Path) -> Raw:
                 raise BadInput(f"{folder} holds no episodes: nothing to train on")
             arrays, names = _arrays(episodes), _info_names(episodes)
             seeds = [int(group.attrs.get("seed", -1)) for group in episodes]
+            options = any(key.startswith("options") for group in episodes for key in group.attrs)
         beside = read_hdf5(data / BESIDE) if (data / BESIDE).exists() else None
         # Episodes added by Minari since then make what lies beside stale.
-        if beside is not None and int(beside.extras["rows"]) != len(arrays["rewards"]):
-            beside = None
+        stale = beside is not None and int(beside.extras["rows"]) != len(arrays["rewards"])
+        kept: Mapping[str, np.ndarray] = beside.extras if beside and not stale else {}
+        attributes = attributes_from_field(kept.get(ATTRIBUTES))
     except BadInput:
         raise
     except Exception as error:  # a damaged data set makes json and h5py raise almost anything
@@ -95,9 +105,8 @@ def read_minari(folder: Path) -> Raw:
         small["metadata/minari"] = np.asarray(json.dumps(text, sort_keys=True).encode())
     if max(seeds) >= 0:
         small["episode_seeds"] = np.asarray(seeds, np.int64)
-    kept: Mapping[str, np.ndarray] = {}
-    if beside is not None:
-        kept, limit = beside.extras, beside.max_episode_steps
+    if beside is not None and kept:
+        limit = beside.max_episode_steps
         for key in ("timeouts", "next_observations"):
             if f"without_{key}" in kept:
                 arrays.pop(key)
@@ -109,7 +118,17 @@ def read_minari(folder: Path) -> Raw:
             return kept[files[name]]
         return small[name] if name in small else _read_info(main, name)
 
-    return Raw(str(folder), arrays, Lazy(dict.fromkeys([*names, *small, *files]), read), space, limit)
+    left = ["the episodes' reset options"] if options else []
+    left += [f"{BESIDE} (its rows are not those of the episodes any more)"] if stale else []
+    return Raw(
+        str(folder),
+        arrays,
+        Lazy(dict.fromkeys([*names, *small, *files]), read),
+        action_space=space,
+        max_episode_steps=limit,
+        attributes=attributes,
+        left_behind=tuple(left),
+    )
 
 
 def _arrays(episodes: list[Any]) -> dict[str, np.ndarray]:
@@ -221,8 +240,9 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
             f"'{name}' is no Minari id: give minari:NAMESPACE/NAME-v0, the namespace of 2 letters or more"
         )
     target = minari_folder(name)
-    if target.exists():
-        raise BadInput(f"{target} exists already: give another name or version, or remove it")
+    with looked_up(name):
+        if target.exists():
+            raise BadInput(f"{target} exists already: give another name or version, or remove it")
 
     obs, after = raw.arrays["observations"], raw.arrays.get("next_observations")
     discrete = isinstance(data.action_space, Discrete)
@@ -267,6 +287,7 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
 
     own = {*loaded, "metadata/minari", *(["episode_seeds"] if own_seeds else [])}
     beside: dict[str, np.ndarray] = {f"file/{k}": v for k, v in raw.extras.items() if k not in own}
+    beside |= attributes_to_field(raw.attributes)
     beside["rows"] = np.asarray(len(obs))
     exact: dict[str, np.ndarray] = {}
     if data.timeout is None:
@@ -293,9 +314,10 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
         storage = MinariStorage.new(temporary / "data", obs_space, space, data_format="hdf5")
         storage.update_metadata({**text, "dataset_id": name, "minari_version": version})
         storage.update_episodes(buffers())
-        write_hdf5(
-            Raw("", exact, beside, data.action_space, data.max_episode_steps), temporary / "data" / BESIDE
+        whole = Raw(
+            "", exact, beside, action_space=data.action_space, max_episode_steps=data.max_episode_steps
         )
+        write_hdf5(whole, temporary / "data" / BESIDE)
         os.rename(temporary, target)
         namespace = name.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():

@@ -1,7 +1,8 @@
 """`.npz`: the same names as the HDF5 layout, one member an array (`infos/qpos` included).
 
 The action space is in the members `action_low`, `action_high` (or `action_n`), the episode limit in
-`max_episode_steps`. Text is held as bytes. Pickled members are refused.
+`max_episode_steps`, HDF5's attributes as JSON in `hdf5_attributes`. Text is held as bytes. Pickled
+members are refused.
 """
 
 import zipfile
@@ -10,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from leashrl.data.raw import (
+    ATTRIBUTES,
     KEYS,
     SPACE_FIELDS,
     Defect,
     Lazy,
     Raw,
     atomically,
+    attributes_from_field,
+    attributes_to_field,
     line,
     space_from_fields,
     space_to_fields,
@@ -46,8 +50,9 @@ def read_npz(path: Path) -> Raw:
                         where = f"{path}, {key}"
                         text = f"{where} cannot be read ({line(error)}): it must be an array of numbers"
                         defects.append(Defect("unreadable", where, (), text))
-            names = [n for n in file.files if n not in KEYS and n not in SPACE_FIELDS]
+            names = [n for n in file.files if n not in (*KEYS, *SPACE_FIELDS, ATTRIBUTES)]
             fields = {k: file[k] for k in SPACE_FIELDS if k in file.files}
+            attributes = attributes_from_field(file[ATTRIBUTES] if ATTRIBUTES in file.files else None)
         space, limit = space_from_fields(fields, str(path))
     except BadInput:
         raise
@@ -55,7 +60,13 @@ def read_npz(path: Path) -> Raw:
         hint = "it is truncated or damaged, copy it again"
         raise BadInput(f"{path} cannot be read as .npz ({line(error)}): {hint}") from None
     return Raw(
-        str(path), arrays, Lazy(names, lambda name: _read_extra(path, name)), space, limit, tuple(defects)
+        str(path),
+        arrays,
+        Lazy(names, lambda name: _read_extra(path, name)),
+        action_space=space,
+        max_episode_steps=limit,
+        attributes=attributes,
+        defects=tuple(defects),
     )
 
 
@@ -69,7 +80,8 @@ def _read_extra(path: Path, name: str) -> np.ndarray:
 
 def write_npz(raw: Raw, target: Path) -> None:
     """All arrays with their dtypes; variable-length text becomes fixed-length bytes."""
-    members = {**raw.arrays, **raw.extras, **space_to_fields(raw.action_space, raw.max_episode_steps)}
+    fields = space_to_fields(raw.action_space, raw.max_episode_steps)
+    members = {**raw.arrays, **raw.extras, **fields, **attributes_to_field(raw.attributes)}
     with atomically(target) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for name, value in members.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -5,12 +5,14 @@ The names are D4RL's: `observations, actions, rewards, terminals` always, `timeo
 ...) is an *extra*: carried through a conversion, never read for training.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,10 @@ class Raw:
       where: what messages call it, a path or a name.
       arrays: those of `KEYS` that are there.
       extras: all other arrays, by path (`infos/qpos`, `metadata/algorithm`), read when asked for.
+      action_space_assumed: the container does not say; it is D4RL's convention.
+      max_episode_steps: as stored, not yet known to be a whole number.
+      attributes: HDF5's, numbers and text: `{path: {name: value}}`, the root's path is empty.
+      left_behind: what the container holds and a Raw cannot, with the reason, for people.
       defects: what went wrong while reading.
     """
 
@@ -61,7 +67,10 @@ class Raw:
     arrays: dict[str, np.ndarray]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     action_space: Space | None = None
+    action_space_assumed: bool = False
     max_episode_steps: int | None = None
+    attributes: "Attributes" = field(default_factory=dict)
+    left_behind: tuple[str, ...] = ()
     defects: tuple[Defect, ...] = ()
 
 
@@ -114,18 +123,65 @@ def space_from_fields(fields: Mapping[str, object], where: str) -> tuple[Space |
     try:
         space: Space | None = None
         if "action_n" in fields:
-            space = Discrete(int(np.asarray(fields["action_n"]).item()))  # pyright: ignore
+            n = np.asarray(fields["action_n"]).item()
+            if not float(n).is_integer():
+                raise ValueError(f"action_n is {n}, not a whole number")
+            space = Discrete(int(n))
         elif "action_low" in fields or "action_high" in fields:
             low, high = (np.asarray(fields[k], np.float64).reshape(-1) for k in ("action_low", "action_high"))
             space = Box(tuple(low.tolist()), tuple(high.tolist()))
         limit = fields.get("max_episode_steps")
-        return space, None if limit is None else int(np.asarray(limit).item())  # pyright: ignore
+        return space, None if limit is None else np.asarray(limit).item()
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         names = ", ".join(SPACE_FIELDS)
         raise BadInput(f"{where}: cannot read the action space from {names} ({line(error)})") from None
 
 
+# --- Attributes where a file has none ----------------------------------------------
+
+Attributes = dict[str, dict[str, np.ndarray]]
+
+ATTRIBUTES = "hdf5_attributes"
+"""The one array that holds all attributes in containers other than HDF5."""
+
+
+def attributes_to_field(attributes: Attributes) -> dict[str, np.ndarray]:
+    """One JSON text, bytes in Latin-1: no pickle, and dtypes and shapes come back as they were."""
+    if not attributes:
+        return {}
+
+    def plain(value: np.ndarray) -> dict[str, Any]:
+        flat = np.char.decode(value, "latin-1") if value.dtype.kind == "S" else value
+        return {"dtype": value.dtype.str, "shape": value.shape, "values": flat.reshape(-1).tolist()}
+
+    tree = {path: {name: plain(x) for name, x in named.items()} for path, named in attributes.items()}
+    return {ATTRIBUTES: np.asarray(json.dumps(tree).encode())}
+
+
+def attributes_from_field(text: np.ndarray | None) -> Attributes:
+    """The inverse of `attributes_to_field`."""
+
+    def array(plain: dict[str, Any]) -> np.ndarray:
+        flat, dtype = plain["values"], np.dtype(plain["dtype"])
+        flat = [x.encode("latin-1") for x in flat] if dtype.kind == "S" else flat
+        return np.asarray(flat, dtype).reshape(plain["shape"])
+
+    tree = {} if text is None else json.loads(text.item())
+    return {path: {name: array(x) for name, x in named.items()} for path, named in tree.items()}
+
+
 # --- Writing ----------------------------------------------------------------------
+
+
+@contextmanager
+def looked_up(name: object) -> Iterator[None]:
+    """What the file system refuses while a name is looked for, as one line: too long, not permitted."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for `~`
+        text, reason = line(name), getattr(error, "strerror", None) or error
+        text = text if len(text) <= 60 else f"{text[:60]}..."
+        raise BadInput(f"cannot look for '{text}': {line(reason)}") from None
 
 
 @contextmanager

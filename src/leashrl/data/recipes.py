@@ -15,7 +15,7 @@ import numpy as np
 
 from leashrl.data import pendulum
 from leashrl.data.hdf5 import write_hdf5
-from leashrl.data.raw import Raw, atomically
+from leashrl.data.raw import Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
 from leashrl.types import Box, Space
 
@@ -83,11 +83,12 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
         raise BadInput(f"a recipe's seed is in 0..2^32-1, not {seed}")
 
     if out is not None:
-        target = Path(out).expanduser()
-        if target.suffix not in (".hdf5", ".h5"):
-            raise BadInput(f"recipes are written as HDF5: name the file {target.name}.hdf5")
-        if target.exists() and not _made_by_recipe(target):
-            raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
+        with looked_up(out):
+            target = Path(out).expanduser()
+            if target.suffix not in (".hdf5", ".h5"):
+                raise BadInput(f"recipes are written as HDF5: name the file {target.name}.hdf5")
+            if target.exists() and not _made_by_recipe(target):
+                raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
         write_hdf5(_raw(recipe, steps, seed), target)
         return target
 
@@ -113,7 +114,13 @@ def _raw(recipe: str, steps: int, seed: int) -> Raw:
         "metadata/version": np.asarray(entry.version, np.int64),
         "metadata/numpy": np.asarray(np.__version__.encode()),
     }
-    return Raw(recipe, entry.generate(steps, seed), metadata, entry.action_space, entry.max_episode_steps)
+    return Raw(
+        recipe,
+        entry.generate(steps, seed),
+        metadata,
+        action_space=entry.action_space,
+        max_episode_steps=entry.max_episode_steps,
+    )
 
 
 def _made_by_recipe(path: Path) -> bool:

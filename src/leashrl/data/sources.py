@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.data.checks import build, load_defects, oddities, to_dataset
+from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
 from leashrl.data.d4rl import BASE, D4RL, LIMIT_OF_FILE, d4rl_file
 from leashrl.data.dataset import Dataset
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
 from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
 from leashrl.data.npz import read_npz, write_npz
-from leashrl.data.raw import Defect, Raw, line
+from leashrl.data.raw import Defect, Raw, line, looked_up
 from leashrl.data.recipes import RECIPES, make
 from leashrl.errors import BadInput, nearest
 from leashrl.types import Box, Space, Spec
@@ -32,7 +32,8 @@ def load(
         `$D4RL_DATASET_DIR` or `~/.d4rl/datasets`; or a recipe (`pendulum-medium`), made and cached.
         Nothing is ever downloaded.
       action_space: for files that do not say; it goes before what the file says. A D4RL file holds no
-        bounds: its format's are [-1, 1] in every dimension, and those are taken. `.npz` must say.
+        bounds: its format's are [-1, 1] in every dimension, and those are taken
+        (`Dataset.action_space_assumed`). `.npz` must say.
       max_episode_steps: the time limit, where neither the file nor its D4RL name tells. It is used
         only for data without `timeouts`.
 
@@ -54,8 +55,8 @@ def check(
 ) -> list[Defect]:
     """Every defect that can be found in one pass; arguments as in `load`.
 
-    `spec` is a task's, to compare shapes and action space with. What is merely odd (`Defect.fatal`
-    false) is looked for only in data that load.
+    `spec` is a task's, to compare shapes and action space with; bounds that are not finite are not
+    compared. What is merely odd (`Defect.fatal` false) is looked for only in data that load.
 
     Raises:
       BadInput: there is no such source.
@@ -67,10 +68,8 @@ def check(
         raw = _read(kind, path, action_space, max_episode_steps)
     except BadInput as error:
         return [Defect("unreadable", str(path), (), str(error))]
-    found, arrays = load_defects(raw)
-    if found:
-        return found
-    return list(oddities(build(raw, arrays, _name(source)), raw.where, spec))
+    found, data = load_defects(raw, _name(source))
+    return found if found or data is None else list(oddities(data, raw.where, spec))
 
 
 def convert(
@@ -79,23 +78,28 @@ def convert(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
-) -> None:
+) -> list[str]:
     """Any source of `load` into a `.hdf5`, `.h5` or `.npz` file, or `minari:NAMESPACE/NAME-v0`.
 
     Arrays keep the dtypes they were stored with, and everything else that a file holds goes along, so
-    that a round trip gives the same `Dataset.hash`. What a format cannot hold is said in its module.
+    that a round trip gives the same `Dataset.hash`. What changes its form is said in a format's module.
+
+    Returns:
+      What a person should know, a line each: what was left behind, bounds that nobody gave.
 
     Raises:
       BadInput: the source does not load, the target exists, is of no known kind or cannot be written.
     """
     text = str(target)
-    path = Path(text).expanduser()
+    with looked_up(text):
+        path = Path(text).expanduser()
+        exists = path.exists()
     minari = text.startswith("minari:")
     if not minari and path.suffix not in SUFFIXES:
         raise BadInput(
             f"cannot convert to '{text}': give a .hdf5, .h5 or .npz file or minari:NAMESPACE/NAME-v0"
         )
-    if not minari and path.exists():
+    if not minari and exists:
         raise BadInput(f"{path} exists already: remove it or give another name")
     raw = _read(*_find(source), action_space, max_episode_steps)
     data = to_dataset(raw, _name(source))
@@ -105,6 +109,14 @@ def convert(
         write_npz(raw, path)
     else:
         write_hdf5(raw, path)
+
+    notes = []
+    if raw.left_behind:
+        more = f" and {len(raw.left_behind) - FIRST} more" if len(raw.left_behind) > FIRST else ""
+        notes.append(f"left behind: {', '.join(raw.left_behind[:FIRST])}{more}")
+    if raw.action_space_assumed:
+        notes.append("the source holds no action bounds: D4RL's [-1, 1] were assumed and written")
+    return notes
 
 
 # --- Where a source is ------------------------------------------------------------------
@@ -118,7 +130,11 @@ def _name(source: str | Path) -> str:
 
 def _find(source: str | Path) -> tuple[str, Path]:
     """(`hdf5`, `npz` or `minari`; the path), or BadInput with where it was expected and how to get it."""
-    text = str(source)
+    with looked_up(source):
+        return _find_file(str(source))
+
+
+def _find_file(text: str) -> tuple[str, Path]:
     path = Path(text).expanduser()
     if text.startswith("minari:"):
         return "minari", _minari(text.removeprefix("minari:"))
@@ -178,13 +194,15 @@ def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: 
     raw = {"hdf5": read_hdf5, "npz": read_npz, "minari": read_minari}[kind](path)
     space = raw.action_space if action_space is None else action_space
     limit = raw.max_episode_steps if max_episode_steps is None else max_episode_steps
+    assumed = False
     if kind == "hdf5":
         actions = raw.arrays.get("actions")
         if space is None and actions is not None and actions.ndim == 2 and actions.shape[1]:
             # D4RL's convention, part of its format: its environments act on [-1, 1].
+            assumed = True
             space = Box((-1.0,) * actions.shape[1], (1.0,) * actions.shape[1])
         limit = LIMIT_OF_FILE.get(path.name) if limit is None else limit
-    return dataclasses.replace(raw, action_space=space, max_episode_steps=limit)
+    return dataclasses.replace(raw, action_space=space, action_space_assumed=assumed, max_episode_steps=limit)
 
 
 # --- What can be said of a data set -------------------------------------------------------
@@ -206,6 +224,7 @@ def info(dataset: Dataset) -> dict[str, Any]:
         "transitions": len(dataset.rows("bellman")),
         "obs_dim": dataset.spec.obs_dim,
         "action_space": {"kind": type(space).__name__, **dataclasses.asdict(space)},
+        "action_space_assumed": dataset.action_space_assumed,
         "boundary_action_share": boundary,
         "episodes": len(lengths),
         "max_episode_steps": dataset.max_episode_steps,
