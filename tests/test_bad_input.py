@@ -1,8 +1,10 @@
 """What a user gives wrong: status 2, one line on stderr that says what and how to mend it, nothing kept."""
 
 import errno
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from leashrl.cli import main
 from leashrl.data import make
+from leashrl.training import artefacts
 
 TINY = ["--set", "hidden=8", "batch_size=16", "--seeds", "1", "--steps", "20"]
 
@@ -182,6 +185,8 @@ VALUES = {
         "did you mean 'relu'",
     ),
     "infinite": ([*TRAIN, "--set", "gamma=inf"], "gamma.*finite"),
+    "infinite in float32": ([*TRAIN, "--set", "policy_rate=1e39"], "policy_rate.*finite float32.*'1e39'"),
+    "infinite for a member": ([*TRAIN, "--vary", "policy_rate=0.1,-1e39"], "policy_rate.*finite float32"),
     "a whole with parts": ([*TRAIN, "--set", "preprocess=none"], "preprocess.obs"),
     "unknown choice": ([*TRAIN, "--set", "preprocess.obs=whiten"], "'whiten'"),
     "too much": (["data", "info", "data.hdf5", "other.hdf5"], "other.hdf5"),
@@ -218,6 +223,92 @@ def test_an_existing_run_is_left_alone_unless_told(place, capsys):
     assert {p: p.read_bytes() for p in (place / "run").rglob("*") if p.is_file()} == before
     assert main([*argv, "--overwrite", "--set", "gamma=0.5"]) == 0
     assert '"gamma": 0.5' in (place / "run" / "config.json").read_text()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("thesis.tex", "thesis.tex"),
+        ("data.hdf5", "data.hdf5"),
+        ("notes/day-1.md", "notes"),
+        ("policy/notes.md", "policy/notes.md"),
+        ("checkpoint/old.npz", "checkpoint/old.npz"),
+    ],
+)
+def test_overwriting_deletes_nothing_where_something_else_lies(name, told, place, capsys):
+    argv = [*TRAIN, "--task", "none", "--out", "run", *TINY]
+    assert main(argv) == 0
+    capsys.readouterr()
+    mine = place / "run" / name
+    mine.parent.mkdir(exist_ok=True)
+    shutil.copy(place / "data.hdf5", mine)
+    before = contents(place)
+    assert f"'run/{told}'" in refused(capsys, *argv, "--overwrite")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("text", ["{}", '{"model_type": "bert", "config": {}}', "[1]", "\0", ""])
+def test_a_config_of_others_makes_no_run(text, place, capsys):
+    (place / "model").mkdir()
+    (place / "model" / "config.json").write_text(text)
+    line = refused(capsys, *TRAIN, "--task", "none", "--out", "model", "--overwrite", *TINY)
+    assert "not a run" in line
+    assert contents(place / "model") == {place / "model" / "config.json": text.encode()}
+
+
+def test_overwriting_deletes_all_that_a_run_and_its_trackers_leave(place, capsys):
+    argv = [*TRAIN, "--task", "none", "--out", "run", *TINY]
+    assert main(argv) == 0
+    fresh = {path.relative_to(place) for path in contents(place / "run")}
+    run = place / "run"
+    old = ["tensorboard/seed-0/events.out.tfevents.1.x.0", "wandb/run-1/files/config.yaml", "wandb/id"]
+    old += [
+        ".metrics.jsonl.77",
+        "policy/.policy.json.77",
+        "policy/seed-9.safetensors",
+        ".checkpoint.77/step-1/x",
+    ]
+    old += ["checkpoint/.writing-77/arrays.safetensors"]
+    for name in [*old, ".git/config"]:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("old")
+    assert main([*argv, "--overwrite"]) == 0
+    # Names with a dot that are not ours are not in the way.
+    assert {path.relative_to(place) for path in contents(run)} == fresh | {Path("run/.git/config")}
+    assert not (run / "wandb").exists() and not (run / ".checkpoint.77").exists()
+
+
+def test_an_algorithm_that_cannot_be_built_leaves_no_folder(place, monkeypatch):
+    from leashrl.algos import REGISTRY, bc
+
+    def build(config, spec):
+        def init(key, hp):
+            raise IndexError("an option that nobody thought of")
+
+        return bc.build(config, spec)._replace(init=init)
+
+    monkeypatch.setitem(REGISTRY, "bc", REGISTRY["bc"]._replace(build=build))
+    with pytest.raises(IndexError):
+        main([*TRAIN, "--task", "none", "--out", "run", *TINY])
+    assert not (place / "run").exists()
+
+
+def test_a_file_in_the_place_of_the_policies(place, capsys, monkeypatch):
+    """Put there while it trains: one line, and once it is gone, `resume` finishes."""
+    from leashrl.training import loop
+
+    means = loop._means
+    monkeypatch.setattr(loop, "_means", lambda *x: (place / "run" / "policy").touch() or means(*x))
+    assert main([*TRAIN, "--task", "none", "--out", "run", *TINY]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("leashrl: error: cannot write 'run/policy'")
+    monkeypatch.setattr(loop, "_means", means)
+    (place / "run" / "policy").unlink()
+    assert main(["resume", "run"]) == 0
 
 
 def test_a_disk_that_fills_up(place, capsys, monkeypatch):
@@ -337,6 +428,38 @@ def test_other_data_than_the_run_was_started_on(run, capsys):
     (run / "result.json").unlink()
     edit("rewards", put(0, -1.0))(run.parent / "data.hdf5")
     assert "hash differs" in refused(capsys, "resume", "run")
+
+
+def test_other_data_with_the_same_arrays(run, capsys):
+    """What the hash does not cover: the bounds that actions are scaled by, and where episodes are cut."""
+    (run / "result.json").unlink()
+    other = run.parent / "other.hdf5"
+    shutil.copy(run.parent / "data.hdf5", other)
+    with h5py.File(other, "r+") as file:
+        for name in ("action_low", "action_high"):
+            where = file.attrs if name in file.attrs else file["metadata"].attrs
+            where[name] = 2 * np.asarray(where[name])
+    line = refused(capsys, "resume", "run", "--data", "other.hdf5")
+    assert "the action space differs" in line and "hash" not in line
+    # A run of an older version knows the hash alone.
+    config = json.loads((run / "config.json").read_text())
+    for name in ("action_space", "max_episode_steps", "transitions"):
+        del config["data"][name]
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["resume", "run", "--data", "other.hdf5"]) == 0
+
+
+def test_a_run_that_goes_on_already(run, capsys):
+    """Another holder of the lock: both commands are refused, and nothing of the run is touched."""
+    (run / "result.json").unlink()
+    before = contents(run)
+    with artefacts.hold(run):
+        for argv in (["resume", "run"], [*TRAIN, "--task", "none", "--out", "run", "--overwrite", *TINY]):
+            assert "'run' is being written by another process" in refused(capsys, *argv)
+    assert contents(run) == before
+    (run / ".lock").touch()  # as a kill leaves it, or a copy of the folder: nobody holds it
+    assert main(["resume", "run"]) == 0
+    assert not (run / ".lock").exists()
 
 
 def test_an_evaluation_where_nothing_fits(run, capsys):

@@ -1,5 +1,6 @@
 """A run that is stopped, in whatever way and at whatever moment, ends with the bits of one that never was."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,8 +19,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import leashrl
+from leashrl.algos import REGISTRY
 from leashrl.cli import main
-from leashrl.data import make
+from leashrl.data import Dataset, load, make
+from leashrl.errors import BadInput
+from leashrl.training import artefacts
+from leashrl.types import Box
 
 STEPS = 9000
 OPTIONS = {"hidden": (8,), "batch_size": 16}
@@ -228,6 +233,183 @@ def test_resume_from_another_folder_and_with_moved_data(home, whole, tmp_path, m
     mine, theirs = digest(tmp_path / "moved"), dict(whole)
     assert mine.pop("result.json") != theirs.pop("result.json")  # it names the data's path
     assert mine == theirs
+
+
+def test_a_kill_while_it_is_overwritten(home, monkeypatch, tmp_path):
+    """Cut after each single deletion, what is left is whole, or has no checkpoint and starts again."""
+    source = leashrl.train(
+        "bc", home / "data.hdf5", task="none", seeds=2, steps=4, log_every=2, options=OPTIONS,
+        out=tmp_path / "source",
+    ).folder  # fmt: skip
+    wanted = digest(source)
+    for cut in range(20):
+        run = tmp_path / f"cut-{cut}"
+        shutil.copytree(source, run)
+        allowed = iter(range(cut))
+
+        def step(do, *args, allowed=allowed, **kwargs):
+            if next(allowed, None) is None:
+                raise KeyboardInterrupt
+            return do(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            for owner, name in ((Path, "unlink"), (Path, "rename"), (artefacts.shutil, "rmtree")):
+                do = getattr(owner, name)
+                patch.setattr(owner, name, lambda *args, do=do, step=step, **kw: step(do, *args, **kw))
+            try:
+                artefacts.delete(run, artefacts.earlier_run(run, overwrite=True))
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        left = {path.name for path in run.iterdir()}
+        assert "config.json" in left and ("result.json" not in left or cut == 0)
+        if "checkpoint" in left:
+            assert left >= {"metrics.jsonl", "evaluations.jsonl", "policy"}
+        elif cut in (2, 6):  # the checkpoints just gone; the metrics gone as well
+            leashrl.resume(run)
+            assert digest(run) == wanted
+    assert cut == 8 and list(run.iterdir()) == []
+
+
+def test_a_data_file_behind_a_link(home, tmp_path):
+    """A store names its files by their hash; the link says what kind it is."""
+    (tmp_path / "store").mkdir()
+    shutil.copy(home / "data.hdf5", tmp_path / "store" / "ab12cd")
+    (tmp_path / "pend.hdf5").symlink_to("store/ab12cd")
+    arguments = {"task": "none", "seeds": 1, "steps": 2, "options": OPTIONS, "out": tmp_path / "run"}
+    leashrl.train("bc", tmp_path / "pend.hdf5", **arguments)
+    (tmp_path / "run" / "result.json").unlink()
+    leashrl.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_limit_of_episodes_belongs_to_the_data_where_they_have_no_time_outs(home, tmp_path):
+    rows = load(home / "data.hdf5")
+
+    def limited(limit: int, timeout=None) -> Dataset:
+        return Dataset.from_arrays(
+            rows.obs, rows.action, rows.reward, rows.terminal, timeout=timeout,
+            action_space=Box((-2.0,), (2.0,)), max_episode_steps=limit,
+        )  # fmt: skip
+
+    arguments = {"task": "none", "seeds": 1, "steps": 2, "options": OPTIONS}
+    run = leashrl.train("bc", limited(200), **arguments, out=tmp_path / "run").folder
+    (run / "result.json").unlink()
+    with pytest.raises(BadInput, match="max episode steps differs and the transitions differs"):
+        leashrl.resume(run, data=limited(100))
+    assert leashrl.resume(run, data=limited(200)).values["data"]["transitions"] == 398
+
+    run = leashrl.train("bc", limited(200, rows.timeout), **arguments, out=tmp_path / "marked").folder
+    (run / "result.json").unlink()
+    leashrl.resume(run, data=limited(100, rows.timeout))  # where cuts are marked, it decides nothing
+
+
+def test_other_versions_are_told_in_a_line(home, whole, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(home / "whole", run)
+    (run / "result.json").unlink()
+    leashrl.resume(run)
+    assert caplog.messages == []
+    (run / "result.json").unlink()
+    config = json.loads((run / "config.json").read_text())
+    config["versions"]["jaxlib"] = "0.1"
+    (run / "config.json").write_text(json.dumps(config))
+    leashrl.resume(run)
+    (line,) = caplog.messages
+    assert "jaxlib 0.1 (now " in line and "bits may differ" in line
+
+
+# --- What goes wrong at the end ----------------------------------------------
+
+
+def break_at(monkeypatch, step: int, break_policy: bool) -> None:
+    """`bc`, of whose members with policy_rate 0.5 the last array becomes infinite at that update."""
+    entry = REGISTRY["bc"]
+
+    def build(config, spec):
+        whole = entry.build(config, spec)
+        (stage,) = whole.stages
+
+        def update(state, batch, key, t):
+            state, metrics = stage.update(state, batch, key, t)
+            broken = (t == step - 1) & (state.hp["policy_rate"] == 0.5)
+            tree = state.policy if break_policy else state.optimiser["mean"]
+            tree = jax.tree.map(lambda x: jax.numpy.where(broken, jax.numpy.inf, x), tree)
+            name = {"policy": tree} if break_policy else {"optimiser": state.optimiser | {"mean": tree}}
+            return dataclasses.replace(state, **name), metrics
+
+        return whole._replace(stages=(stage._replace(update=update),))
+
+    monkeypatch.setitem(REGISTRY, "bc", entry._replace(build=build))
+
+
+@pytest.mark.parametrize("break_policy", [True, False])
+def test_the_last_step_is_looked_at_too(break_policy, home, monkeypatch, tmp_path, capsys):
+    """Its parameters are in no metric; nor would an evaluation see Adam's moments."""
+    break_at(monkeypatch, 7, break_policy)
+    monkeypatch.chdir(home)
+    argv = ["train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--seeds", "1", "--steps", "7"]
+    argv += ["--episodes", "1", "--eval-every", "3", "--vary", "policy_rate=0.001,0.5"]
+    argv += ["--set", "hidden=8", "batch_size=16", "--out", str(tmp_path / "run")]
+    assert main(argv) == 3
+    assert "policy_rate=0.5 diverged at step 7: state is not finite" in capsys.readouterr().err
+    values = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [m["diverged"] for m in values["members"]] == [None, {"step": 7, "metric": "state"}]
+    assert values["score"]["n"] == 1 and values["steps"] == 7
+    assert values["members"][1]["score"]["final"] is None
+    about = json.loads((tmp_path / "run" / "policy" / "policy.json").read_text())
+    assert about["diverged"] == ["seed-0,policy_rate=0.5"]
+    # A kill before the result stood: the checkpoint knows.
+    before = digest_of_result(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    assert main(["resume", str(tmp_path / "run")]) == 3
+    assert digest_of_result(tmp_path / "run") == before
+
+
+def digest_of_result(run: Path) -> bytes:
+    return (run / "result.json").read_bytes() + (run / "metrics.jsonl").read_bytes()
+
+
+def test_a_final_evaluation_that_fails_leaves_no_earlier_score_as_the_final_one(home, monkeypatch, tmp_path):
+    from leashrl.evaluate import rollout
+
+    evaluate, calls = rollout.evaluate, []
+
+    def failing(policy, params, *args, **kwargs):
+        found = evaluate(policy, params, *args, **kwargs)
+        calls.append(found)
+        if len(calls) == 2:
+            found.failed[1] = True
+            found.returns[1] = np.nan
+        return found
+
+    monkeypatch.setattr(rollout, "evaluate", failing)
+    monkeypatch.chdir(home)
+    run = tmp_path / "run"
+    argv = ["train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--seeds", "2", "--steps", "6"]
+    argv += ["--episodes", "1", "--eval-every", "3", "--set", "hidden=8", "batch_size=16", "--out", str(run)]
+    assert main(argv) == 3
+    values = json.loads((run / "result.json").read_text())
+    first, second = values["members"]
+    assert first["diverged"] is None and first["return"]["final"] == calls[1].returns[0].mean()
+    assert second["diverged"] == {"step": 6, "metric": "action"}
+    assert second["score"] == {"final": None, "last_10_mean": pytest.approx(calls[0].scores[1].mean())}
+    assert values["score"]["n"] == 1
+    assert json.loads((run / "policy" / "policy.json").read_text())["diverged"] == ["seed-1"]
+
+
+@pytest.mark.parametrize("log_every", [10, 64])
+def test_the_steps_of_a_run_that_diverged_do_not_depend_on_where_the_host_looked(
+    log_every, home, monkeypatch, tmp_path
+):
+    break_at(monkeypatch, 20, True)
+    result = leashrl.train(
+        "bc", home / "data.hdf5", task="none", seeds=2, steps=200, log_every=log_every,
+        options=OPTIONS | {"policy_rate": 0.5}, out=tmp_path / "run",
+    )  # fmt: skip
+    assert [m["diverged"]["step"] for m in result.values["members"]] == [21, 21]
+    assert result.values["steps"] == 21 and result.score is None
 
 
 # --- Where the host looks in changes nothing ---------------------------------

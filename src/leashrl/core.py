@@ -12,7 +12,6 @@ An algorithm is one file in `algos/` that holds
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
@@ -99,7 +98,7 @@ class Entry(NamedTuple):
     paper: str
     presets: Mapping[str, Preset]
     domains: Mapping[str, Mapping[str, Any]] = {}
-    """Values per task domain (`gym`, `adroit`, `kitchen`, ...), laid over every preset that has none of its own."""
+    """Values per task domain (`gym`, `adroit`, ...), laid over every preset that has none of its own."""
 
     def overlay(self, preset: str, domain: str | None) -> Mapping[str, Any]:
         """What the task's domain lays over the preset."""
@@ -180,7 +179,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
                 raise ValueError
             return int(number)
         if kind is float:
-            if not math.isfinite(float(value)):
+            if not abs(float(value)) <= float(jnp.finfo(jnp.float32).max):  # NaN compares false
                 raise ValueError
             return float(value)
         if get_origin(kind) is tuple:
@@ -191,7 +190,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
             return sizes
         return str(value)
     except (KeyError, TypeError, ValueError, OverflowError):
-        wanted = {float: "a finite number", int: "a whole number, 0 or more", bool: "true or false"}
+        wanted = {float: "a finite float32 number", int: "a whole number, 0 or more", bool: "true or false"}
         wanted = wanted.get(kind, "whole numbers of at least 1, such as 256,256")
         raise BadInput(f"option '{name}' must be {wanted}, not {value!r}") from None
 

@@ -10,7 +10,7 @@
 The seam between compute and presentation: what reads a run reads these files.
 """
 
-import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,30 @@ from leashrl.core import hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, load, prepare
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.plan import Plan, configure, find_algorithm, find_place, make_members, member_name
+from leashrl.plan import (
+    DECISIVE,
+    Plan,
+    configure,
+    describe,
+    describe_space,
+    find_algorithm,
+    find_place,
+    make_members,
+    member_name,
+)
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
-from leashrl.training.artefacts import Lines, claim_folder, read_json, versions, write_atomically, write_json
+from leashrl.training.artefacts import (
+    Lines,
+    claim_folder,
+    hold,
+    make_folder,
+    read_json,
+    versions,
+    write_atomically,
+    write_json,
+)
 from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint, to_bytes
 from leashrl.training.interrupts import Interrupts
 from leashrl.types import Spec, Transitions
@@ -75,7 +94,8 @@ def train(
       seeds: how many (0, 1, ...), or which.
       steps: gradient updates; the Config's own number by default.
       out: the run's folder; `runs/ALGORITHM-DATA` by default.
-      overwrite: delete what is in `out` first. Without it an existing run is left alone and refused.
+      overwrite: delete the run in `out` first. Without it an existing run is left alone and refused;
+        other files are never deleted.
       log_every: updates a line of metrics.
       eval_every: updates an evaluation; ten a run by default.
       episodes: per evaluation and member; the task's own number by default.
@@ -107,12 +127,7 @@ def train(
         algorithm=algorithm,
         preset=preset,
         config=config,
-        data={
-            "source": None if isinstance(data, Dataset) else _absolute(data),
-            "name": dataset.name,
-            "hash": dataset.hash,
-            "rows": len(dataset),
-        },
+        data={"source": None if isinstance(data, Dataset) else _absolute(data)} | describe(dataset),
         task=place.name if place else None,
         members=make_members(config, seeds, vary or {}),
         log_every=log_every,
@@ -125,9 +140,9 @@ def train(
 
         give_back(place, borrow(place, 1))  # a missing simulator is told now, not after the first tenth
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{dataset.name}"
-    claim_folder(folder, overwrite)
-    write_json(folder / "config.json", plan.to_json() | {"versions": versions()})
-    return run.execute(folder, None, report)
+    with claim_folder(folder, overwrite):
+        write_json(folder / "config.json", plan.to_json() | {"versions": versions()})
+        return run.execute(folder, None, report)
 
 
 def resume(
@@ -143,13 +158,14 @@ def resume(
       report: called as the run goes on.
 
     Raises:
-      BadInput: no run, broken files, or other data than the run was started on.
+      BadInput: no run, broken files, other data than the run was started on, or a run that goes on already.
     """
     folder = Path(folder)
     values = read_json(folder / "config.json")
     try:
         plan = Plan.from_json(values)
-        source, wanted = plan.data["source"], plan.data["hash"]
+        source, _ = plan.data["source"], plan.data["hash"]
+        before = dict(values["versions"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, BadInput) else f"{type(error).__name__} {error}"
         raise BadInput(f"'{folder / 'config.json'}' is not what leashrl wrote: {reason}") from None
@@ -158,15 +174,37 @@ def resume(
     if data is None and source is None:
         raise BadInput(f"'{folder}' was trained on arrays in memory: pass them to `resume(..., data=...)`")
     dataset = data if isinstance(data, Dataset) else load(data or source)
-    if dataset.hash != wanted:
-        raise BadInput(f"'{dataset.name}' is not the data '{folder}' was trained on: the hash differs")
-    return Run.build(plan, dataset).execute(folder, load_checkpoint(folder / "checkpoint"), report)
+    found = describe(dataset)
+    # Older versions stored the hash alone.
+    other = [name for name in DECISIVE if name in plan.data and plan.data[name] != found[name]]
+    if other:
+        what = " and ".join(f"the {name.replace('_', ' ')} differs" for name in other)
+        raise BadInput(
+            f"'{dataset.name}' is not the data '{folder}' was trained on: {what}; name the right one"
+        )
+    run = Run.build(plan, dataset)
+    with hold(folder):
+        warn_of_versions(folder, before)
+        return run.execute(folder, load_checkpoint(folder / "checkpoint"), report)
+
+
+def warn_of_versions(folder: Path, before: Mapping[str, str]) -> None:
+    """One line where XLA may round otherwise than when the run was started."""
+    now = versions()
+    names = [name for name in ("jax", "jaxlib") if name in before and before[name] != now.get(name)]
+    if names:
+        logging.getLogger("leashrl").warning(
+            "leashrl: warning: '%s' was started with %s: its bits may differ from an uninterrupted run's",
+            folder,
+            ", ".join(f"{name} {before[name]} (now {now.get(name)})" for name in names),
+        )
 
 
 def _absolute(source: str | Path) -> str:
     """A path that holds wherever `resume` is called from; ids and recipes stay as they are."""
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else str(source)
+    # Links are not followed: a file's name says what kind it is, and a store's names may say nothing.
+    return str(path.absolute()) if path.exists() else str(source)
 
 
 # --- The run -----------------------------------------------------------------
@@ -190,16 +228,21 @@ class Run:
         rows, normaliser = prepare(dataset, plan.config.preprocess)
         if not len(rows["reward"]):
             raise BadInput(f"'{dataset.name}' has no whole transition to learn from")
+        algorithm = find_algorithm(plan.algorithm).build(plan.config, dataset.spec)
         columns = [override(plan.config, {k: v for k, v in m.items() if k != "seed"}) for m in plan.members]
+        keys = jax.vmap(jax.random.key)(jnp.asarray([m["seed"] for m in plan.members], jnp.uint32))
+        hp = jax.tree.map(lambda *x: jnp.stack(x), *map(hyper, columns))
+        # What cannot be built fails here, before a folder is made.
+        jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
         return Run(
             plan=plan,
             task=find_task(plan.task) if plan.task else None,
             spec=dataset.spec,
-            algorithm=find_algorithm(plan.algorithm).build(plan.config, dataset.spec),
+            algorithm=algorithm,
             data=Transitions(**{name: jnp.asarray(x) for name, x in rows.items()}),
             normaliser=normaliser,
-            keys=jax.vmap(jax.random.key)(jnp.asarray([m["seed"] for m in plan.members], jnp.uint32)),
-            hp=jax.tree.map(lambda *x: jnp.stack(x), *map(hyper, columns)),
+            keys=keys,
+            hp=hp,
         )
 
     def execute(self, folder: Path, checkpoint: tuple | None, report: Report | None) -> "Result":
@@ -219,7 +262,15 @@ class Run:
         say(
             "start", {"plan": plan, "task": self.task, "step": max(done, 0), "total": total, "folder": folder}
         )
-        saved_at, saved_step, known = time.monotonic(), done, set()
+        known = set()
+
+        def tell(fallen: Mapping[int, tuple[int, str]]) -> None:
+            for i in fallen.keys() - known:
+                known.add(i)
+                at, metric = fallen[i]
+                say("diverged", {"member": member_name(plan.members[i]), "step": at, "metric": metric})
+
+        saved_at, saved_step = time.monotonic(), done
         with Interrupts(say) as interrupts:
             for snapshot in loop.run(
                 self.algorithm,
@@ -232,10 +283,7 @@ class Run:
             ):
                 step, last = snapshot.step, snapshot.step == total
                 fallen = loop.diverged(snapshot.tally)
-                for i in fallen.keys() - known:
-                    known.add(i)
-                    at, metric = fallen[i]
-                    say("diverged", {"member": member_name(plan.members[i]), "step": at, "metric": metric})
+                tell(fallen)
                 rows = []
                 for i, member in enumerate(plan.members if snapshot.logged is not None else ()):
                     if i not in fallen:
@@ -244,8 +292,9 @@ class Run:
                         metrics.write(row)
                         rows.append(self.named(row))
                 say("step", {"step": step, "total": total, "stage": snapshot.stage, "rows": rows})
-                finished = last or len(fallen) == len(plan.members)
-                due = self.task and step and (finished or step % plan.eval_every == 0)
+                lost = len(fallen) == len(plan.members)
+                finished = last or lost
+                due = self.task and step and not lost and (last or step % plan.eval_every == 0)
                 if due and step not in evaluations.steps and not interrupts.pending:
                     rows = [{"step": step} | row for row in self.evaluate(snapshot.state, fallen)]
                     for row in rows:
@@ -263,6 +312,8 @@ class Run:
                 if interrupts.pending:
                     raise KeyboardInterrupt
                 if finished:
+                    fallen |= self.unevaluated(folder, step, fallen)
+                    tell(fallen)
                     self.save_policies(folder, snapshot.state, fallen)
                     result = self.result(folder, step, fallen)
                     break
@@ -301,10 +352,21 @@ class Run:
             if i not in fallen and not found.failed[i]
         ]
 
+    def unevaluated(self, folder: Path, step: int, fallen: Mapping[int, Any]) -> dict[int, tuple[int, str]]:
+        """Members that trained to the end, and whose policy then gave an action that is not finite."""
+        if self.task is None:
+            return {}
+        rows = [row for row in Lines.read(folder / "evaluations.jsonl") if row["step"] == step]
+        return {
+            i: (step, "action")
+            for i, member in enumerate(self.plan.members)
+            if i not in fallen and not any(member.items() <= row.items() for row in rows)
+        }
+
     def save_policies(self, folder: Path, state: Any, fallen: Mapping[int, tuple[int, str]]) -> None:
         """`policy/NAME.safetensors` for each member, and `policy/policy.json` to rebuild them."""
         params = self.algorithm.policy.params(state)
-        (folder / "policy").mkdir(exist_ok=True)
+        make_folder(folder / "policy")
         for i, member in enumerate(self.plan.members):
             arrays = {
                 "params": jax.tree.map(lambda x, i=i: x[i], params),
@@ -312,14 +374,13 @@ class Run:
                 "obs_std": self.normaliser.std,
             }
             write_atomically(folder / "policy" / f"{member_name(member)}.safetensors", to_bytes(arrays))
-        space = self.spec.action
         write_json(
             folder / "policy" / "policy.json",
             {
                 "algorithm": self.plan.algorithm,
                 "config": to_json(self.plan.config),
                 "obs_dim": self.spec.obs_dim,
-                "action_space": {"kind": type(space).__name__} | dataclasses.asdict(space),
+                "action_space": describe_space(self.spec.action),
                 "task": self.plan.task,
                 "members": [member_name(m) for m in self.plan.members],
                 "diverged": [member_name(self.plan.members[i]) for i in sorted(fallen)],
@@ -327,7 +388,13 @@ class Run:
         )
 
     def result(self, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
-        """Final and last-ten mean score of each member; the best is never reported alone."""
+        """Final and last-ten mean score of each member; the best is never reported alone.
+
+        Where all have diverged, the last of them says how many steps the run took: when the loop noticed
+        depends on the clock.
+        """
+        if len(fallen) == len(self.plan.members):
+            step = max(at for at, _ in fallen.values())
         rows = Lines.read(folder / "evaluations.jsonl")
         members = []
         for i, member in enumerate(self.plan.members):
@@ -337,7 +404,7 @@ class Run:
                 out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
             for what in ("return", "score"):
                 values = [row[what] for row in mine if row[what] is not None]
-                final = values[-1] if values and i not in fallen else None
+                final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
                 out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
             members.append(out)
         finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]

@@ -12,6 +12,7 @@ from leashrl.data import Dataset
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import Task, guess
 from leashrl.tasks import task as find_task
+from leashrl.types import Discrete, Space
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Plan:
     config: Any
     """The algorithm's Config, with preset, domain and options applied."""
     data: dict[str, Any]
-    """`source` (path or id, None for arrays in memory), `name`, `hash`, `rows`."""
+    """`source` (path or id, None for arrays in memory), and what `describe` says."""
     task: str | None
     """Where it is evaluated; None trains without evaluation."""
     members: tuple[dict[str, float], ...]
@@ -44,6 +45,31 @@ class Plan:
         fields["config"] = override(entry.config(), values["config"])
         fields["members"] = tuple(dict(member) for member in values["members"])
         return Plan(**fields)
+
+
+DECISIVE = ("hash", "action_space", "max_episode_steps", "transitions")
+"""What of a data set decides the bits of a run."""
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """A data set as `Plan.data` has it: JSON-ready, so that it equals what was stored."""
+    return {
+        "name": dataset.name,
+        "hash": dataset.hash,
+        "rows": len(dataset),
+        "transitions": len(dataset.rows("bellman")),
+        "action_space": describe_space(dataset.action_space),
+        "action_space_assumed": dataset.action_space_assumed,
+        # Where the data say themselves where episodes are cut, the limit decides nothing.
+        "max_episode_steps": dataset.max_episode_steps if dataset.timeout is None else None,
+    }
+
+
+def describe_space(space: Space) -> dict[str, Any]:
+    """An action space in JSON: `kind` is `Box`, with `low` and `high`, or `Discrete`, with `n`."""
+    if isinstance(space, Discrete):
+        return {"kind": "Discrete", "n": int(space.n)}
+    return {"kind": "Box", "low": [float(x) for x in space.low], "high": [float(x) for x in space.high]}
 
 
 def find_algorithm(name: str) -> Entry:

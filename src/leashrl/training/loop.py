@@ -33,7 +33,7 @@ class Tally:
     total: dict[str, Array]  # sums of the metrics since the last log line
     count: Array  # int32, how many updates they hold
     diverged_at: Array  # int32, the step whose metrics were not finite; -1 while all is well
-    diverged_in: Array  # int32, index of that metric in the sorted names
+    diverged_in: Array  # int32, index of that metric in the sorted names; one beyond them is the state
 
 
 class Snapshot(NamedTuple):
@@ -97,6 +97,8 @@ def run(
             faster = time.perf_counter() - began < SLICE_SECONDS * (stop - step) / piece / 1.5
             piece = piece * 2 if faster else max(1, piece // 2)
             step = stop
+            if step == end and stage is algorithm.stages[-1]:
+                tally = _last_look(state, tally, step)
             logged = None
             if step % log_every == 0 or step == end:
                 logged = _means(tally, names)
@@ -132,8 +134,8 @@ def compiled(stage: Stage):
 
 
 def diverged(tally: Tally) -> dict[int, tuple[int, str]]:
-    """`{member: (step, metric)}` of the members that went non-finite."""
-    names = sorted(tally.total)
+    """`{member: (step, metric)}` of the members that went non-finite; `state` where no metric showed it."""
+    names = [*sorted(tally.total), "state"]
     steps, metrics = np.asarray(tally.diverged_at), np.asarray(tally.diverged_in)
     return {i: (int(s), names[int(m)]) for i, (s, m) in enumerate(zip(steps, metrics, strict=True)) if s >= 0}
 
@@ -159,7 +161,7 @@ def _advance(stage: Stage, data, begin, end, stage_start, state: State, tally: T
         well = tally.diverged_at < 0
         ok = well & ~jnp.any(bad)
         fell = well & ~ok
-        # A member that diverges stays for ever at its last finite state; the others do not notice.
+        # A member that diverges stays for ever where its bad metrics came from; the others do not notice.
         return jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state), Tally(
             total={name: tally.total[name] + jnp.where(ok, x, 0.0) for name, x in metrics.items()},
             count=tally.count + ok.astype(jnp.int32),
@@ -192,6 +194,28 @@ def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
         diverged_at=nothing if before is None else before.diverged_at,
         diverged_in=jnp.zeros(keys.shape, jnp.int32) if before is None else before.diverged_in,
     )
+
+
+def _last_look(state: State, tally: Tally, step: int) -> Tally:
+    """The tally with those members fallen whose state is not finite after the last step.
+
+    Metrics come from before their step, so nothing else sees what the last one did; a look at every step
+    would cost as much as behaviour cloning itself.
+    """
+    lost = (tally.diverged_at < 0) & ~_finite(state)
+    return Tally(
+        total=tally.total,
+        count=tally.count,
+        diverged_at=jnp.where(lost, jnp.int32(step), tally.diverged_at),
+        diverged_in=jnp.where(lost, jnp.int32(len(tally.total)), tally.diverged_in),
+    )
+
+
+@jax.jit
+def _finite(state: State) -> Array:
+    """(members,) bool: no NaN and no infinity in any array of a member's state."""
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all(tuple(range(1, x.ndim))) for x in floats]).all(0)
 
 
 def _means(tally: Tally, names: list[str]) -> dict[str, np.ndarray]:
