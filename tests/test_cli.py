@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY
-from leashrl.cli import COMMANDS, main
+from leashrl.cli import COMMANDS, SHORT, main
+from leashrl.cli.progress import Screen
 from leashrl.data import load
+from leashrl.plan import Plan
 from leashrl.tasks import TASKS
 
 TINY = ["--set", "hidden=8", "batch_size=16"]
@@ -76,6 +79,23 @@ def test_alone_it_shows_the_five_most_useful_commands(cli):
     out, _ = cli()
     shown = [line.split()[:2] for line in out.splitlines() if line.startswith("  leashrl")]
     assert [words[1] for words in shown] == ["data", "train", "resume", "eval", "algos"]
+
+
+INDEX = (Path(__file__).parents[1] / "docs" / "index.md").read_text()
+
+
+@pytest.mark.parametrize("text", [SHORT, INDEX], ids=["leashrl", "docs/index.md"])
+def test_the_first_commands_work_as_they_are_written(text, tmp_path, monkeypatch):
+    """Run in their order in an empty folder; what is appended makes them small, and changes nothing else."""
+    tiny = ["--set", "hidden=8", "batch_size=8", "k=4", "--steps", "4", "--seeds", "1", "--episodes", "1"]
+    small = {"data": ["--steps", "400"], "train": tiny, "eval": ["--episodes", "1"]}
+    monkeypatch.chdir(tmp_path)
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    commands = [words[1:] for words in lines if words[:1] == ["leashrl"]]
+    assert [argv[0] for argv in commands if argv[0] in small] == ["data", "train", "eval"]
+    for argv in commands:
+        assert argv[0] != "train" or "--steps" in argv, "the default is the papers' number: half a day"
+        assert main([*argv, *small.get(argv[0], [])]) == 0
 
 
 def test_help_names_all_commands_and_each_has_its_own(cli, capsys):
@@ -235,6 +255,15 @@ def test_train_says_what_it_does_in_plain_lines(cli):
     assert "updates/s" in lines[6] and "over 2 members" in lines[6]
 
 
+@pytest.mark.parametrize("assumed", [True, False])
+def test_assumed_bounds_of_actions_are_told(assumed, capsys):
+    data = {"name": "logs", "rows": 9, "hash": "0" * 64, "action_space_assumed": assumed}
+    members = ({"seed": 0},)
+    plan = Plan("bc", "default", None, data, None, members, log_every=1, eval_every=1, episodes=0)
+    Screen("")("start", {"plan": plan, "task": None, "step": 0, "total": 1, "folder": Path("run")})
+    assert capsys.readouterr().err.count("D4RL's [-1, 1]: the file says no bounds") == assumed
+
+
 def test_no_task_means_not_evaluated(cli, document):
     argv = ["train", "bc", "--data", "mystery.hdf5", "--seeds", "1", "--steps", "5", *TINY]
     shutil.copy("data.hdf5", "mystery.hdf5")
@@ -302,67 +331,77 @@ def test_eval(document, cli):
 # --- Trackers ----------------------------------------------------------------
 
 
-def test_tensorboard_gets_the_rows_of_the_files(cli, home, monkeypatch):
-    written: dict[str, list] = {}
+def shown(folder: Path) -> list[tuple[int, str, float]]:
+    """The points that TensorBoard shows of a folder: at a START, those from its step on are purged."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    class SummaryWriter:
-        def __init__(self, folder: str, purge_step=None):
-            self.rows = written.setdefault(folder, [])
+    points: list[tuple[int, str, float]] = []
+    for path in sorted(folder.iterdir()):
+        left = path.read_bytes()
+        while left:  # a record: length, checksum, event, checksum
+            end = 12 + int.from_bytes(left[:8], "little")
+            event, left = Event.FromString(left[12:end]), left[end + 4 :]
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                points = [point for point in points if point[0] < event.step]
+            points += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return sorted(points)
 
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            self.rows.append((step, name, value))
 
-        def flush(self) -> None:
-            pass
-
-    module = types.ModuleType("tensorboardX")
-    module.__spec__ = importlib.machinery.ModuleSpec("tensorboardX", None)
-    module.SummaryWriter = SummaryWriter  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    argv = [
-        "train",
-        "bc",
-        "--data",
-        "data.hdf5",
-        "--task",
-        "pendulum",
-        "--seeds",
-        "2",
-        "--steps",
-        "20",
-        *TINY,
-    ]
-    argv += ["--episodes", "1", "--eval-every", "20", "--log-every", "10"]
+def test_tensorboard_shows_the_rows_of_the_files_and_after_a_resume_each_once(cli, home):
+    argv = ["train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--seeds", "2", "--steps", "30"]
+    argv += [*TINY, "--episodes", "1", "--eval-every", "10", "--log-every", "5"]
+    run = home / "tracked"
     cli(*argv, "--track", "tensorboard", "--out", "tracked")
-    rows = [json.loads(x) for x in (home / "tracked" / "metrics.jsonl").read_text().splitlines()]
-    scores = [json.loads(x) for x in (home / "tracked" / "evaluations.jsonl").read_text().splitlines()]
-    for seed in (0, 1):
-        mine = written[str(Path("tracked") / "tensorboard" / f"seed-{seed}")]
-        wanted = {
-            (r["step"], k, r[k]) for r in rows if r["seed"] == seed for k in ("policy_loss", "policy_std")
-        }
-        wanted |= {(r["step"], k, r[k]) for r in scores if r["seed"] == seed for k in ("return", "score")}
-        assert set(mine) == wanted
+
+    def assert_shown():
+        files = [run / "metrics.jsonl", run / "evaluations.jsonl"]
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        names = ("policy_loss", "policy_std", "return", "score")
+        for seed in (0, 1):
+            mine = [row for row in rows if row["seed"] == seed]
+            wanted = sorted((r["step"], k, float(np.float32(r[k]))) for r in mine for k in names if k in r)
+            assert len(wanted) == 18
+            deadline = time.monotonic() + 60  # a thread writes
+            while shown(run / "tensorboard" / f"seed-{seed}") != wanted and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert shown(run / "tensorboard" / f"seed-{seed}") == wanted
+
+    assert_shown()
+    # as a kill between steps 20 and 30 leaves it, the lines of 25 written
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoint" / "step-0000000030")
+    cli("resume", "tracked", "--track", "tensorboard")
+    assert_shown()
+    # as a kill before the first checkpoint leaves it: it starts again, and all is purged
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoint")
+    cli("resume", "tracked", "--track", "tensorboard")
+    assert_shown()
 
 
-def test_wandb_stays_offline(cli, monkeypatch):
-    settings, logged = {}, []
+def test_a_stand_in_for_wandb_stays_offline_and_a_resume_goes_on_in_its_run(cli, home, monkeypatch):
+    opened, logged = [], []
 
     class Run:
+        id = "k3x9"
+
         def log(self, values, step):
-            logged.append((step, values))
+            logged.append((step, sorted(values)))
 
     module = types.ModuleType("wandb")
     module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
-    module.init = lambda **given: settings.update(given) or Run()  # pyright: ignore[reportAttributeAccessIssue]
+    module.init = lambda **given: opened.append(given) or Run()  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "wandb", module)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     argv = ["train", "bc", "--data", "data.hdf5", "--task", "none", "--seeds", "1", "--steps", "10", *TINY]
     cli(*argv, "--track", "wandb", "--out", "watched")
-    assert settings["mode"] == "offline" and settings["config"]["algorithm"] == "bc"
-    assert [(step, sorted(values)) for step, values in logged] == [
-        (10, ["seed-0/policy_loss", "seed-0/policy_std"])
-    ]
+    names = ["seed-0/policy_loss", "seed-0/policy_std"]
+    assert opened[0]["mode"] == "offline" and opened[0]["config"]["algorithm"] == "bc"
+    assert opened[0]["id"] is None and logged == [(10, names)]
+    (home / "watched" / "result.json").unlink()
+    shutil.rmtree(home / "watched" / "checkpoint")
+    cli("resume", "watched", "--track", "wandb")
+    assert (opened[1]["id"], opened[1]["resume"]) == ("k3x9", "allow") and logged[1:] == [(10, names)]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -427,6 +466,27 @@ def test_ctrl_c_before_anything_began(cli, monkeypatch):
         assert cli(*argv, status=130)[1] == "leashrl: interrupted\n"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("where", ["at work", "in an import"])
+def test_a_signal_is_one_line_from_the_start(name, where, tmp_path):
+    """In an import it must not become an exception: jaxlib's ends in an abort or an ImportError then."""
+    signalled = f"import os, signal, time; os.kill(os.getpid(), signal.{name}); time.sleep(30)"
+    swallowed = f"try:\n    {signalled}\nexcept BaseException:\n    raise ImportError"
+    (tmp_path / "compiled.py").write_text(swallowed)
+    work = "import compiled" if where == "in an import" else signalled
+    code = f"""if True:
+        import signal, sys
+        import leashrl.cli as cli
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        cli.dispatch = lambda argv: exec({work!r})
+        sys.exit(cli.main([]))
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert (process.returncode, process.stderr) == (130, "leashrl: interrupted\n")
 
 
 def test_looking_up_needs_no_jax(home):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry, Preprocess, Preset
+from leashrl.core import Entry, Preprocess, Preset, override
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,6 +106,28 @@ def test_doctests_stand_in_fences():
     assert doctests.fence("One.\n\n>>> 1 + 1\n2\n\nTwo.") == "One.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nTwo."
     assert doctests.fence(">>> a\n\n>>> b\n1") == "```pycon\n>>> a\n\n>>> b\n1\n```"
     assert doctests.fence("No doctest > here.") == "No doctest > here."
+
+
+def test_the_config_that_the_contributing_page_shows_is_one():
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"dataclasses": dataclasses, "Preprocess": Preprocess}
+    exec(compile(block, "contributing.md", "exec"), names)
+    assert "Ours" in generate.algorithm("ours", Entry(names["Config"], ENTRY.build, "", presets={}))
+    # as the laws need it
+    tiny = {"hidden": (8, 8), "batch_size": 8, "steps": 12, "policy_rate": 1e-3}
+    assert override(names["Config"](), tiny).hidden == (8, 8)
+
+
+def test_no_placeholder_is_left():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    left = [
+        f"{page.relative_to(ROOT)}:{number}: {line}"
+        for page in pages
+        for number, line in enumerate(page.read_text().splitlines(), 1)
+        if "@@" in line
+    ]
+    assert not left, "a figure is still to be written:\n" + "\n".join(left)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The command line: `leashrl COMMAND ...`. Layer 5; imports jax only inside the commands that need it.
 
-Exit status: 0; 2 bad input, one line on stderr; 3 a member diverged; 130 interrupted.
+Exit status: 0; 2 bad input, one line on stderr; 3 a member diverged; 130 after Ctrl-C or SIGTERM.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from leashrl.cli import data, runs, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
+from leashrl.training.interrupts import interruptible
 
 # --- Commands ----------------------------------------------------------------
 
@@ -28,7 +29,7 @@ COMMANDS = {
     ),
     "tasks": Command("the tasks to evaluate on; or one of them", tables.tasks_arguments, tables.tasks),
     "data info": Command("what a data set holds", data.source_arguments, data.info),
-    "data check": Command("every defect of a data set", data.source_arguments, data.check),
+    "data check": Command("every defect of a data set", data.check_arguments, data.check),
     "data make": Command("make a data set from a recipe", data.make_arguments, data.make),
     "data convert": Command(
         "D4RL's HDF5, npz and Minari into one another", data.convert_arguments, data.convert
@@ -42,11 +43,16 @@ COMMANDS = {
 SHORT = """\
 leashrl: policies from logged data, kept on a leash
 
-  leashrl data make pendulum-medium --out medium.hdf5     a first data set, in seconds
-  leashrl train misa --data medium.hdf5 --out runs/misa   train, evaluate, write artefacts
-  leashrl resume runs/misa                                go on where it was stopped
-  leashrl eval runs/misa                                  evaluate the policies again
-  leashrl algos                                           what else there is to train
+  leashrl data make pendulum-medium --out logs.hdf5
+      a first data set, in seconds
+  leashrl train misa --data logs.hdf5 --task pendulum --steps 5000
+      three seeds, trained and evaluated in minutes; all they leave is in runs/misa-logs
+  leashrl resume runs/misa-logs
+      go on where it was stopped
+  leashrl eval runs/misa-logs
+      evaluate the policies again
+  leashrl algos
+      what else there is to train
 
 `leashrl --help` lists all commands, `leashrl COMMAND --help` their options."""
 
@@ -57,9 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # pyright: ignore  (a Greek letter on an ASCII terminal)
     try:
-        status = dispatch(list(sys.argv[1:] if argv is None else argv))
-        flush()
-        return status
+        with interruptible():
+            status = dispatch(list(sys.argv[1:] if argv is None else argv))
+            flush()
+            return status
     except BadInput as error:
         return stop(f"leashrl: error: {error}", 2)
     except Diverged as error:

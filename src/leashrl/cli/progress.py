@@ -7,6 +7,8 @@ from typing import Any
 
 from leashrl.cli.tables import assignments
 
+ASSUMED = "taken for D4RL's [-1, 1]: the file says no bounds; `leashrl data convert` writes yours into a copy"
+
 
 class Screen:
     """Takes `experiment`'s events; `close` leaves the terminal as it was."""
@@ -62,6 +64,8 @@ class Screen:
         if domain and task:
             self.line(f"domain     {task.domain} sets {assignments(domain)}")
         self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
+        if data.get("action_space_assumed"):
+            self.line(f"actions    {ASSUMED}")
         self.line(f"task       {evaluation if task else f'not evaluated: {self.why_no_task}'}")
         names = ", ".join(f"seed {m['seed']}" if len(m) == 1 else assignments(m) for m in plan.members[:8])
         self.line(f"members    {self.members}: {names}{', ...' if self.members > 8 else ''}")

@@ -152,7 +152,7 @@ def _describe_lines(found: Mapping[str, Any]) -> list[str]:
         )
     lines += columns(rows)
     if found["domains"]:
-        lines += ["", "laid over the preset, by the task's domain"]
+        lines += ["", "laid over `default`, by the task's domain (other presets may have their own)"]
         lines += columns([[f"  {domain}", assignments(v)] for domain, v in found["domains"].items()])
     return lines
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.errors import BadInput, nearest
+from leashrl.training.artefacts import write_atomically
 
 Track = Callable[[dict[str, Any]], None]
 
 
 def tensorboard(folder: Path, config: dict[str, Any], step: int) -> Track:
-    """Event files in `folder/tensorboard/MEMBER`; those of a resumed run from `step` on replace the old."""
+    """Event files in `folder/tensorboard/MEMBER`; a resumed run's replace the points beyond `step`."""
     from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
     writers: dict[str, Any] = {}
@@ -23,25 +24,40 @@ def tensorboard(folder: Path, config: dict[str, Any], step: int) -> Track:
     def track(row: dict[str, Any]) -> None:
         member = row["member"]
         if member not in writers:
-            writers[member] = SummaryWriter(str(folder / "tensorboard" / member), purge_step=step or None)
+            writers[member] = SummaryWriter(
+                str(folder / "tensorboard" / member),
+                purge_step=step + 1,  # the checkpoint's own step stays: it is not written again
+                filename_suffix=f".{step}",  # or a resume within the same second truncates the file
+                flush_secs=1,  # its own thread writes: `flush` here would come before the points
+            )
         for name, value in scalars(row, config).items():
             writers[member].add_scalar(name, value, row["step"])
-        writers[member].flush()
 
     return track
 
 
 def wandb(folder: Path, config: dict[str, Any], step: int) -> Track:
-    """One W&B run in `folder/wandb`, names as `MEMBER/METRIC`; offline unless `WANDB_MODE` says otherwise."""
+    """One W&B run in `folder/wandb`, names as `MEMBER/METRIC`; offline unless `WANDB_MODE` says otherwise.
+
+    Its id stands in `folder/wandb/id`, so that a resumed run goes on in it. Rows that are there already, W&B
+    drops, and they have the same bits.
+    """
     import wandb  # pyright: ignore[reportMissingImports]
 
+    kept = folder / "wandb" / "id"
+    known = kept.read_text().strip() if kept.exists() else None
     run = wandb.init(
+        id=known,
+        resume="allow" if known else None,
         project="leashrl",
         name=folder.name,
         dir=str(folder),
         config=config,
         mode=os.environ.get("WANDB_MODE", "offline"),
     )
+    if not known:
+        kept.parent.mkdir(exist_ok=True)
+        write_atomically(kept, f"{run.id}\n".encode())
 
     def track(row: dict[str, Any]) -> None:
         run.log({f"{row['member']}/{k}": v for k, v in scalars(row, config).items()}, step=row["step"])
