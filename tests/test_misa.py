@@ -13,7 +13,6 @@ from scipy.stats import norm
 from leashrl import nn
 from leashrl.algos import bc, misa
 from leashrl.core import hyper, override
-from leashrl.dist import Normal
 from leashrl.errors import BadInput
 from leashrl.ops import mi
 from leashrl.plan import configure
@@ -149,38 +148,6 @@ def test_switches_remove_exactly_their_term():
     whole = float(policy_loss()[0])
     assert float(policy_loss(barber_agakov=False)[0]) - whole == pytest.approx(0.5 * log_pi_data, rel=1e-4)
     assert whole - float(policy_loss(entropy=False)[0]) == pytest.approx(0.5 * 2 * log_pi, rel=1e-4)
-
-
-def test_mean_slope_of_a_linear_q():
-    """With Q = 3 u_1 + 4 u_2 and standard deviations 1/2 and 1/4 it is ||(3/2, 1)|| everywhere."""
-    q = lambda a: jnp.arctanh(a) @ f32([3.0, 4.0])
-    pi = Normal(jnp.zeros((2, 2)), jnp.log(f32([[0.5, 0.25], [0.5, 0.25]])))
-    u = f32([[0.1, -0.4], [0.7, 0.2]])
-    assert float(misa.mean_slope(q, pi, u)) == pytest.approx(math.hypot(1.5, 1.0), rel=1e-5)
-
-
-def test_scaled_q_leaves_the_policys_gradient_to_gamma_2_alone():
-    """Rewards a thousand times as large: the same gradient with `q_scale = slope`, another one without."""
-
-    def gradient(factor, **switches):
-        config = misa.Config(estimator="none", **switches)
-        q = lambda a: factor * jnp.sin(3.0 * a[:, 0])
-        loss = lambda params: misa.policy_loss(
-            params, network, q, BATCH, jax.random.key(4), f32(2.0), lambda pi: jnp.zeros(()), HP, config
-        )[0]
-        return float(jax.grad(loss)(f32(0.3)))
-
-    network = nn.Network(lambda key: f32(0.3), lambda w, obs: (w * obs, jnp.full_like(obs, -0.7)))
-    scaled = gradient(1.0, q_scale="slope")
-    assert gradient(1000.0, q_scale="slope") == pytest.approx(scaled, rel=1e-4)
-    assert abs(gradient(1000.0) - gradient(1.0)) > 1.0
-    # By hand: the gradient of the raw loss with Q over its slope, which does not depend on w.
-    u = 0.3 * np.asarray(BATCH.obs) + math.exp(-0.7) * np.asarray(
-        jax.random.normal(jax.random.key(4), (2, 1))
-    )
-    slope = np.abs(3 * np.cos(3 * np.tanh(u)) * (1 - np.tanh(u) ** 2) * math.exp(-0.7)).mean()
-    pull = gradient(1.0) - gradient(0.0)
-    assert scaled == pytest.approx(gradient(0.0) + pull / slope, rel=1e-4)
 
 
 def test_behaviour_cloning_is_the_barber_agakov_term():
@@ -345,7 +312,14 @@ def test_domains_are_each_presets_own():
 
 
 @pytest.mark.parametrize(
-    "option", [{"hidden": ()}, {"gamma": 7.0}, {"gamma": -0.1}, {"polyak": 1.5}, {"critic_rate": -1e-3}]
+    "option",
+    [
+        {"hidden": ()},
+        {"gamma": 7.0},
+        {"gamma": -0.1},
+        {"polyak": 1.5},
+        {"critic_rate": -1e-3},
+    ],
 )
 def test_values_out_of_range_are_refused(option):
     with pytest.raises(BadInput, match=f"'{next(iter(option))}' must"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leashrl.errors import BadInput, Diverged, nearest
+from leashrl.training.interrupts import interruptible
 
 RECIPE = "pendulum-medium"
 FILE = f"demo-{RECIPE}.hdf5"
@@ -159,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = read(parser, argv)
         folder = Path(args.out).expanduser()
         began = time.monotonic()
-        lines = demo(folder, QUICK if args.quick else FULL)
+        with interruptible():
+            lines = demo(folder, QUICK if args.quick else FULL)
         print("\n" + "\n".join(lines), flush=True)
         say(f"\n{time.monotonic() - began:.0f} s in all")
         return 0

@@ -41,8 +41,6 @@ class Config:
     $$\max_\theta\ E[\min_i Q_i(s, a_\pi)] + \gamma_2 E_D[\log\pi(a|s)] - \gamma_2' \log Z_Q(\theta)$$
 
     and the last term's gradient by equation 15, $E_{p}[\nabla\log\pi(a|s)]$ under $p \propto \pi e^{Q}$.
-    With `q_scale = slope` Q and $\log Z$ are divided here by $E\|\sigma\,\partial Q/\partial u\|$, so that
-    $1/\gamma_2$ is how many standard deviations Q may pull the mean action off the data.
 
     Args:
       steps: gradient updates.
@@ -68,8 +66,6 @@ class Config:
       normaliser: `k`, or `batch` to subtract log(batch) where the mean over k needs log(k), as the
         authors' code does: no gradient changes, but `tau` then means tau + log(batch / k).
       entropy: add gamma_2 * alpha * log pi(a_pi) to the policy's loss and tune alpha (SAC; not in the text).
-      q_scale: `none`, or `slope` to divide Q in the policy's loss by its mean slope, counted in standard
-        deviations of the policy: gamma_2 then means the same whatever the rewards' scale (not in the text).
       schedule: `constant` or `cosine` learning rates.
       gamma: discount.
       polyak: rate of the target critics.
@@ -107,7 +103,6 @@ class Config:
     lagrange: bool = False
     normaliser: str = "k"
     entropy: bool = True
-    q_scale: str = "none"
     schedule: str = "constant"
     gamma: float = 0.99
     polyak: float = 0.005
@@ -133,11 +128,9 @@ class Config:
         choice("energy", self.energy, ("q", "t"))
         choice("estimator", self.estimator, ESTIMATORS)
         choice("normaliser", self.normaliser, ("k", "batch"))
-        choice("q_scale", self.q_scale, ("none", "slope"))
         choice("schedule", self.schedule, ("constant", "cosine"))
 
 
-MIN_SLOPE = 1e-6  # of a Q that does not depend on the action at all
 ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as in the authors' code
 
 
@@ -197,16 +190,8 @@ def choose(config: Config, key: Array, actions: Array, energies: Array) -> tuple
     return jax.vmap(member)(jax.random.split(key, len(energies)), energies)
 
 
-def mean_slope(q, pi: Normal, u: Array) -> Array:
-    """E ||sigma dQ/du|| at pre-tanh actions u (batch, dim): Q's slope, counted in the policy's deviations."""
-    slope = jax.grad(lambda u: jnp.sum(q(jnp.tanh(u))))(u) * jnp.exp(pi.log_std)
-    return jnp.mean(jnp.linalg.norm(slope, axis=-1))
-
-
 def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, hp: HP, config: Config):
-    """gamma_2' correction(pi) - E[min Q(s, a_pi)] + gamma_2 (alpha E[log pi(a_pi)] - E_D[log pi(a)]).
-
-    With `q_scale = slope` the first two terms are divided by `mean_slope`.
+    """-E[min Q(s, a_pi)] + gamma_2 (alpha E[log pi(a_pi)] - E_D[log pi(a)]) + gamma_2' correction(pi).
 
     Args:
       q: (batch, dim) actions -> (batch,) smallest Q.
@@ -218,9 +203,6 @@ def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, 
     log_pi_data = jnp.mean(squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
     q_policy = jnp.mean(q(jnp.tanh(u)))
     loss = -q_policy + hp["gamma_2_correction"] * correction(pi)
-    if config.q_scale == "slope":
-        fixed = jax.lax.stop_gradient((pi, u))
-        loss /= jnp.maximum(mean_slope(q, *fixed), MIN_SLOPE)
     if config.entropy:
         loss += hp["gamma_2"] * alpha * jnp.mean(log_pi)
     if config.barber_agakov:
