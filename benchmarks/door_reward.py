@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from leashrl.evaluate import make_env
+from leashrl.environments import make_env
 from leashrl.tasks import task
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from leashrl.core import Policy
+from leashrl.environments import borrow, env_seed
 from leashrl.errors import BadInput
 from leashrl.evaluate import evaluate, rollout
-from leashrl.evaluate.environments import borrow, env_seed
 from leashrl.tasks import Task, task
 from leashrl.types import Box, Discrete
 

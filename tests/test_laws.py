@@ -14,9 +14,9 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.core import from_json, hyper, override, to_json
 from leashrl.data import Normaliser
-from leashrl.experiment import Run
 from leashrl.plan import Plan
 from leashrl.policies import load_policy
+from leashrl.run import Run
 from leashrl.training import loop
 from leashrl.training.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
 from leashrl.types import Box, Spec, TimeStep, Transitions
@@ -33,6 +33,9 @@ DEFAULTS = [(name, "default", ()) for name in REGISTRY]
 PROGRAMS = [
     *DEFAULTS,
     ("bc", "deterministic", ()),
+    ("miracle", "mixture", ()),
+    ("miracle", "vae", ()),
+    ("miracle", "sac", ()),
     ("misa", "paper", (("lagrange", True),)),
     ("misa", "ba", ()),
     ("misa", "dv", (("estimator", "hmc"), ("critic_resample", 2))),
@@ -170,7 +173,7 @@ def test_update_changes_every_network(case):
     before = start_of(case)
     after, metrics = step_of(case)[1](before, jnp.int32(0))
     assert all(np.isfinite(m) for m in metrics.values())
-    for name in ("policy", "critic", "energy"):
+    for name in ("policy", "critic", "energy", "value", "marginal"):
         old, new = (jax.tree.leaves(getattr(state, name, {})) for state in (before, after))
         assert all(not np.array_equal(a, b) for a, b in zip(old, new, strict=True)), name
     assert_same_bits(before.hp, after.hp)
@@ -287,16 +290,23 @@ def bandit(rows=2000):
     return Transitions(*map(jnp.asarray, (obs, action, reward, np.ones(rows, bool), obs)))
 
 
-OPTIMUM = {"bc": 0.5, "misa": 1.0}  # what each algorithm must reach, in units of the best action
+OPTIMUM = {
+    "bc": 0.5,
+    "miracle": 1.0,
+    "misa": 1.0,
+    "sac": 1.0,
+}  # what each algorithm must reach, in units of the best action
 # Where the default is for larger problems: options with which 1500 updates are enough.
 LOOSE = {
+    "miracle": {"beta": 100.0, "critic_rate": 3e-3, "marginal_rate": 3e-3},
+    "sac": {"critic_rate": 3e-3},
     "misa": {
         "gamma_1": 0.05,
         "gamma_2": 0.02,
         "gamma_2_correction": 0.02,
         "critic_rate": 3e-3,
         "schedule": "constant",
-    }
+    },
 }
 
 

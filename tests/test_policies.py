@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 import leashrl
 from leashrl.data import make
+from leashrl.environments import env_seed
 from leashrl.errors import BadInput
-from leashrl.evaluate.environments import env_seed
 from leashrl.tasks import TASKS
 
 

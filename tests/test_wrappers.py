@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leashrl.evaluate import make_env
-from leashrl.evaluate.environments import make_one
+from leashrl.environments import make_env, make_one
 from leashrl.tasks import TASKS, task
 
 DEMOS = Path(__file__).parent / "data" / "door-demos.npz"

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl.errors import BadInput, nearest
-from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, Transitions
+from leashrl.types import Array, Batch, Metrics, Replay, Spec, TimeStep, Transitions
 
 State = Any  # a `types.pytree` dataclass with a field `hp: dict[str, Array]`
 HP = dict[str, Array]
@@ -40,9 +40,9 @@ class Stage(NamedTuple):
 
     name: str
     steps: int
-    sample: Callable[[Transitions, State, Array], Batch]
-    update: Callable[[State, Batch, Array, Array], tuple[State, Metrics]]
-    refresh: Callable[[State, Transitions, Array], State] | None = None
+    sample: Callable[[Any, State, Array], Any]
+    update: Callable[[State, Any, Array, Array], tuple[State, Metrics]]
+    refresh: Callable[[State, Any, Array], State] | None = None
     every: int = 0
 
 
@@ -98,12 +98,15 @@ class Entry(NamedTuple):
     paper: str
     presets: Mapping[str, Preset]
     domains: Mapping[str, Mapping[str, Any]] = {}
-    """Values per task domain (`gym`, `adroit`, ...), laid over every preset that has none of its own."""
+    """Values per task domain (`gym`, ...) or task, laid over every preset that has none of its own."""
+    online: bool = False
+    """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
 
-    def overlay(self, preset: str, domain: str | None) -> Mapping[str, Any]:
-        """What the task's domain lays over the preset."""
+    def overlay(self, preset: str, *places: str) -> dict[str, Any]:
+        """What the task's domain and then the task itself lay over the preset."""
         own = self.presets[preset].domains
-        return (self.domains if own is None else own).get(domain or "", {})
+        table = self.domains if own is None else own
+        return {name: value for place in places for name, value in table.get(place, {}).items()}
 
 
 class Config(Protocol):
@@ -216,18 +219,31 @@ def from_json(cls: type[C], values: Mapping[str, Any]) -> C:
 # --- Sampling ----------------------------------------------------------------
 
 
-def uniform(batch_size: int) -> Callable[[Transitions, State, Array], Batch]:
+Data = Transitions | Replay
+"""What `Stage.sample` draws from: a data set, or what a member has seen of its environment so far."""
+
+
+def uniform(batch_size: int) -> Callable[[Data, State, Array], Batch]:
     """Sample rows with replacement: the `sample` of most stages."""
 
-    def sample(data: Transitions, state: State, key: Array) -> Batch:
-        rows = jax.random.randint(key, (batch_size,), 0, data.reward.shape[0])
-        terminal = jnp.asarray(data.terminal)[rows]
+    def sample(data: Data, state: State, key: Array) -> Batch:
+        rows, index = draw(data, key, batch_size)
+        terminal = jnp.asarray(rows.terminal)[index]
         return Batch(
-            obs=jnp.asarray(data.obs)[rows],
-            action=jnp.asarray(data.action)[rows],
-            reward=jnp.asarray(data.reward)[rows],
+            obs=jnp.asarray(rows.obs)[index],
+            action=jnp.asarray(rows.action)[index],
+            reward=jnp.asarray(rows.reward)[index],
             discount=jnp.where(terminal, 0.0, state.hp["gamma"]),
-            next_obs=jnp.asarray(data.next_obs)[rows],
+            next_obs=jnp.asarray(rows.next_obs)[index],
         )
 
     return sample
+
+
+def draw(data: Data, key: Array, n: int, newest: int | None = None) -> tuple[Transitions, Array]:
+    """A table, and n uniform indices of its rows; of a replay's `newest` rows alone where that is given."""
+    if isinstance(data, Transitions):
+        return data, jax.random.randint(key, (n,), 0, data.reward.shape[0])
+    held = jnp.minimum(data.count, data.capacity if newest is None else jnp.minimum(newest, data.capacity))
+    row = data.count - 1 - jax.random.randint(key, (n,), 0, held)
+    return data.rows, data.first + row % data.capacity

@@ -47,6 +47,32 @@ def squash_log_prob(normal: Normal, u: Array) -> Array:
     return normal.log_prob(u) - log_det_tanh(u)
 
 
+def mixture_log_prob(components: Normal, u: Array) -> Array:
+    """log of the mean of n densities, `log (1/n) sum_i N(u; mean_i, std_i)`.
+
+    Args:
+      components: (n, dim).
+      u: (..., dim); the result is (...).
+
+    >>> two = Normal(jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 1)))
+    >>> float(jnp.exp(mixture_log_prob(two, jnp.zeros(1))) * math.sqrt(2 * math.pi * math.e))
+    1.0000
+    """
+    lead = (None,) * (u.ndim - 1)
+    each = Normal(components.mean[lead], components.log_std[lead]).log_prob(u[..., None, :])
+    return jax.nn.logsumexp(each, axis=-1) - math.log(components.mean.shape[0])
+
+
+def kl_to_standard(normal: Normal) -> Array:
+    """KL(N(mean, std) || N(0, I)), summed over the last axis.
+
+    >>> float(kl_to_standard(Normal(jnp.ones(2), jnp.zeros(2))))
+    1.0
+    """
+    square = normal.mean**2 + jnp.exp(2 * normal.log_std)
+    return jnp.sum(0.5 * (square - 1.0) - normal.log_std, axis=-1)
+
+
 def unsquash(action: Array, margin: float) -> Array:
     """u = atanh(a), with the action first clipped to ±(1 - margin): data hold exact ±1."""
     limit = 1.0 - margin

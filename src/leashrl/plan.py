@@ -33,6 +33,7 @@ class Plan:
     eval_every: int
     episodes: int
     eval_seed: int = 0
+    snapshots: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
@@ -41,11 +42,15 @@ class Plan:
     def from_json(values: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
+        values = {"snapshots": False} | dict(values)  # older versions had none
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         fields["config"] = override(entry.config(), values["config"])
         fields["members"] = tuple(dict(member) for member in values["members"])
         return Plan(**fields)
 
+
+ONLINE: dict[str, Any] = {"source": "online", "hash": None}
+"""`Plan.data` of a run that learns from what it sees of its task's environment."""
 
 DECISIVE = ("hash", "action_space", "max_episode_steps", "transitions")
 """What of a data set decides the bits of a run."""
@@ -79,13 +84,13 @@ def find_algorithm(name: str) -> Entry:
     return REGISTRY[name]
 
 
-def configure(algorithm: str, preset: str, domain: str | None, options: Mapping[str, Any]) -> Any:
-    """The algorithm's Config: its defaults, then the preset, the task's domain, and the given options."""
+def configure(algorithm: str, preset: str, place: Task | None, options: Mapping[str, Any]) -> Any:
+    """The algorithm's Config: its defaults, then the preset, what the task sets, and the given options."""
     entry = find_algorithm(algorithm)
     if preset not in entry.presets:
         raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
     config = override(entry.config(), entry.presets[preset].values)
-    config = override(config, entry.overlay(preset, domain))
+    config = override(config, entry.overlay(preset, place.domain, place.name) if place else {})
     return override(config, options)
 
 

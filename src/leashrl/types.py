@@ -89,6 +89,20 @@ class Transitions:
 
 
 @pytree
+class Replay:
+    """What an online run has seen, in place of a data set: a ring of rows for each member.
+
+    The rings lie one behind the other in one table, so that no member's rows are ever copied. Inside
+    the loop `first` is one member's scalar.
+    """
+
+    rows: Transitions  # (members * capacity, ...); row i of a member is at first + i % capacity
+    first: ArrayLike  # (members,) int32, where each member's ring begins
+    capacity: ArrayLike  # () int32
+    count: ArrayLike  # () int32, rows written so far, of each member
+
+
+@pytree
 class Batch:
     """One minibatch. `discount = gamma * (1 - terminal)`; a time-out never zeroes it."""
 

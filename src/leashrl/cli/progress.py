@@ -57,13 +57,16 @@ class Screen:
         self.step = self.begin = details["step"]
         self.members, self.eval_every = len(plan.members), plan.eval_every if task else 0
         entry = REGISTRY[plan.algorithm]
-        domain = entry.overlay(plan.preset, task.domain) if task else {}
+        domain = entry.overlay(plan.preset, task.domain, task.name) if task else {}
         data = plan.data
         evaluation = f"{plan.task}, {plan.episodes} episodes every {plan.eval_every} updates"
         self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
         if domain and task:
-            self.line(f"domain     {task.domain} sets {assignments(domain)}")
-        self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
+            self.line(f"domain     {task.name} sets {assignments(domain)}")
+        if data["source"] == "online":
+            self.line(f"data       what each member sees of {task.env_id}, one update a step")
+        else:
+            self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
         if data.get("action_space_assumed"):
             self.line(f"actions    {ASSUMED}")
         self.line(f"task       {evaluation if task else f'not evaluated: {self.why_no_task}'}")

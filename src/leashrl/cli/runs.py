@@ -20,7 +20,9 @@ from leashrl.errors import BadInput
 def train_arguments(parser: Parser) -> None:
     parser.add_argument("algorithm", metavar="ALGO", help="`leashrl algos` lists them")
     parser.add_argument(
-        "--data", required=True, metavar="FILE_OR_ID", help="a file, an id on this disk, or a recipe"
+        "--data",
+        metavar="FILE_OR_ID",
+        help="a file, an id on this disk, or a recipe; without it online, in the task's environment",
     )
     parser.add_argument(
         "--task", help="where to evaluate; by default what the data's name says; none for nowhere"
@@ -48,6 +50,9 @@ def train_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--episodes", type=whole, metavar="N", help="an evaluation and member; the task's own number"
+    )
+    parser.add_argument(
+        "--snapshots", action="store_true", help="keep the policies of every evaluation, in snapshots/"
     )
     track_argument(parser)
 
@@ -80,6 +85,7 @@ def train(args: Namespace) -> int:
             log_every=args.log_every,
             eval_every=args.eval_every,
             episodes=args.episodes,
+            snapshots=args.snapshots,
             report=report,
         )
 

@@ -1,12 +1,10 @@
-"""Evaluation: environments, roll-outs of trained policies, and the statistics of their scores.
+"""Evaluation: roll-outs of trained policies, and the statistics of their scores.
 
-`statistics` and `environments` need numpy alone until an environment is made; the roll-out needs jax and is
-imported when first used.
+`statistics` needs numpy alone; the roll-out needs jax and is imported when first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from leashrl.evaluate.environments import make_env
 from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ __all__ = [
     "Evaluation",
     "evaluate",
     "interquartile_mean",
-    "make_env",
     "mean",
     "stratified_bootstrap_interval",
     "summary",

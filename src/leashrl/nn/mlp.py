@@ -73,11 +73,13 @@ def gaussian(
     mean_limit: float = 9.0,
     log_std_range: tuple[float, float] = (-5.0, 2.0),
     log_std_offset: float = -1.0,
+    soft: bool = False,
 ) -> Network:
     """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`.
 
     `log_std = multiplier * raw + offset` with two learnt scalars that start at 1 and `log_std_offset`
-    (the MISA and CQL codes); mean and log_std are clipped, which keeps importance weights finite.
+    (the MISA and CQL codes); mean and log_std are clipped, which keeps importance weights finite. `soft`
+    bends log_std into its range by two softplus, as PETS does (Chua et al. 2018), so that no gradient dies.
     """
     body = mlp(inputs, 2 * outputs, hidden, activation=activation, out_scale=out_scale)
 
@@ -90,6 +92,10 @@ def gaussian(
     def apply(params: Params, x: Array) -> tuple[Array, Array]:
         mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
         log_std = params["multiplier"] * raw + params["offset"]
-        return jnp.clip(mean, -mean_limit, mean_limit), jnp.clip(log_std, *log_std_range)
+        low, high = log_std_range
+        if soft:
+            log_std = high - jax.nn.softplus(high - log_std)
+            log_std = low + jax.nn.softplus(log_std - low)
+        return jnp.clip(mean, -mean_limit, mean_limit), jnp.clip(log_std, low, high)
 
     return Network(init, apply)

@@ -20,7 +20,11 @@ PACKAGES = ("leashrl", "jax", "jaxlib", "numpy", "gymnasium", "mujoco", "gymnasi
 OURS = (
     "config.json",
     "metrics.jsonl",
+    "episodes.jsonl",
     "evaluations.jsonl",
+    "replay/rows-*.safetensors",
+    "snapshots/step-*/policy.json",
+    "snapshots/step-*/*.safetensors",
     "checkpoint/step-*",
     "checkpoint/.writing-*",
     "policy/policy.json",

@@ -6,18 +6,19 @@ The key of member i at step t is `fold_in(key_i, t)`, and running sums of the me
 state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) changes no bit of anything.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.core import HP, Algorithm, Stage, State
-from leashrl.types import Array, Transitions, pytree
+from leashrl.core import HP, Algorithm, Data, Stage, State
+from leashrl.types import Array, Replay, Transitions, pytree
 
 LIMIT = 1e12
 """A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
@@ -36,6 +37,16 @@ class Tally:
     diverged_in: Array  # int32, index of that metric in the sorted names; one beyond them is the state
 
 
+class Source(Protocol):
+    """Rows that come while a run goes on, in place of a data set: `leashrl.online` steps a simulator."""
+
+    data: Replay
+
+    def visit(self, state: State, step: int) -> None:
+        """Add a stage's `every` rows to `data`; called before the updates `step` to `step + every`."""
+        ...
+
+
 class Snapshot(NamedTuple):
     """The loop at rest. `state` and `tally` may be kept only until the next iteration (donated)."""
 
@@ -48,7 +59,7 @@ class Snapshot(NamedTuple):
 
 def run(
     algorithm: Algorithm,
-    data: Transitions,
+    source: Transitions | Source,
     keys: Array,
     hp: HP,
     *,
@@ -59,13 +70,14 @@ def run(
     """Train, yielding a `Snapshot` at the start, about once a second, at every log line and at the end.
 
     Args:
+      source: a data set, the same for all members, or what adds rows for each member as it goes.
       keys: typed PRNG keys (members,).
       hp: hyper-parameters, each (members,).
       log_every: updates a log line.
       stop_every: yield at every multiple of it too.
       resume: `(step, arrays)` of a checkpoint, arrays as `blank` lays them out.
     """
-    step = 0
+    step, online = 0, not isinstance(source, Transitions)
     if resume is None:
         state = initial(algorithm.init)(keys, hp)
         tally = None
@@ -79,17 +91,21 @@ def run(
             start = end
             continue
         if tally is None or step == start:
-            tally = empty_tally(stage, data, state, keys, tally)
+            tally = empty_tally(stage, source.data if online else source, state, keys, tally)
         names = sorted(tally.total)
         advance = compiled(stage)
         refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
         yield Snapshot(state, tally, step, stage.name, None)
         piece = 1  # updates a call: doubled or halved until a call takes about SLICE_SECONDS
         while step < end:
-            if refresh is not None and (step - start) % stage.every == 0:
+            edge = stage.every and (step - start) % stage.every == 0
+            if online and edge:
+                source.visit(state, step)
+            data = source.data if online else source
+            if refresh is not None and edge:
                 state = refresh(state, data, fold_in(keys, step + 2**31))
             stop = min(end, step + piece, _next_multiple(step, log_every), _next_multiple(step, stop_every))
-            if refresh is not None:
+            if refresh is not None or online:
                 stop = min(stop, start + _next_multiple(step - start, stage.every))
             began = time.perf_counter()
             state, tally = advance(state, tally, data, keys, np.int32(step), np.int32(stop), np.int32(start))
@@ -107,7 +123,7 @@ def run(
         start = end
 
 
-def blank(algorithm: Algorithm, data: Transitions, keys: Array, hp: HP, step: int) -> dict:
+def blank(algorithm: Algorithm, data: Data, keys: Array, hp: HP, step: int) -> dict:
     """Shapes and dtypes of a checkpoint at `step`: `{"state": ..., "tally": ...}`."""
     state = jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
     start, stage = 0, algorithm.stages[0]
@@ -174,14 +190,23 @@ def _advance(stage: Stage, data, begin, end, stage_start, state: State, tally: T
 
 def _advance_all(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_start):
     """Updates `begin` to `end` of all members: side by side, or on a CPU, whose caches hold one, in turn."""
-    one = partial(_advance, stage, data, begin, end, stage_start)
+    replay = isinstance(data, Replay)
+
+    def one(state, tally, key, first):
+        own = dataclasses.replace(data, first=first) if replay else data
+        return _advance(stage, own, begin, end, stage_start, state, tally, key)
+
+    first = data.first if replay else jnp.zeros(keys.shape, jnp.int32)
     if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda member: one(*member), (state, tally, keys))
-    return jax.vmap(one)(state, tally, keys)
+        return jax.lax.map(lambda member: one(*member), (state, tally, keys, first))
+    return jax.vmap(one)(state, tally, keys, first)
 
 
 def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
     """An empty tally for a stage's metrics; members that fell earlier stay fallen."""
+
+    if isinstance(data, Replay):
+        data = dataclasses.replace(data, first=jnp.int32(0))
 
     def once(state, key):
         return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))[1]

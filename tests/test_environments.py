@@ -6,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from leashrl.environments import make_env, make_one
 from leashrl.errors import BadInput
-from leashrl.evaluate import make_env
-from leashrl.evaluate.environments import make_one
 from leashrl.tasks import task
 
 
@@ -34,7 +33,7 @@ def test_missing_packages_name_the_extra(package: str, name: str):
 import sys
 sys.modules[{package!r}] = None
 from leashrl.errors import BadInput
-from leashrl.evaluate import make_env
+from leashrl.environments import make_env
 from leashrl.tasks import task
 try:
     make_env(task({name!r}), n=1, seed=0)

@@ -1,0 +1,265 @@
+"""MIRACLE: Mutual-Information Regularised Actor-Critic (Leibfried & Grau-Moya 2019, arXiv 1909.05950)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, within
+from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, draw, uniform
+from leashrl.dist import Normal, kl_to_standard, log_det_tanh, mixture_log_prob, squash_log_prob, unsquash
+from leashrl.ops import dual, td
+from leashrl.optim import adam, adam_init
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""MIRACLE: a soft actor-critic whose reference policy is the marginal of its actions; SAC's is uniform.
+
+    With rewards scaled by $\beta$ in place of penalties by $1/\beta$, policy (equation 20), critics (21) and
+    state value (22), $a_\pi\sim\pi$ reparameterised and $\bar V$ an averaged copy of V:
+
+    $$\max_\phi\ E[\min_i Q_i(s, a_\pi) - \log\frac{\pi(a_\pi|s)}{\pi_\chi(a_\pi)}],\quad
+      E_D(Q_i(s,a) - \beta r - \gamma\bar V(s'))^2,\quad
+      E_D(V(s) - [\min_i Q_i(s,a_\pi) - \log\frac{\pi(a_\pi|s)}{\pi_\chi(a_\pi)}])^2$$
+
+    The marginal is $\pi_\chi(a) = E_u\,\pi_\chi(a|u)$ with $u\sim N(0, I)$, estimated by a mean over
+    `latents` draws of u, and trained on the newest `action_buffer` actions:
+
+    * `gaussian`: $\max_\chi E\log\pi_\chi(a|u)$, a draw of u for each action, as the text says. Nothing
+      ties u to a, so that the best network ignores u: one Gaussian in pre-tanh coordinates.
+    * `mixture`: $\max_\chi E\log\frac1N\sum_n\pi_\chi(a|u_n)$, the estimator itself, which can have
+      many modes.
+    * `vae`: the evidence lower bound with a recognition network (appendix F).
+    * `uniform`: no marginal at all, the text's SAC baseline.
+
+    Args:
+      steps: gradient updates, and environment steps after the warm-up.
+      batch_size: transitions an update, and actions for the marginal.
+      preprocess: what is done to observations and rewards before training; nothing online.
+      hidden: widths of all networks' hidden layers.
+      ensemble: number of critics; V and the policy take their minimum.
+      marginal: `gaussian`, `mixture`, `vae` or `uniform`.
+      latents: draws of u in the estimate of the marginal.
+      action_buffer: how many of the newest actions the marginal is trained on (online).
+      buffer: transitions that the replay holds (online).
+      warmup: environment steps with uniformly random actions before the first update (online).
+      every: environment steps between two looks at the policy, and updates after them (online).
+      beta: reward scale.
+      gamma: discount.
+      polyak: rate of the averaged state value.
+      policy_rate, critic_rate, marginal_rate: Adam's learning rates; the state value uses the critics'.
+
+    References:
+      Leibfried & Grau-Moya (2019), arXiv 1909.05950; what it leaves open: docs/algorithms/miracle.md.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (256, 256)
+    ensemble: int = 2
+    marginal: str = "gaussian"
+    latents: int = 20
+    action_buffer: int = 50_000
+    buffer: int = 1_000_000
+    warmup: int = 1_000
+    every: int = 50
+    beta: float = 10.0
+    gamma: float = 0.99
+    polyak: float = 0.01
+    policy_rate: float = 3e-4
+    critic_rate: float = 3e-4
+    marginal_rate: float = 3e-4
+
+    def __post_init__(self) -> None:
+        choice("marginal", self.marginal, ("gaussian", "mixture", "vae", "uniform"))
+        positive(self, "ensemble", "latents", "action_buffer", "buffer", "warmup", "every")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "policy_rate", "critic_rate", "marginal_rate")
+
+
+ACTION_MARGIN = 1e-5  # actions are clipped to ±(1 - margin) before atanh: float32 tanh reaches ±1
+# "limit the variance following [PETS]": the text names no bounds. SAC's own, softly.
+LOG_STD = {"log_std_range": (-5.0, 2.0), "log_std_offset": 0.0, "soft": True}
+
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict
+    critic: dict  # leading ensemble axis
+    value: dict
+    target_value: dict
+    marginal: dict  # pi_chi(a|u), and the recognition network of `vae`; {} where `uniform`
+    optimiser: dict  # Adam's moments of policy, critic, value, marginal
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, log_marginal, obs, key: Array):
+    """E[log pi(a|s) - log pi_chi(a) - min_i Q_i(s, a)] over a ~ pi (equation 20).
+
+    Args:
+      log_marginal: pre-tanh actions (batch, dim) -> log pi_chi (batch,).
+
+    Returns:
+      the loss; the state values' targets (batch,), which are its negative terms; mean log pi and penalty.
+    """
+    pi = Normal(*policy.apply(params, obs))
+    u = pi.sample(key)
+    log_pi = squash_log_prob(pi, u)
+    penalty = log_pi - log_marginal(u)
+    value = jnp.min(critic.apply(critic_params, obs, jnp.tanh(u)), axis=0) - penalty
+    return -jnp.mean(value), (value, jnp.mean(log_pi), jnp.mean(penalty))
+
+
+def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
+    """sum_i E(Q_i - y)^2 (equation 21), and Q_i (ensemble, batch)."""
+    values = critic.apply(params, batch.obs, batch.action)
+    return td.squared_error(values, y), values
+
+
+def value_loss(params, value: nn.Network, obs: Array, y: Array):
+    """E(V - y)^2 (equation 22)."""
+    return jnp.mean((value.apply(params, obs)[..., 0] - y) ** 2)
+
+
+def marginal_loss(params, kind: str, decoder: nn.Network, encoder: nn.Network, u, latents: Array, key: Array):
+    """Minus the objective under which the marginal is trained, in nats an action in pre-tanh coordinates.
+
+    Args:
+      u: (batch, dim) pre-tanh actions.
+      latents: (n, dim) draws of the latent variable.
+    """
+    if kind == "mixture":
+        return -jnp.mean(mixture_log_prob(Normal(*decoder.apply(params["decoder"], latents)), u))
+    if kind == "gaussian":
+        latent, divergence = jax.random.normal(key, u.shape), 0.0
+    else:
+        posterior = Normal(*encoder.apply(params["encoder"], jnp.tanh(u)))
+        latent, divergence = posterior.sample(key), jnp.mean(kl_to_standard(posterior))
+    return divergence - jnp.mean(Normal(*decoder.apply(params["decoder"], latent)).log_prob(u))
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """MIRACLE for continuous actions in [-1, 1]^d."""
+    dim = continuous("miracle", spec).dim
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, **LOG_STD)
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    value = nn.mlp(spec.obs_dim, 1, config.hidden)
+    decoder = nn.gaussian(dim, dim, config.hidden, out_scale=1.0, **LOG_STD)
+    encoder = nn.gaussian(dim, dim, config.hidden, **LOG_STD)
+    learnt = config.marginal != "uniform"
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key, 5)
+        params = {
+            "policy": policy.init(keys[0]),
+            "critic": critic.init(keys[1]),
+            "value": value.init(keys[2]),
+        }
+        params["marginal"] = {"decoder": decoder.init(keys[3])} if learnt else {}
+        if config.marginal == "vae":
+            params["marginal"]["encoder"] = encoder.init(keys[4])
+        return State(
+            **params,
+            target_value=jax.tree.map(jnp.copy, params["value"]),
+            optimiser={name: adam_init(x) for name, x in params.items()},
+            hp=hp,
+        )
+
+    def sample(data: Data, state: State, key: Array) -> tuple[Batch, Array]:
+        """A batch, and the actions for the marginal, which come from a shorter past."""
+        key_batch, key_action = jax.random.split(key)
+        rows, index = draw(data, key_action, config.batch_size, config.action_buffer)
+        return uniform(config.batch_size)(data, state, key_batch), jnp.asarray(rows.action)[index]
+
+    def update(state: State, sampled: tuple[Batch, Array], key: Array, step: Array) -> tuple[State, Metrics]:
+        # All gradients are taken at the parameters from before the update; the text does not say.
+        (batch, actions), hp = sampled, state.hp
+        key_pi, key_latent, key_marginal = jax.random.split(key, 3)
+        latents = jax.random.normal(key_latent, (config.latents, dim))
+
+        def log_marginal(u: Array) -> Array:
+            if not learnt:  # the constant of a uniform density is left out, as in SAC
+                return jnp.zeros(u.shape[:-1])
+            components = Normal(*decoder.apply(state.marginal["decoder"], latents))
+            return mixture_log_prob(components, u) - log_det_tanh(u)
+
+        grads = {}
+        grads["policy"], (values, log_pi, penalty) = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, critic, state.critic, log_marginal, batch.obs, key_pi
+        )
+        next_value = value.apply(state.target_value, batch.next_obs)[..., 0]
+        # The text's equation 21 has no mask at terminals; without one, terminals would have a future.
+        y = td.target(hp["beta"] * batch.reward, batch.discount, next_value)
+        (loss, q), grads["critic"] = jax.value_and_grad(critic_loss, has_aux=True)(
+            state.critic, critic, batch, y
+        )
+        v_loss, grads["value"] = jax.value_and_grad(value_loss)(state.value, value, batch.obs, values)
+        m_loss, grads["marginal"] = jnp.zeros(()), {}
+        if learnt:
+            m_loss, grads["marginal"] = jax.value_and_grad(marginal_loss)(
+                state.marginal,
+                config.marginal,
+                decoder,
+                encoder,
+                unsquash(actions, ACTION_MARGIN),
+                latents,
+                key_marginal,
+            )
+
+        rates = {"policy": "policy_rate", "critic": "critic_rate", "value": "critic_rate"}
+        new, optimiser = {}, {}
+        for name, rate in (rates | {"marginal": "marginal_rate"}).items():
+            new[name], optimiser[name] = adam(
+                grads[name], state.optimiser[name], getattr(state, name), hp[rate]
+            )
+        target_value = dual.polyak(state.target_value, new["value"], hp["polyak"])
+        metrics = {
+            "critic_loss": loss,
+            "value_loss": v_loss,
+            "marginal_loss": m_loss,
+            "q_data": jnp.mean(q),
+            "value": jnp.mean(values),
+            "entropy": -log_pi,
+            "penalty": penalty,
+        }
+        return State(**new, target_value=target_value, optimiser=optimiser, hp=hp), metrics
+
+    stage = Stage("train", config.steps, sample, update, every=config.every)
+    return Algorithm(init, (stage,), tanh_gaussian(policy))
+
+
+# --- Presets -----------------------------------------------------------------
+
+# Appendix F's sizes of the action buffer; the rest have the default's 50,000.
+DOMAINS = {
+    "pendulum": {"action_buffer": 1_000},
+    "inverted-double-pendulum": {"action_buffer": 10_000},
+    "swimmer": {"action_buffer": 10_000},
+    "reacher": {"action_buffer": 10_000},
+}
+
+PRESETS = {
+    "default": Preset("the text's values: its marginal, trained as it says", {}),
+    "mixture": Preset("the marginal trained on the log of its own estimate", {"marginal": "mixture"}),
+    "vae": Preset("appendix F's variational autoencoder for the marginal", {"marginal": "vae"}),
+    "sac": Preset(
+        "the text's SAC baseline: the same code, the reference policy uniform", {"marginal": "uniform"}
+    ),
+}

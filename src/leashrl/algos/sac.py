@@ -1,0 +1,171 @@
+"""SAC: Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import continuous, positive, tanh_gaussian, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, squash_log_prob
+from leashrl.ops import dual, td
+from leashrl.optim import adam, adam_init
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""SAC: the policy maximises reward and its own entropy; two critics, a temperature that tunes itself.
+
+    Critics (equation 5), for each member of the ensemble, $\alpha$ the temperature:
+
+    $$E_D(Q(s,a) - y)^2,\quad y = r + \gamma (\min_i Q'_i(s', a') - \alpha\log\pi(a'|s')),\ a'\sim\pi$$
+
+    Policy (equation 9), with $a_\pi\sim\pi$ reparameterised, and the temperature (equation 18), whose
+    constraint is an entropy of at least $\bar H$ = `target_entropy` a dimension:
+
+    $$\min_\phi\ E[\alpha\log\pi(a_\pi|s) - \min_i Q_i(s, a_\pi)],\qquad
+      \min_\alpha\ -\alpha\,E[\log\pi(a_\pi|s) + \bar H]$$
+
+    Online, `every` steps in the environment are followed by as many updates, one a step.
+
+    Args:
+      steps: gradient updates, and environment steps after the warm-up.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training; nothing online.
+      hidden: widths of all networks' hidden layers.
+      critic_norm: layer normalisation in the critics' hidden layers.
+      ensemble: number of critics; targets and policy take their minimum.
+      buffer: transitions that the replay holds (online).
+      warmup: environment steps with uniformly random actions before the first update (online).
+      every: environment steps between two looks at the policy, and updates after them (online).
+      gamma: discount.
+      polyak: rate of the target critics.
+      target_entropy: the temperature's target, in nats per action dimension.
+      policy_rate, critic_rate: Adam's learning rates; the temperature uses the policy's.
+
+    References:
+      Haarnoja et al. (2018), arXiv 1812.05905.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (256, 256)
+    critic_norm: bool = False
+    ensemble: int = 2
+    buffer: int = 1_000_000
+    warmup: int = 5_000
+    every: int = 50
+    gamma: float = 0.99
+    polyak: float = 0.005
+    target_entropy: float = -1.0
+    policy_rate: float = 3e-4
+    critic_rate: float = 3e-4
+
+    def __post_init__(self) -> None:
+        positive(self, "ensemble", "buffer", "warmup", "every")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "policy_rate", "critic_rate")
+
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict
+    critic: dict  # leading ensemble axis
+    target_critic: dict
+    log_alpha: Array  # () entropy temperature
+    optimiser: dict  # Adam's moments of the above
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
+    """sum_i E(Q_i - y)^2 (equation 5; a half of it there), and Q_i (ensemble, batch)."""
+    values = critic.apply(params, batch.obs, batch.action)
+    return td.squared_error(values, y), values
+
+
+def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, obs, key: Array, alpha: Array):
+    """E[alpha log pi(a|s) - min_i Q_i(s, a)] over a ~ pi (equation 9), and the policy's entropy."""
+    pi = Normal(*policy.apply(params, obs))
+    u = pi.sample(key)
+    log_pi = squash_log_prob(pi, u)
+    value = jnp.min(critic.apply(critic_params, obs, jnp.tanh(u)), axis=0)
+    return jnp.mean(alpha * log_pi - value), -jnp.mean(log_pi)
+
+
+def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
+    """-log alpha (target - H): the public codes' form of equation 18, with the same fixed point."""
+    return -log_alpha * (target - entropy)
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """SAC for continuous actions in [-1, 1]^d."""
+    dim = continuous("sac", spec).dim
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm)
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key)
+        params = {"policy": policy.init(keys[0]), "critic": critic.init(keys[1]), "log_alpha": jnp.zeros(())}
+        return State(
+            **params,
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        hp, alpha = state.hp, jnp.exp(state.log_alpha)
+        key_next, key_pi = jax.random.split(key)
+
+        pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
+        u_next = pi_next.sample(key_next)
+        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
+        y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
+        (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic, critic, batch, y)
+        new, optimiser = {}, {}
+
+        def step_of(name: str, grads, rate: Array) -> None:
+            new[name], optimiser[name] = adam(grads, state.optimiser[name], getattr(state, name), rate)
+
+        # The policy sees the critics from after their step, as in the public codes.
+        step_of("critic", grads, hp["critic_rate"])
+        grads, entropy = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, critic, new["critic"], batch.obs, key_pi, alpha
+        )
+        step_of("policy", grads, hp["policy_rate"])
+        grads = jax.grad(temperature_loss)(state.log_alpha, entropy, dim * hp["target_entropy"])
+        step_of("log_alpha", grads, hp["policy_rate"])
+
+        target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])
+        metrics = {
+            "critic_loss": loss,
+            "q_data": jnp.mean(values),
+            "target": jnp.mean(y),
+            "entropy": entropy,
+            "alpha": alpha,
+        }
+        return State(**new, target_critic=target_critic, optimiser=optimiser, hp=hp), metrics
+
+    stage = Stage("train", config.steps, uniform(config.batch_size), update, every=config.every)
+    return Algorithm(init, (stage,), tanh_gaussian(policy))
+
+
+PRESETS = {
+    "default": Preset("the 2018 text's values; D4RL's locomotion data came from it", {}),
+}

@@ -1,0 +1,275 @@
+"""The online source: environments stepped on the host, rows kept on the device. Layer 6.
+
+Between two compiled pieces of training every member takes `every` steps in an environment of its own, with
+the policy as it then is. What it sees goes to a ring on the device and, with each checkpoint, to
+
+    DIR/replay/rows-0000000000.safetensors    rows in the order they came, (members, n, ...) an array
+
+Episode i of a member starts from a seed that its own seed and i decide. So these rows are all that a resumed
+run needs: it resets each environment to the episode that was cut, and takes the same actions again.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from leashrl.core import Policy, State
+from leashrl.environments import borrow, give_back
+from leashrl.errors import BadInput, Diverged
+from leashrl.tasks import Task
+from leashrl.training.artefacts import make_folder, write_atomically
+from leashrl.training.checkpoint import to_bytes
+from leashrl.types import Array, Box, Replay, Spec, TimeStep, Transitions
+
+RECENT = 100
+"""Episodes in the mean return that online runs report, as in the MIRACLE text's figures."""
+
+
+def spec_of(task: Task) -> Spec:
+    """What an algorithm must know of a task's environment."""
+    env = borrow(task, 1)[0]
+    space, shape = env.action_space, env.observation_space.shape or ()
+    give_back(task, [env])
+    low, high = getattr(space, "low", None), getattr(space, "high", None)
+    if low is None or high is None:
+        raise BadInput(f"task '{task.name}' has no continuous actions: it cannot be trained on online")
+    return Spec(int(np.prod(shape)), Box(tuple(map(float, low)), tuple(map(float, high))))
+
+
+class Simulator:
+    """A `training.loop.Source`: one environment a member.
+
+    Attributes:
+      data: the rings, on the device.
+      ended: a row for each episode that has ended and was not yet taken away by `take_ended`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        spec: Spec,
+        policy: Policy,
+        members: Sequence[Mapping[str, float]],
+        keys: Array,
+        config: Any,
+    ):
+        """`config.buffer` rows are kept of each member; its first `config.warmup` actions are random.
+
+        Raises:
+          BadInput: the buffer does not hold an episode.
+        """
+        least = task.max_episode_steps + max(config.warmup, config.every)
+        if config.buffer < least:
+            raise BadInput(f"option 'buffer' must hold the warm-up and an episode: {least} on '{task.name}'")
+        assert isinstance(spec.action, Box)
+        n = len(members)
+        self.members, self.warmup, self.every = members, config.warmup, config.every
+        capacity = min(config.buffer, config.steps + config.every + least)
+        self.space = spec.action
+        self.envs = borrow(task, n)
+        self.obs = np.zeros((n, spec.obs_dim), np.float32)
+        self.episode = np.full(n, -1)  # its number; each new one is reset from its own seed
+        self.total = np.zeros(n)  # the running episode's return
+        self.length = np.zeros(n, np.int64)
+        self.ended: list[dict[str, Any]] = []
+        self.unsaved: list[dict[str, np.ndarray]] = []
+        self.saved = 0  # rows on disk
+        self.policy, self.act = policy, _compiled(policy)
+        self.keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(2**32 - 1))  # no update's key
+        self.data = _empty(n, capacity, spec)
+        for i in range(n):
+            self.reset(i)
+
+    # --- Stepping ------------------------------------------------------------
+
+    def visit(self, state: State, step: int) -> None:
+        """`every` more rows of each member, before the first of them the warm-up's."""
+        if int(self.data.count) == 0:
+            self.collect(None, self.warmup, step)
+        self.collect(self.policy.params(state), self.every, step)
+
+    def collect(self, params: Any, n: int, step: int) -> None:
+        """n steps of every member, by the policy with these params; None: uniformly random."""
+        rows: dict[str, np.ndarray] = {}
+        begin = int(self.data.count)
+        for t in range(n):
+            row = np.uint32(begin + t)
+            if params is None:
+                action = np.asarray(_uniform(self.keys, row, self.space.dim))
+            else:
+                action = np.asarray(self.act(params, self.obs, self.keys, row))
+            if not np.isfinite(action).all():
+                raise Diverged(f"the policy gave an action that is not finite, after {step} updates")
+            for name, value in self.take(action, step).items():
+                if not t:
+                    rows[name] = np.empty((len(value), n, *value.shape[1:]), value.dtype)
+                rows[name][:, t] = value
+        self.unsaved.append(rows)
+        self.data = _append(self.data, {k: v for k, v in rows.items() if k != "timeout"})
+
+    def take(self, action: np.ndarray, step: int) -> dict[str, np.ndarray]:
+        """One step of every member's environment: a row each."""
+        n = len(self.envs)
+        row = {
+            "obs": self.obs.copy(),
+            "action": action,
+            "reward": np.zeros(n, np.float32),
+            "terminal": np.zeros(n, bool),
+            "timeout": np.zeros(n, bool),
+            "next_obs": np.zeros_like(self.obs),
+        }
+        in_units = np.clip(self.space.from_unit(action), self.space.low, self.space.high).astype(np.float32)
+        for i, env in enumerate(self.envs):
+            self.obs[i], paid, terminal, timeout, _ = env.step(in_units[i])
+            row["next_obs"][i], row["reward"][i] = self.obs[i], paid
+            row["terminal"][i], row["timeout"][i] = terminal, timeout and not terminal
+            self.total[i] += float(paid)
+            self.length[i] += 1
+            if terminal or timeout:
+                end = {"step": step, "return": float(self.total[i]), "length": int(self.length[i])}
+                self.ended.append(end | dict(self.members[i]))
+                self.reset(i)
+        return row
+
+    def reset(self, i: int) -> None:
+        """The next episode of member i."""
+        self.episode[i] += 1
+        # The third number keeps these apart from the episodes of evaluations.
+        seed = np.random.SeedSequence([int(self.members[i]["seed"]), int(self.episode[i]), 1])
+        self.obs[i] = self.envs[i].reset(seed=int(seed.generate_state(1)[0]))[0]
+        self.total[i], self.length[i] = 0.0, 0
+
+    def take_ended(self) -> list[dict[str, Any]]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    # --- Disk ----------------------------------------------------------------
+
+    def save(self, folder: Path) -> int:
+        """Write the rows since the last time; how many each member has in all."""
+        if self.unsaved:
+            make_folder(folder)
+            rows = {k: np.concatenate([x[k] for x in self.unsaved], 1) for k in self.unsaved[0]}
+            write_atomically(folder / f"rows-{self.saved:010d}.safetensors", to_bytes(rows))
+            self.saved += rows["reward"].shape[1]
+            self.unsaved = []
+        return self.saved
+
+    def load(self, folder: Path, count: int) -> None:
+        """Go on from the first `count` rows; files that a kill left beyond them are deleted.
+
+        Raises:
+          BadInput: rows are missing, or an environment does not give again what it gave.
+        """
+        capacity = int(self.data.capacity)
+        begun = [0] * len(self.envs)  # the row at which each member's running episode began
+        while self.saved < count:
+            rows = read_rows(folder / f"rows-{self.saved:010d}.safetensors")
+            n = rows["reward"].shape[1]
+            for i, end in enumerate(rows["terminal"] | rows["timeout"]):
+                self.episode[i] += int(end.sum())
+                if end.any():
+                    begun[i] = self.saved + int(np.flatnonzero(end)[-1]) + 1
+            self.data = _append(self.data, {k: v for k, v in rows.items() if k != "timeout"})
+            self.saved += n
+        for path in folder.glob("rows-*.safetensors"):
+            if int(path.stem[5:]) >= count:
+                path.unlink()
+        actions, after = np.asarray(self.data.rows.action), np.asarray(self.data.rows.next_obs)
+        for i, env in enumerate(self.envs):
+            self.episode[i] -= 1
+            self.reset(i)
+            for t in range(begun[i], count):
+                row = i * capacity + t % capacity
+                action = np.clip(self.space.from_unit(actions[row]), self.space.low, self.space.high)
+                self.obs[i], paid, *_ = env.step(action.astype(np.float32))
+                self.total[i] += float(paid)
+                self.length[i] += 1
+                if not np.array_equal(self.obs[i], after[row]):
+                    raise BadInput(
+                        f"'{folder}': the environment does not give again what it gave in row {t}: "
+                        "another version of mujoco or gymnasium, or another processor?"
+                    )
+
+
+def recent(episodes: list[dict[str, Any]], member: Mapping[str, float]) -> dict[str, Any]:
+    """A member's mean return over its last 100 episodes, and the best that this mean has been."""
+    returns = [row["return"] for row in episodes if all(row[k] == v for k, v in member.items())]
+    means = running_mean(returns)
+    last, best = (float(means[-1]), float(means.max())) if returns else (None, None)
+    return {"episodes": len(returns), "return_last_100": last, "best_last_100": best}
+
+
+def running_mean(returns: Sequence[float]) -> np.ndarray:
+    """The mean of the last 100 values (of fewer at the start) after each of them.
+
+    >>> running_mean([1.0, 3.0]).tolist()
+    [1.0, 2.0]
+    """
+    total = np.cumsum([0.0, *returns])
+    n = np.arange(1, len(returns) + 1)
+    first = np.maximum(n - RECENT, 0)
+    return (total[n] - total[first]) / (n - first)
+
+
+def read_rows(path: Path) -> dict[str, np.ndarray]:
+    """One file of `replay/`."""
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BadInput(f"cannot read '{path}', which the run needs to go on: {reason}") from None
+
+
+# --- On the device -----------------------------------------------------------
+
+
+def _empty(members: int, capacity: int, spec: Spec) -> Replay:
+    n = members * capacity
+    return Replay(
+        rows=Transitions(
+            obs=jnp.zeros((n, spec.obs_dim)),
+            action=jnp.zeros((n, spec.action.dim)),
+            reward=jnp.zeros(n),
+            terminal=jnp.zeros(n, bool),
+            next_obs=jnp.zeros((n, spec.obs_dim)),
+        ),
+        first=jnp.arange(members, dtype=jnp.int32) * capacity,
+        capacity=jnp.int32(capacity),
+        count=jnp.int32(0),
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _append(data: Replay, rows: dict[str, Array]) -> Replay:
+    """`rows` (members, n, ...), n at most the capacity, behind those that are there."""
+    n = rows["reward"].shape[1]
+    index = data.first[:, None] + (data.count + jnp.arange(n, dtype=jnp.int32)) % data.capacity
+    put = {k: getattr(data.rows, k).at[index].set(v) for k, v in rows.items()}
+    return Replay(Transitions(**put), data.first, data.capacity, data.count + n)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(policy: Policy):
+    """`(params, obs (members, obs_dim), keys, row) -> actions in [-1, 1]`, drawn where the policy can."""
+    mode = "sample" if "sample" in policy.modes else policy.modes[0]
+
+    def one(params: Any, obs: Array, key: Array, row: Array) -> Array:
+        timestep = TimeStep(obs, jnp.zeros(()), jnp.asarray(False))
+        return policy.act(params, policy.init(params), timestep, jax.random.fold_in(key, row), mode)[0]
+
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _uniform(keys: Array, row: Array, dim: int) -> Array:
+    """Actions (members, dim) from all over [-1, 1]."""
+    one = lambda key: jax.random.uniform(jax.random.fold_in(key, row), (dim,), minval=-1.0, maxval=1.0)
+    return jax.vmap(one)(keys)

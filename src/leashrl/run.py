@@ -1,0 +1,305 @@
+"""A plan carried out, and what it leaves on disk. Layer 7.
+
+    DIR/config.json         the plan: everything that decides the bits of the result, and all versions
+    DIR/metrics.jsonl       one line a logged step and member
+    DIR/episodes.jsonl      one line an episode of training, where the run is online
+    DIR/evaluations.jsonl   one line an evaluation and member
+    DIR/replay/             the rows that an online run has seen
+    DIR/checkpoint/         the last two; `resume` continues from the newest, bit for bit
+    DIR/snapshots/          the policies of every evaluation, where they are asked for
+    DIR/policy/             one safetensors file a member, and policy.json to read them with
+    DIR/result.json         final and last-ten mean score of each member
+
+The seam between compute and presentation: what reads a run reads these files.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.core import Data, hyper, override, to_json
+from leashrl.data import Dataset, Normaliser, prepare
+from leashrl.errors import BadInput
+from leashrl.evaluate.statistics import summary
+from leashrl.online import Simulator, recent, spec_of
+from leashrl.plan import Plan, describe_space, find_algorithm, member_name
+from leashrl.tasks import Task
+from leashrl.tasks import task as find_task
+from leashrl.training import loop
+from leashrl.training.artefacts import Lines, make_folder, read_json, versions, write_atomically, write_json
+from leashrl.training.checkpoint import restore, save_checkpoint, to_bytes
+from leashrl.training.interrupts import Interrupts
+from leashrl.types import Spec, Transitions
+
+CHECKPOINT_SECONDS = 10.0
+Report = Callable[[str, dict[str, Any]], None]
+"""Called with (event, details) as a run goes on.
+
+Events: start, step, evaluation, diverged, saved, end; and interrupt, at a Ctrl-C, from a signal handler.
+`rows` of step and evaluation hold what the files get, with the member's name as `member`.
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan made ready: the algorithm built; the data on the device, or the simulator at its start."""
+
+    plan: Plan
+    task: Task | None
+    spec: Spec
+    algorithm: Any
+    source: Transitions | Simulator
+    normaliser: Normaliser
+    keys: jax.Array
+    hp: dict[str, jax.Array]
+
+    @staticmethod
+    def build(plan: Plan, dataset: Dataset | None) -> "Run":
+        """`dataset` is None for an online run."""
+        task = find_task(plan.task) if plan.task else None
+        columns = [override(plan.config, {k: v for k, v in m.items() if k != "seed"}) for m in plan.members]
+        keys = jax.vmap(jax.random.key)(jnp.asarray([m["seed"] for m in plan.members], jnp.uint32))
+        hp = jax.tree.map(lambda *x: jnp.stack(x), *map(hyper, columns))
+        entry = find_algorithm(plan.algorithm)
+        if dataset is None:
+            assert task is not None
+            spec = spec_of(task)
+            algorithm = entry.build(plan.config, spec)
+            source = Simulator(task, spec, algorithm.policy, plan.members, keys, plan.config)
+            normaliser = Normaliser(np.zeros(spec.obs_dim, np.float32), np.ones(spec.obs_dim, np.float32))
+        else:
+            rows, normaliser = prepare(dataset, plan.config.preprocess)
+            if not len(rows["reward"]):
+                raise BadInput(f"'{dataset.name}' has no whole transition to learn from")
+            spec = dataset.spec
+            algorithm = entry.build(plan.config, spec)
+            source = Transitions(**{name: jnp.asarray(x) for name, x in rows.items()})
+        # What cannot be built fails here, before a folder is made.
+        jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
+        return Run(plan, task, spec, algorithm, source, normaliser, keys, hp)
+
+    @property
+    def simulator(self) -> Simulator | None:
+        return self.source if isinstance(self.source, Simulator) else None
+
+    @property
+    def data(self) -> Data:
+        return self.source.data if isinstance(self.source, Simulator) else self.source
+
+    def execute(self, folder: Path, checkpoint: tuple | None, report: Report | None) -> "Result":
+        """The hooks around the one loop: log, evaluate, checkpoint, stop."""
+        plan, say = self.plan, report or (lambda event, details: None)
+        total = sum(stage.steps for stage in self.algorithm.stages)
+        restored, done, meta = None, -1, {}
+        if checkpoint:
+            done, flat, meta = checkpoint
+            like = loop.blank(self.algorithm, self.data, self.keys, self.hp, done)
+            restored = (done, restore(like, flat, str(folder / "checkpoint")))
+        if self.simulator:
+            # The steps between two checkpoints are in no file; a later run would look as if it had them.
+            self.simulator.load(folder / "replay", meta["rows"] if checkpoint else 0)
+        metrics = Lines(folder / "metrics.jsonl", keep_to=done)
+        # A visit to the simulator comes after the checkpoint of the same step.
+        episodes = Lines(folder / "episodes.jsonl", keep_to=done - 1) if self.simulator else None
+        # A kill among one evaluation's lines leaves some of them: only a checkpoint says that all are there.
+        evaluations = Lines(folder / "evaluations.jsonl", keep_to=done if meta.get("evaluated") else done - 1)
+        say(
+            "start", {"plan": plan, "task": self.task, "step": max(done, 0), "total": total, "folder": folder}
+        )
+        known = set()
+
+        def tell(fallen: Mapping[int, tuple[int, str]]) -> None:
+            for i in fallen.keys() - known:
+                known.add(i)
+                at, metric = fallen[i]
+                say("diverged", {"member": member_name(plan.members[i]), "step": at, "metric": metric})
+
+        saved_at, saved_step = time.monotonic(), done
+        with Interrupts(say) as interrupts:
+            for snapshot in loop.run(
+                self.algorithm,
+                self.source,
+                self.keys,
+                self.hp,
+                log_every=plan.log_every,
+                stop_every=plan.eval_every if self.task else 0,
+                resume=restored,
+            ):
+                step, last = snapshot.step, snapshot.step == total
+                fallen = loop.diverged(snapshot.tally)
+                tell(fallen)
+                rows = []
+                for i, member in enumerate(plan.members if snapshot.logged is not None else ()):
+                    if i not in fallen:
+                        values = {name: float(x[i]) for name, x in (snapshot.logged or {}).items()}
+                        row = {"step": step, "stage": snapshot.stage} | member | values
+                        metrics.write(row)
+                        rows.append(self.named(row))
+                say("step", {"step": step, "total": total, "stage": snapshot.stage, "rows": rows})
+                for row in self.simulator.take_ended() if self.simulator else ():
+                    assert episodes is not None
+                    episodes.write(row)
+                lost = len(fallen) == len(plan.members)
+                finished = last or lost
+                due = self.task and step and not lost and (last or step % plan.eval_every == 0)
+                if due and step not in evaluations.steps and not interrupts.pending:
+                    rows = [{"step": step} | row for row in self.evaluate(snapshot.state, fallen)]
+                    for row in rows:
+                        evaluations.write(row)
+                    say("evaluation", {"step": step, "rows": [self.named(row) for row in rows]})
+                    if plan.snapshots:
+                        self.save_policies(folder / "snapshots" / f"step-{step:010d}", snapshot.state, fallen)
+                waited = time.monotonic() - saved_at
+                if step != saved_step and (
+                    step == 0 or finished or due or interrupts.pending or waited > CHECKPOINT_SECONDS
+                ):
+                    arrays = {"state": snapshot.state, "tally": snapshot.tally}
+                    about = {"stage": snapshot.stage, "evaluated": step in evaluations.steps}
+                    if self.simulator:
+                        about["rows"] = self.simulator.save(folder / "replay")
+                    save_checkpoint(folder / "checkpoint", step, arrays, about)
+                    saved_at, saved_step = time.monotonic(), step
+                    say("saved", {"step": step})
+                if interrupts.pending:
+                    raise KeyboardInterrupt
+                if finished:
+                    fallen |= self.unevaluated(folder, step, fallen)
+                    tell(fallen)
+                    self.save_policies(folder / "policy", snapshot.state, fallen)
+                    result = self.result(folder, step, fallen)
+                    break
+        write_json(folder / "result.json", result.values)
+        say("end", {"result": result})
+        return result
+
+    def named(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of metrics or of an evaluation with its member's name in front."""
+        return {"member": member_name({k: row[k] for k in self.plan.members[0]})} | row
+
+    def evaluate(self, state: Any, fallen: Mapping[int, Any]) -> list[dict[str, Any]]:
+        """One row a member that is still up: its returns and normalised scores."""
+        from leashrl.evaluate.rollout import evaluate
+
+        assert self.task is not None
+        found = evaluate(
+            self.algorithm.policy,
+            self.algorithm.policy.params(state),
+            self.task,
+            obs_mean=self.normaliser.mean,
+            obs_std=self.normaliser.std,
+            action_space=self.spec.action,
+            episodes=self.plan.episodes,
+            seed=self.plan.eval_seed,
+        )
+        return [
+            dict(member)
+            | {
+                "return": float(found.returns[i].mean()),
+                "score": None if found.scores is None else float(found.scores[i].mean()),
+                "returns": found.returns[i].tolist(),
+                "lengths": found.lengths[i].tolist(),
+            }
+            for i, member in enumerate(self.plan.members)
+            if i not in fallen and not found.failed[i]
+        ]
+
+    def unevaluated(self, folder: Path, step: int, fallen: Mapping[int, Any]) -> dict[int, tuple[int, str]]:
+        """Members that trained to the end, and whose policy then gave an action that is not finite."""
+        if self.task is None:
+            return {}
+        rows = [row for row in Lines.read(folder / "evaluations.jsonl") if row["step"] == step]
+        return {
+            i: (step, "action")
+            for i, member in enumerate(self.plan.members)
+            if i not in fallen and not any(member.items() <= row.items() for row in rows)
+        }
+
+    def save_policies(self, folder: Path, state: Any, fallen: Mapping[int, tuple[int, str]]) -> None:
+        """`NAME.safetensors` for each member, and `policy.json` to rebuild them."""
+        params = self.algorithm.policy.params(state)
+        make_folder(folder)
+        for i, member in enumerate(self.plan.members):
+            arrays = {
+                "params": jax.tree.map(lambda x, i=i: x[i], params),
+                "obs_mean": self.normaliser.mean,
+                "obs_std": self.normaliser.std,
+            }
+            write_atomically(folder / f"{member_name(member)}.safetensors", to_bytes(arrays))
+        write_json(
+            folder / "policy.json",
+            {
+                "algorithm": self.plan.algorithm,
+                "config": to_json(self.plan.config),
+                "obs_dim": self.spec.obs_dim,
+                "action_space": describe_space(self.spec.action),
+                "task": self.plan.task,
+                "members": [member_name(m) for m in self.plan.members],
+                "diverged": [member_name(self.plan.members[i]) for i in sorted(fallen)],
+            },
+        )
+
+    def result(self, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
+        """Final and last-ten mean score of each member; the best is never reported alone.
+
+        Where all have diverged, the last of them says how many steps the run took: when the loop noticed
+        depends on the clock.
+        """
+        if len(fallen) == len(self.plan.members):
+            step = max(at for at, _ in fallen.values())
+        rows = Lines.read(folder / "evaluations.jsonl")
+        episodes = Lines.read(folder / "episodes.jsonl")
+        members = []
+        for i, member in enumerate(self.plan.members):
+            mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
+            out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
+            if i in fallen:
+                out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
+            for what in ("return", "score"):
+                values = [row[what] for row in mine if row[what] is not None]
+                final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
+                out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
+            if self.simulator:
+                out["online"] = recent(episodes, member)
+            members.append(out)
+        finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]
+        values = {
+            "algorithm": self.plan.algorithm,
+            "preset": self.plan.preset,
+            "task": self.plan.task,
+            "data": self.plan.data,
+            "steps": step,
+            "episodes": self.plan.episodes,
+            "evaluated": self.task is not None,
+            "members": members,
+            "score": summary(np.array(finals)[:, None]) if finals else None,
+            "versions": versions(),
+        }
+        return Result(folder, values)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found. `values` is `result.json`; `folder` holds the rest."""
+
+    folder: Path
+    values: dict[str, Any]
+
+    @staticmethod
+    def read(folder: str | Path) -> "Result":
+        return Result(Path(folder), read_json(Path(folder) / "result.json"))
+
+    @property
+    def score(self) -> dict[str, float] | None:
+        """Mean, IQM and 95 % interval of the members' final normalised scores; None if not evaluated."""
+        return self.values["score"]
+
+    @property
+    def diverged(self) -> list[str]:
+        """Names of the members that went non-finite."""
+        return [m["name"] for m in self.values["members"] if m["diverged"]]
