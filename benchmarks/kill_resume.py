@@ -1,6 +1,6 @@
 """Kill -9 a run at random moments, resume it, compare its bits with those of a run that was never stopped.
 
-    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--json]
+    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--online] [--json]
 
 Each run is killed twice, the second time while it is resumed, and then left to end. The moments lie in random
 phases: while it starts, compiles, trains, writes a checkpoint or evaluates. What its folder showed just
@@ -24,19 +24,21 @@ STEPS = 3000
 EVERY = 600  # updates an evaluation; each is followed by a checkpoint
 
 
-def command(algorithm: str, out: str) -> list[str]:
+def command(algorithm: str, online: bool, out: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "leashrl", "train", algorithm, "--data", "data.hdf5", "--task", "pendulum"),
+        *(sys.executable, "-m", "leashrl", "train", algorithm, "--task", "pendulum"),
+        *(() if online else ("--data", "data.hdf5")),
         *("--seeds", "2", "--steps", str(STEPS), "--set", "hidden=8", "batch_size=16", "--out", out),
         *("--episodes", "1", "--eval-every", str(EVERY), "--log-every", "100"),
     ]
 
 
 def digest(run: Path) -> str:
-    """SHA-256 over metrics, evaluations, result, policies, and the arrays of the last checkpoint."""
+    """SHA-256 over metrics, episodes, evaluations, result, policies, and the last checkpoint's arrays."""
     last = max((run / "checkpoint").glob("step-*")) / "arrays.safetensors"
     files = [run / "metrics.jsonl", run / "evaluations.jsonl", run / "result.json", last]
     files += sorted((run / "policy").iterdir())
+    files += [path for path in [run / "episodes.jsonl"] if path.exists()]
     both = hashlib.sha256()
     for file in files:
         both.update(f"{file.relative_to(run)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -111,6 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill a run at random moments and compare what resumes.")
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--algorithm", default="misa")
+    parser.add_argument("--online", action="store_true", help="learn in the environment, without data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -124,12 +127,14 @@ def main() -> int:
         make = ["data", "make", "pendulum-medium", "--steps", "400", "--out", "data.hdf5"]
         subprocess.run([*leashrl, *make], cwd=home, check=True, capture_output=True)
         start = time.perf_counter()
-        subprocess.run(command(args.algorithm, "whole"), cwd=home, check=True, capture_output=True)
+        subprocess.run(
+            command(args.algorithm, args.online, "whole"), cwd=home, check=True, capture_output=True
+        )
         wanted = digest(home / "whole")
         say(f"uninterrupted: {time.perf_counter() - start:.1f} s, {wanted[:16]}")
         while len(rows) < args.moments:
             name = f"run-{len(rows)}"
-            run, argv, mine = home / name, command(args.algorithm, name), []
+            run, argv, mine = home / name, command(args.algorithm, args.online, name), []
             for phase in rng.sample(list(PHASES), k=min(2, args.moments - len(rows))):
                 mine.append(kill_once(argv, run, phase, rng))
                 if (run / "config.json").exists():  # else there is nothing to resume: `train` once more
@@ -146,7 +151,13 @@ def main() -> int:
             shutil.rmtree(run)
     equal = sum(row["equal"] for row in rows)
     if args.json:
-        found = {"algorithm": args.algorithm, "sha256": wanted, "equal": equal, "moments": rows}
+        found = {
+            "algorithm": args.algorithm,
+            "online": args.online,
+            "sha256": wanted,
+            "equal": equal,
+            "moments": rows,
+        }
         print(json.dumps(found, indent=1))
     say(f"{equal} of {len(rows)} kills ended with the uninterrupted run's bits")
     return 0 if equal == len(rows) else 1

@@ -298,7 +298,7 @@ OPTIMUM = {
 }  # what each algorithm must reach, in units of the best action
 # Where the default is for larger problems: options with which 1500 updates are enough.
 LOOSE = {
-    "miracle": {"beta": 100.0, "critic_rate": 3e-3, "marginal_rate": 3e-3},
+    "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
     "sac": {"critic_rate": 3e-3},
     "misa": {
         "gamma_1": 0.05,

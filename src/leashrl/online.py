@@ -251,7 +251,8 @@ def _empty(members: int, capacity: int, spec: Spec) -> Replay:
 def _append(data: Replay, rows: dict[str, Array]) -> Replay:
     """`rows` (members, n, ...), n at most the capacity, behind those that are there."""
     n = rows["reward"].shape[1]
-    index = data.first[:, None] + (data.count + jnp.arange(n, dtype=jnp.int32)) % data.capacity
+    place = (data.count + jnp.arange(n, dtype=jnp.int32)) % data.capacity
+    index = data.first[:, None] + place[None]
     put = {k: getattr(data.rows, k).at[index].set(v) for k, v in rows.items()}
     return Replay(Transitions(**put), data.first, data.capacity, data.count + n)
 
