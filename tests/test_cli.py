@@ -21,6 +21,7 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import COMMANDS, SHORT, main
 from leashrl.cli.progress import Screen
 from leashrl.data import load
+from leashrl.peers import PEERS
 from leashrl.plan import Plan
 from leashrl.tasks import TASKS
 
@@ -118,12 +119,12 @@ def test_version(cli):
 
 def test_algos(document, cli):
     rows = document("algos")["algorithms"]
-    assert [row["name"] for row in rows] == sorted(REGISTRY)
-    for row in rows:
+    assert [row["name"] for row in rows] == [*sorted(REGISTRY), *PEERS]
+    for row in rows[: len(REGISTRY)]:
         assert set(row) == {"name", "paper", "presets"}
         assert row["presets"] == list(REGISTRY[row["name"]].presets)
     out, _ = cli("algos")
-    assert [line.split()[0] for line in out.splitlines()] == ["name", *sorted(REGISTRY)]
+    assert [line.split()[0] for line in out.splitlines()] == ["name", *sorted(REGISTRY), *PEERS]
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

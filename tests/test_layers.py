@@ -33,6 +33,7 @@ LAYER = {
     "plan": 6,
     "run": 7,
     "experiment": 8,
+    "peers": 8,
     "policies": 8,
     "sweep": 9,
     "report": 9,

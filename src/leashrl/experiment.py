@@ -12,7 +12,7 @@ from leashrl.plan import DECISIVE, ONLINE, Plan, configure, describe, find_algor
 from leashrl.run import Report, Result, Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import claim_folder, hold, read_json, versions, write_json
+from leashrl.training.artefacts import check_ours, claim_folder, hold, read_json, versions, write_json
 from leashrl.training.checkpoint import load_checkpoint
 
 
@@ -119,6 +119,7 @@ def resume(
     """
     folder = Path(folder)
     values = read_json(folder / "config.json")
+    check_ours(folder, values)
     try:
         plan = Plan.from_json(values)
         _ = plan.data["source"], plan.data["hash"]

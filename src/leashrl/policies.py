@@ -23,7 +23,7 @@ from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
 from leashrl.plan import find_algorithm
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import read_json
+from leashrl.training.artefacts import check_ours, read_json
 from leashrl.training.checkpoint import restore
 from leashrl.types import Box, Discrete, Space, Spec, TimeStep
 
@@ -229,6 +229,7 @@ def _read_about(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     inner = folder / "policy"
     if not (inner / "policy.json").exists() and not (folder / "policy.json").exists():
         if (folder / "config.json").exists():
+            check_ours(folder, read_json(folder / "config.json"))
             raise BadInput(
                 f"the run in '{folder}' has not finished: `leashrl resume {folder}` goes on with it"
             )

@@ -28,7 +28,7 @@ from leashrl.data import Dataset, Normaliser, prepare
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
 from leashrl.online import Simulator, recent, spec_of
-from leashrl.plan import Plan, describe_space, find_algorithm, member_name
+from leashrl.plan import ONLINE, Plan, describe_space, find_algorithm, member_name
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
@@ -172,7 +172,7 @@ class Run:
                     fallen |= self.unevaluated(folder, step, fallen)
                     tell(fallen)
                     self.save_policies(folder / "policy", snapshot.state, fallen)
-                    result = self.result(folder, step, fallen)
+                    result = outcome(plan, folder, step, fallen)
                     break
         write_json(folder / "result.json", result.values)
         say("end", {"result": result})
@@ -244,43 +244,44 @@ class Run:
             },
         )
 
-    def result(self, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
-        """Final and last-ten mean score of each member; the best is never reported alone.
 
-        Where all have diverged, the last of them says how many steps the run took: when the loop noticed
-        depends on the clock.
-        """
-        if len(fallen) == len(self.plan.members):
-            step = max(at for at, _ in fallen.values())
-        rows = Lines.read(folder / "evaluations.jsonl")
-        episodes = Lines.read(folder / "episodes.jsonl")
-        members = []
-        for i, member in enumerate(self.plan.members):
-            mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
-            out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
-            if i in fallen:
-                out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
-            for what in ("return", "score"):
-                values = [row[what] for row in mine if row[what] is not None]
-                final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
-                out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
-            if self.simulator:
-                out["online"] = recent(episodes, member)
-            members.append(out)
-        finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]
-        values = {
-            "algorithm": self.plan.algorithm,
-            "preset": self.plan.preset,
-            "task": self.plan.task,
-            "data": self.plan.data,
-            "steps": step,
-            "episodes": self.plan.episodes,
-            "evaluated": self.task is not None,
-            "members": members,
-            "score": summary(np.array(finals)[:, None]) if finals else None,
-            "versions": versions(),
-        }
-        return Result(folder, values)
+def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
+    """Final and last-ten mean score of each member; the best is never reported alone.
+
+    Where all have diverged, the last of them says how many steps the run took: when the loop noticed
+    depends on the clock.
+    """
+    if len(fallen) == len(plan.members):
+        step = max(at for at, _ in fallen.values())
+    rows = Lines.read(folder / "evaluations.jsonl")
+    episodes = Lines.read(folder / "episodes.jsonl")
+    members = []
+    for i, member in enumerate(plan.members):
+        mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
+        out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
+        if i in fallen:
+            out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
+        for what in ("return", "score"):
+            values = [row[what] for row in mine if row[what] is not None]
+            final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
+            out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
+        if plan.data == ONLINE:
+            out["online"] = recent(episodes, member)
+        members.append(out)
+    finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]
+    values = {
+        "algorithm": plan.algorithm,
+        "preset": plan.preset,
+        "task": plan.task,
+        "data": plan.data,
+        "steps": step,
+        "episodes": plan.episodes,
+        "evaluated": plan.task is not None,
+        "members": members,
+        "score": summary(np.array(finals)[:, None]) if finals else None,
+        "versions": versions(),
+    }
+    return Result(folder, values)
 
 
 @dataclass(frozen=True)

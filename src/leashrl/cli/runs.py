@@ -67,7 +67,10 @@ def train(args: Namespace) -> int:
     if args.steps is not None and "steps" in options:
         raise BadInput("the number of steps is given twice: --steps and --set steps")
     from leashrl import experiment
+    from leashrl.peers import PEERS
 
+    if args.algorithm in PEERS:
+        return train_peer(args, options)
     why = "--task none" if args.task == "none" else "the data's name says no task; --task names one"
 
     def begin(report: Callable) -> Any:
@@ -90,6 +93,56 @@ def train(args: Namespace) -> int:
         )
 
     return watch(args, begin, why)
+
+
+def train_peer(args: Namespace, options: dict[str, Any]) -> int:
+    """DDPG or PPO of stable-baselines3: a line an evaluation, seeds one after the other."""
+    from leashrl import peers
+
+    name, begun = args.algorithm, []
+    if args.data is not None:
+        raise BadInput(f"{name} learns online: give --task in place of --data")
+    others = {"--preset": args.preset != "default", "--vary": args.vary, "--track": args.track}
+    others |= {"--snapshots": args.snapshots, "--log-every": args.log_every != 1000}
+    for option in (option for option, given in others.items() if given):
+        raise BadInput(f"{name} has no use for {option}: it is stable-baselines3's, in a loop of its own")
+
+    def report(event: str, details: dict[str, Any]) -> None:
+        if event == "start":
+            begun.append(details["folder"])
+            plan = details["plan"]
+            lines = [f"{name} of {details['library']} on {plan.task}, {plan.config.steps} steps a seed"]
+            lines += [f"folder {begun[0]}: such a run cannot be resumed, and leaves no policy"]
+        elif event == "evaluation":
+            row = details["rows"][0]
+            found = f"return {row['return']:.1f}" if row["score"] is None else f"score {row['score']:.1f}"
+            lines = [f"{row['member']}, step {row['step']}: {found}"]
+        elif event == "diverged":
+            lines = [f"{details['member']} diverged at step {details['step']}: its action is not finite"]
+        else:
+            return
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    try:
+        result = peers.train(
+            name,
+            args.task,
+            seeds=args.seeds,
+            steps=args.steps,
+            out=args.out,
+            options=options,
+            eval_every=args.eval_every,
+            episodes=args.episodes,
+            overwrite=args.overwrite,
+            report=report,
+        )
+    except KeyboardInterrupt:
+        kept = f"'{begun[0]}' keeps what was written, --overwrite starts it again" if begun else ""
+        raise KeyboardInterrupt(kept) from None
+    left = f"artefacts: {result.folder} (episodes.jsonl, evaluations.jsonl, result.json; no policy)"
+    lines = [*result_lines(result)[:-1], left]
+    show(args, {"folder": str(result.folder)} | result.values, lines)
+    return 3 if result.diverged else 0
 
 
 def numbers_of(name: str, text: str) -> list[float]:

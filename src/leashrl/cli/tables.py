@@ -74,7 +74,12 @@ def algos_arguments(parser: Parser) -> None:
 
 def algos(args: Namespace) -> int:
     from leashrl.algos import REGISTRY
+    from leashrl.peers import PEERS
 
+    if args.name in PEERS:
+        found = describe_peer(args.name)
+        show(args, {"algorithm": found}, _peer_lines(found))
+        return 0
     if args.name:
         found = describe(args.name)
         show(args, {"algorithm": found}, _describe_lines(found))
@@ -83,8 +88,12 @@ def algos(args: Namespace) -> int:
         {"name": name, "paper": entry.paper, "presets": list(entry.presets)}
         for name, entry in sorted(REGISTRY.items())
     ]
+    rows += [
+        {"name": name, "paper": peer.paper, "presets": [], "extra": "peers"} for name, peer in PEERS.items()
+    ]
     head = ["name", "paper", "presets"]
-    listing = [[row["name"], row["paper"], ", ".join(row["presets"])] for row in rows]
+    presets = lambda row: ", ".join(row["presets"]) or f"with pip install 'leashrl[{row['extra']}]'"
+    listing = [[row["name"], row["paper"], presets(row)] for row in rows]
     show(args, {"algorithms": rows}, columns([head, *listing]))
     return 0
 
@@ -130,6 +139,28 @@ def describe(name: str) -> dict[str, Any]:
         },
         "options": options,
     }
+
+
+def describe_peer(name: str) -> dict[str, Any]:
+    """The same of an algorithm that the extra `peers` brings: its library's pages explain the options."""
+    from leashrl.core import to_json
+    from leashrl.peers import PEERS
+
+    config, paper = PEERS[name]
+    return {
+        "name": name,
+        "paper": paper,
+        "extra": "peers",
+        "about": inspect.getdoc(config),
+        "options": [{"name": name, "default": value} for name, value in to_json(config()).items()],
+    }
+
+
+def _peer_lines(found: Mapping[str, Any]) -> list[str]:
+    options = [[f"  {option['name']}", text(option["default"])] for option in found["options"]]
+    where = "stable-baselines3's: pip install 'leashrl[peers]'"
+    head = [found["about"], f"paper: {found['paper']}", where, "", "options (--set NAME=VALUE)"]
+    return [*head, *columns(options)]
 
 
 def _describe_lines(found: Mapping[str, Any]) -> list[str]:

@@ -39,10 +39,10 @@ LEFTOVER = re.compile(r"(^|/)\.([^/]+)\.\d+(?=/|$)")
 """What a kill leaves of NAME while it is written or deleted: `.NAME.PID`."""
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of all that can change a result, Python and the machine's kind included."""
+def versions(*more: str) -> dict[str, str]:
+    """Installed versions of all that can change a result, Python, the machine's kind and `more` included."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -132,6 +132,15 @@ def is_run(folder: Path) -> bool:
         return False
     keys = {"algorithm", "preset", "config", "data", "members", "versions"}
     return isinstance(values, dict) and values.keys() >= keys
+
+
+def check_ours(folder: Path, values: Any) -> None:
+    """BadInput where `config.json` says that another library trained here: it left no state and no policy."""
+    if isinstance(values, dict) and "library" in values:
+        raise BadInput(
+            f"'{folder}' was trained by {values['library']}, which leaves no checkpoint and no policy: "
+            f"start again with `leashrl train {values['algorithm']} ... --overwrite`"
+        )
 
 
 def delete(folder: Path, run: list[Path]) -> None:
