@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from leashrl.core import override
 from leashrl.errors import BadInput, nearest
-from leashrl.papers import miracle
+from leashrl.papers import miracle, miracle_online
 from leashrl.training.artefacts import make_folder
 
 
@@ -40,7 +40,11 @@ PAPERS: dict[str, Paper] = {
         "Leibfried & Grau-Moya 2019, arXiv 1909.05950",
         tables={},
         figures={
-            "1": Item("beta's effect on state values in a grid world", miracle.figure_1, miracle.Figure1())
+            "1": Item("beta's effect on state values in a grid world", miracle.figure_1, miracle.Figure1()),
+            "2": Item("online returns of your runs", miracle_online.figure_2, miracle_online.Options()),
+            "3": Item("their best so far", miracle_online.figure_3, miracle_online.Options()),
+            "4": Item("figure 2 with the autoencoder", miracle_online.figure_4, miracle_online.Options()),
+            "5": Item("figure 3 with the autoencoder", miracle_online.figure_5, miracle_online.Options()),
         },
     ),
 }
