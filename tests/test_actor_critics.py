@@ -118,7 +118,7 @@ def test_sacs_targets():
 
 
 def test_miracles_targets():
-    """Networks that give 0 everywhere but the averaged V, which gives 3: y = beta r + gamma (1 - terminal) 3."""
+    """All networks give 0 but the averaged V, which gives 3: y = beta r + gamma (1 - terminal) 3."""
     config = miracle.Config(hidden=(8,), beta=10.0)
     algorithm = miracle.build(config, SPEC)
     state = algorithm.init(jax.random.key(0), hyper(config))

@@ -5,17 +5,19 @@ loop below that enters its kinds into `RECIPES`.
 """
 
 import hashlib
+import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from leashrl.data import pendulum
+from leashrl import tasks
+from leashrl.data import locomotion, pendulum
 from leashrl.data.hdf5 import write_hdf5
-from leashrl.data.raw import Raw, atomically, looked_up
+from leashrl.data.raw import KEYS, Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
 from leashrl.types import Box, Space
 
@@ -31,6 +33,8 @@ class Recipe:
       action_space, max_episode_steps: the environment's.
       default_steps: rows, if nobody says otherwise.
       version: part of the cached file's name; raised when `generate` changes what it makes.
+      metadata: `(steps) -> arrays` below `metadata/` that say how the rows were made.
+      simulated: by a simulator, whose version decides the bits too.
     """
 
     about: str
@@ -40,6 +44,8 @@ class Recipe:
     max_episode_steps: int
     default_steps: int = 50_000
     version: int = 1
+    metadata: Callable[[int], Mapping[str, np.ndarray]] = lambda steps: {}
+    simulated: bool = False
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -52,6 +58,27 @@ for _kind, _about in pendulum.KINDS.items():
         action_space=Box((-pendulum.TORQUE,), (pendulum.TORQUE,)),
         max_episode_steps=pendulum.LIMIT,
     )
+
+
+def locomotion_recipe(env: str, kind: str) -> Recipe:
+    family = tasks.GYM[env]
+    return Recipe(
+        about=f"{family.env_id}: {locomotion.KINDS[kind]}",
+        task=env,
+        generate=lambda steps, seed: locomotion.locomotion(env, kind, steps, seed),
+        action_space=Box((-1.0,) * family.action_dim, (1.0,) * family.action_dim),
+        max_episode_steps=family.max_episode_steps,
+        default_steps=locomotion.default_steps(env, kind),
+        metadata=lambda steps: locomotion.metadata(env, kind, steps),
+        simulated=True,
+    )
+
+
+RECIPES |= {
+    f"{env}-{kind}": locomotion_recipe(env, kind)
+    for env in locomotion.ENVIRONMENTS
+    for kind in locomotion.kinds(env)
+}
 
 
 def cache_folder() -> Path:
@@ -107,20 +134,29 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
 
 def _raw(recipe: str, steps: int, seed: int) -> Raw:
     entry = RECIPES[recipe]
-    metadata = {
+    rows = entry.generate(steps, seed)
+    extras = {name: value for name, value in rows.items() if name not in KEYS}
+    extras |= {
         "metadata/recipe": np.asarray(recipe.encode()),
         "metadata/seed": np.asarray(seed, np.int64),
         "metadata/steps": np.asarray(steps, np.int64),
         "metadata/version": np.asarray(entry.version, np.int64),
-        "metadata/numpy": np.asarray(np.__version__.encode()),
+        **{f"metadata/{name}": np.asarray(x.encode()) for name, x in made_with(entry).items()},
+        **entry.metadata(steps),
     }
     return Raw(
         recipe,
-        entry.generate(steps, seed),
-        metadata,
+        {name: rows[name] for name in KEYS if name in rows},
+        extras,
         action_space=entry.action_space,
         max_episode_steps=entry.max_episode_steps,
     )
+
+
+def made_with(entry: Recipe) -> dict[str, str]:
+    """Versions of all that decides a recipe's bits."""
+    packages = ("numpy", "gymnasium", "mujoco") if entry.simulated else ("numpy",)
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def _made_by_recipe(path: Path) -> bool:
