@@ -108,7 +108,7 @@ def refuse_another(folder: Path, algorithm: str, preset: str, options: dict) -> 
     """Stop where the folder holds a run of other options, such as an earlier default's."""
     found = read_json(folder / "config.json")
     place = find_task(found["task"]) if found["task"] else None
-    wanted = to_json(configure(algorithm, preset, place.domain if place else None, options))
+    wanted = to_json(configure(algorithm, preset, place, options))
     if other := [name for name, value in found["config"].items() if value != wanted[name]]:
         sys.exit(f"'{folder}' holds a run with another {', '.join(other)}: remove it or choose another --out")
 

@@ -10,10 +10,12 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from leashrl import nn
-from leashrl.algos import miracle, sac
+from leashrl.algos import REGISTRY, miracle, sac
 from leashrl.core import hyper
 from leashrl.dist import Normal, kl_to_standard, mixture_log_prob
 from leashrl.optim import adam, adam_init
+from leashrl.plan import configure
+from leashrl.tasks import task
 from leashrl.types import Batch, Box, Spec
 
 SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
@@ -145,6 +147,15 @@ def test_without_a_marginal_the_penalty_is_sacs():
     batch = batch_of(jnp.zeros(2))
     _, metrics = algorithm.stages[0].update(state, (batch, batch.action), jax.random.key(5), jnp.int32(0))
     assert float(metrics["penalty"]) == -float(metrics["entropy"])
+
+
+def test_the_texts_sizes_of_the_action_buffer():
+    """Appendix F."""
+    sizes = dict.fromkeys(("inverted-double-pendulum", "swimmer", "reacher"), 10_000)
+    sizes |= dict.fromkeys(("hopper", "walker2d", "ant", "humanoid"), 50_000) | {"pendulum": 1_000}
+    for preset in REGISTRY["miracle"].presets:
+        found = {name: configure("miracle", preset, task(name), {}).action_buffer for name in sizes}
+        assert found == sizes
 
 
 # --- The marginal ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from leashrl.core import hyper, override
 from leashrl.errors import BadInput
 from leashrl.ops import mi
 from leashrl.plan import configure
+from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Spec
 
 
@@ -298,7 +299,8 @@ def test_authors_and_paper_hold_their_published_values():
 
 def test_domains_are_each_presets_own():
     """Fact 4.2: the text has the Lagrange form and wider antmaze networks, the code scales rewards."""
-    get = lambda preset, domain: configure("misa", preset, domain, {})
+    one = {row.domain: row for row in TASKS.values()}
+    get = lambda preset, domain: configure("misa", preset, one.get(domain), {})
     for domain in ("adroit", "kitchen"):
         assert (get("paper", domain).lagrange, get("paper", domain).tau) == (True, 3.0)
         assert get("paper", domain).preprocess.reward == "none"

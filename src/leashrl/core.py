@@ -244,6 +244,7 @@ def draw(data: Data, key: Array, n: int, newest: int | None = None) -> tuple[Tra
     """A table, and n uniform indices of its rows; of a replay's `newest` rows alone where that is given."""
     if isinstance(data, Transitions):
         return data, jax.random.randint(key, (n,), 0, data.reward.shape[0])
-    held = jnp.minimum(data.count, data.capacity if newest is None else jnp.minimum(newest, data.capacity))
-    row = data.count - 1 - jax.random.randint(key, (n,), 0, held)
-    return data.rows, data.first + row % data.capacity
+    first, capacity, count = map(jnp.asarray, (data.first, data.capacity, data.count))
+    held = jnp.minimum(count, capacity if newest is None else jnp.minimum(newest, capacity))
+    row = count - 1 - jax.random.randint(key, (n,), 0, held)
+    return data.rows, first + row % capacity

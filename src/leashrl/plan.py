@@ -42,7 +42,8 @@ class Plan:
     def from_json(values: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
-        values = {"snapshots": False} | dict(values)  # older versions had none
+        values = dict(values)
+        values.setdefault("snapshots", False)  # older versions had none
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         fields["config"] = override(entry.config(), values["config"])
         fields["members"] = tuple(dict(member) for member in values["members"])

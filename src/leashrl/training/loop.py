@@ -77,7 +77,9 @@ def run(
       stop_every: yield at every multiple of it too.
       resume: `(step, arrays)` of a checkpoint, arrays as `blank` lays them out.
     """
-    step, online = 0, not isinstance(source, Transitions)
+    step = 0
+    online = None if isinstance(source, Transitions) else source
+    data = source if isinstance(source, Transitions) else source.data
     if resume is None:
         state = initial(algorithm.init)(keys, hp)
         tally = None
@@ -91,7 +93,7 @@ def run(
             start = end
             continue
         if tally is None or step == start:
-            tally = empty_tally(stage, source.data if online else source, state, keys, tally)
+            tally = empty_tally(stage, data, state, keys, tally)
         names = sorted(tally.total)
         advance = compiled(stage)
         refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
@@ -100,8 +102,8 @@ def run(
         while step < end:
             edge = stage.every and (step - start) % stage.every == 0
             if online and edge:
-                source.visit(state, step)
-            data = source.data if online else source
+                online.visit(state, step)
+                data = online.data
             if refresh is not None and edge:
                 state = refresh(state, data, fold_in(keys, step + 2**31))
             stop = min(end, step + piece, _next_multiple(step, log_every), _next_multiple(step, stop_every))
