@@ -203,3 +203,17 @@ def test_random_needs_no_policy(env, monkeypatch, tmp_path):
     data = load(make(f"{env}-random", tmp_path / "a.hdf5", steps=50))
     assert data.spec.obs_dim == task(env).obs_dim and len(data) == 50
     assert "metadata/algorithm" not in data.extras
+
+
+def test_the_hash_is_compared_with_the_card(monkeypatch):
+    now = recipes.made_with(recipes.locomotion_recipe("hopper", "random"))
+    card = {"steps": 50, "seed": 0, "hash": "abc", "made_with": now}
+    monkeypatch.setattr(L, "cards", lambda: {"hopper-random": card})
+    compare = lambda *given: recipes.compare_with_card("hopper-random", *given)
+    assert compare(50, 0, "abc") == "its hash is the card's"
+    assert compare(60, 0, "abc") is None and compare(50, 1, "abc") is None
+    assert compare(50, 0, "def").endswith("the versions are the same: another processor?")
+    card["made_with"] = now | {"mujoco": "2.3.3"}
+    wanted = f"its hash is not the card's: it was made with mujoco 2.3.3 (now {now['mujoco']})"
+    assert compare(50, 0, "def") == wanted
+    assert recipes.compare_with_card("pendulum-random", 50, 0, "abc") is None

@@ -70,7 +70,7 @@ class Simulator:
             raise BadInput(f"option 'buffer' must hold the warm-up and an episode: {least} on '{task.name}'")
         assert isinstance(spec.action, Box)
         n = len(members)
-        self.members, self.warmup, self.every = members, config.warmup, config.every
+        self.task, self.members, self.warmup, self.every = task, members, config.warmup, config.every
         capacity = min(config.buffer, config.steps + config.every + least)
         self.space = spec.action
         self.envs = borrow(task, n)
@@ -149,6 +149,11 @@ class Simulator:
     def take_ended(self) -> list[dict[str, Any]]:
         ended, self.ended = self.ended, []
         return ended
+
+    def close(self) -> None:
+        """Give the environments back; nothing more is collected."""
+        give_back(self.task, self.envs)
+        self.envs = []
 
     # --- Disk ----------------------------------------------------------------
 

@@ -102,7 +102,7 @@ class Run:
             like = loop.blank(self.algorithm, self.data, self.keys, self.hp, done)
             restored = (done, restore(like, flat, str(folder / "checkpoint")))
         if self.simulator:
-            # The steps between two checkpoints are in no file; a later run would look as if it had them.
+            # Up to the checkpoint; what a kill has left beyond it is dropped, and will come again.
             self.simulator.load(folder / "replay", meta["rows"] if checkpoint else 0)
         metrics = Lines(folder / "metrics.jsonl", keep_to=done)
         # A visit to the simulator comes after the checkpoint of the same step.
@@ -175,6 +175,8 @@ class Run:
                     result = outcome(plan, folder, step, fallen)
                     break
         write_json(folder / "result.json", result.values)
+        if self.simulator:
+            self.simulator.close()
         say("end", {"result": result})
         return result
 

@@ -110,6 +110,7 @@ def check(args: Namespace) -> int:
 def make(args: Namespace) -> int:
     from leashrl.data import RECIPES, load
     from leashrl.data import make as write
+    from leashrl.data.recipes import compare_with_card
 
     path = write(args.recipe, args.out, steps=args.steps, seed=args.seed)
     data = load(path)
@@ -121,7 +122,12 @@ def make(args: Namespace) -> int:
         "hash": data.hash,
         "task": RECIPES[args.recipe].task,
     }
-    show(args, values, [f"{path}: {len(data)} rows of {RECIPES[args.recipe].about}"])
+    lines = [f"{path}: {len(data)} rows of {RECIPES[args.recipe].about}"]
+    verdict = compare_with_card(args.recipe, len(data), args.seed, data.hash)
+    if verdict is not None:
+        values["card"] = verdict
+        lines.append(verdict)
+    show(args, values, lines)
     return 0
 
 

@@ -51,6 +51,7 @@ class Screen:
 
     def start(self, details: dict[str, Any]) -> None:
         from leashrl.algos import REGISTRY
+        from leashrl.plan import ONLINE
 
         plan, task = details["plan"], details["task"]
         self.folder, self.total = details["folder"], details["total"]
@@ -63,7 +64,7 @@ class Screen:
         self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
         if domain and task:
             self.line(f"domain     {task.name} sets {assignments(domain)}")
-        if data["source"] == "online":
+        if data == ONLINE:
             self.line(f"data       what each member sees of {task.env_id}, one update a step")
         else:
             self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")

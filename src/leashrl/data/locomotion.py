@@ -50,6 +50,12 @@ def runs() -> dict[str, Any]:
     return json.loads((files("leashrl.data") / "policies" / "runs.json").read_text())
 
 
+@functools.cache
+def cards() -> dict[str, Any]:
+    """`policies/cards.json`: `{recipe: {"steps", "seed", "hash", "made_with", ...}}`, as it was made here."""
+    return json.loads((files("leashrl.data") / "policies" / "cards.json").read_text())
+
+
 def kinds(env: str) -> list[str]:
     """What can be made: without policies in this package, random actions alone."""
     return list(KINDS) if env in runs() else ["random"]

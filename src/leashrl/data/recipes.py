@@ -159,6 +159,23 @@ def made_with(entry: Recipe) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
 
 
+def compare_with_card(recipe: str, steps: int, seed: int, found: str) -> str | None:
+    """Whether a data set's hash is the one on the recipe's card, in a line; None where no card can say.
+
+    A card is of one size and seed, and of the versions that it was made with.
+    """
+    card = locomotion.cards().get(recipe)
+    if card is None or (card["steps"], card["seed"]) != (steps, seed):
+        return None
+    if card["hash"] == found:
+        return "its hash is the card's"
+    now = made_with(RECIPES[recipe])
+    then = card["made_with"]
+    other = [f"{name} {then[name]} (now {now[name]})" for name in now if then[name] != now[name]]
+    why = f"it was made with {', '.join(other)}" if other else "the versions are the same: another processor?"
+    return f"its hash is not the card's: {why}"
+
+
 def _made_by_recipe(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
