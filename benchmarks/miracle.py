@@ -17,7 +17,7 @@ STEPS = {
     "inverted-double-pendulum": 30_000,
     "reacher": 30_000,
     "swimmer": 60_000,
-    "hopper": 100_000,
+    "hopper": 50_000,
 }
 SMALL = {
     "hidden": (64, 64),

@@ -64,6 +64,28 @@ def test_every_row_is_a_step_of_the_simulator(env):
     sim.close()
 
 
+@pytest.mark.parametrize("env", L.ENVIRONMENTS)
+def test_a_step_is_gymnasiums(env):
+    """From the same states in float64, on the way to a fall and beyond it."""
+    rng, falls = np.random.default_rng(0), 0
+    with pytest.warns(DeprecationWarning):
+        sim = gymnasium.make(task(env).env_id).unwrapped
+    sim.reset(seed=0)
+    with L.Simulators(env) as simulators:
+        states = np.stack([simulators.reset(seed) for seed in range(4)])
+        for _ in range(40):
+            action = rng.uniform(-1, 1, (4, simulators.action_dim)).astype(np.float32)
+            after, reward, terminal = simulators.step(states, action)
+            for i, (qpos, qvel) in enumerate(zip(*simulators.split(states), strict=True)):
+                sim.set_state(qpos, qvel)
+                obs, *wanted = sim.step(action[i])
+                np.testing.assert_allclose(simulators.observe(after)[i], obs, rtol=1e-4, atol=1e-4)
+                assert abs(wanted[0] - reward[i]) < 1e-4 and wanted[1] == terminal[i]
+            states, falls = after, falls + terminal.sum()
+    sim.close()
+    assert (falls > 20) == (env != "halfcheetah")
+
+
 def test_actions_are_the_policys():
     rows = L.locomotion("hopper", "medium", 3000, 0)
     z = []
@@ -107,10 +129,11 @@ def test_a_longer_set_begins_with_the_shorter_one():
         np.testing.assert_array_equal(short[name][keep], long[name][:300][keep], err_msg=name)
 
 
-def test_how_many_run_side_by_side_changes_no_bit(monkeypatch):
-    wide = L.locomotion("hopper", "medium", 400, 1)
-    monkeypatch.setattr(L, "TOGETHER", 3)
-    narrow = L.locomotion("hopper", "medium", 400, 1)
+def test_neither_copies_nor_threads_change_a_bit(monkeypatch):
+    wide = L.locomotion("hopper", "medium", 3000, 1)
+    monkeypatch.setattr(L, "TOGETHER", 1)
+    monkeypatch.setattr(L, "threads", lambda: 1)
+    narrow = L.locomotion("hopper", "medium", 3000, 1)
     for name in wide:
         np.testing.assert_array_equal(wide[name], narrow[name], err_msg=name)
 

@@ -13,6 +13,7 @@ import functools
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -25,8 +26,8 @@ from leashrl.environments import borrow, env_seed, give_back
 
 ENVIRONMENTS = ("hopper", "walker2d", "halfcheetah")
 LIMIT = 1000
-TOGETHER = 20
-"""Episodes side by side: their policies' products are then large enough to be fast."""
+TOGETHER = 64
+"""Episodes side by side, at most."""
 
 KINDS = {
     "random": "uniformly random actions",
@@ -164,32 +165,59 @@ def roll(env: str, actor: Actor, rows: int, seed: int) -> Iterator[dict[str, np.
 
     Episode i depends on (env, actor, seed, i) alone, whatever runs beside it.
     """
-    task = tasks.task(env)
-    slots = [Slot(x) for x in borrow(task, min(TOGETHER, rows))]
-    for i, slot in enumerate(slots):
-        slot.begin(actor, seed, i)
-    following, done, ended = len(slots), 0, {}
-    while True:
-        obs = np.stack([slot.obs for slot in slots])
-        action, log_prob = actor.act(obs, np.stack([slot.noise[slot.length] for slot in slots]))
-        for slot, a, p in zip(slots, action, log_prob, strict=True):
-            if slot.take(a, p):
-                ended[slot.number] = slot.episode()
-                slot.begin(actor, seed, following)
-                following += 1
-        # Episodes leave in the order of their numbers: those before the first that still runs, and that one
-        # too as soon as it is long enough to be the last.
-        running = min(slots, key=lambda slot: slot.number)
-        ready = [ended.pop(i) for i in sorted(ended) if i < running.number]
-        if running.length >= rows - done - sum(len(episode["rewards"]) for episode in ready):
-            ready.append(running.episode())
-        for episode in ready:
-            if done < rows:
-                yield cut(episode, rows - done)
-                done += len(episode["rewards"])
-        if done >= rows:
-            break
-    give_back(task, [slot.env for slot in slots])
+    n = min(TOGETHER, math.ceil(rows / LIMIT))  # no more than are needed where all are long
+    with Simulators(env) as simulators:
+        states = np.stack([simulators.reset(env_seed(seed, i)) for i in range(n)])
+        noise = np.stack([episode_noise(actor, seed, i, simulators.action_dim) for i in range(n)])
+        number, length, following = np.arange(n), np.zeros(n, int), n
+        table: dict[str, np.ndarray] = {}  # name -> (n, LIMIT, ...), the rows of running episodes
+        done, ended = 0, {}
+        while True:
+            obs = simulators.observe(states)
+            action, log_prob = actor.act(obs, noise[np.arange(n), length])
+            after, reward, terminal = simulators.step(states, action)
+            qpos, qvel = simulators.split(states)
+            row = {
+                "observations": obs,
+                "actions": action,
+                "next_observations": simulators.observe(after),
+                "rewards": reward.astype(np.float32),
+                "terminals": terminal,
+                "timeouts": (length == LIMIT - 1) & ~terminal,
+                "infos/action_log_probs": log_prob.astype(np.float32),
+                "infos/qpos": qpos.astype(np.float32),
+                "infos/qvel": qvel.astype(np.float32),
+            }
+            for name, value in row.items():
+                if name not in table:
+                    table[name] = np.zeros((n, LIMIT, *value.shape[1:]), value.dtype)
+                table[name][np.arange(n), length] = value
+            states, length = after, length + 1
+            for i in np.flatnonzero(terminal | (length == LIMIT)):
+                ended[number[i]] = episode(table, i, length[i])
+                states[i] = simulators.reset(env_seed(seed, following))
+                noise[i] = episode_noise(actor, seed, following, simulators.action_dim)
+                number[i], length[i], following = following, 0, following + 1
+            # Episodes leave in the order of their numbers: those before the first that still runs, and that
+            # one too as soon as it is long enough to be the last.
+            first = int(np.argmin(number))
+            ready = [ended.pop(i) for i in sorted(ended) if i < number[first]]
+            if length[first] >= rows - done - sum(len(x["rewards"]) for x in ready):
+                ready.append(episode(table, first, length[first]))
+            for x in ready:
+                if done < rows:
+                    yield cut(x, rows - done)
+                    done += len(x["rewards"])
+            if done >= rows:
+                return
+
+
+def episode_noise(actor: Actor, seed: int, number: int, dim: int) -> np.ndarray:
+    return actor.draw(np.random.Generator(np.random.PCG64([seed, number])), dim)
+
+
+def episode(table: dict[str, np.ndarray], slot: int, length: int) -> dict[str, np.ndarray]:
+    return {name: value[slot, :length].copy() for name, value in table.items()}
 
 
 def cut(episode: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
@@ -199,41 +227,89 @@ def cut(episode: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     return episode
 
 
-class Slot:
-    """One environment and the episode that runs in it."""
+# --- The simulator ---------------------------------------------------------------------------
 
-    def __init__(self, env: Any):
-        self.env = env
 
-    def begin(self, actor: Actor, seed: int, number: int) -> None:
-        self.number, self.length = number, 0
-        obs, _ = self.env.reset(seed=env_seed(seed, number))
-        self.obs = obs.astype(np.float32)
-        dim = self.env.action_space.shape[0]
-        self.noise = actor.draw(np.random.Generator(np.random.PCG64([seed, number])), dim)
-        state = self.env.unwrapped.data
-        width = {"observations": len(obs), "actions": dim, "next_observations": len(obs)}
-        width |= {"infos/qpos": len(state.qpos), "infos/qvel": len(state.qvel)}
-        self.rows = {name: np.zeros((LIMIT, n), np.float32) for name, n in width.items()}
-        self.rows |= {name: np.zeros(LIMIT, np.float32) for name in ("rewards", "infos/action_log_probs")}
-        self.rows |= {name: np.zeros(LIMIT, bool) for name in ("terminals", "timeouts")}
+class Body(NamedTuple):
+    """The constants of gymnasium's -v4 environments."""
 
-    def take(self, action: np.ndarray, log_prob: float) -> bool:
-        """One step; whether it was the episode's last."""
-        t, state = self.length, self.env.unwrapped.data
-        row = {"observations": self.obs, "actions": action, "infos/action_log_probs": log_prob}
-        row |= {"infos/qpos": state.qpos, "infos/qvel": state.qvel}
-        for name, value in row.items():
-            self.rows[name][t] = value
-        obs, reward, terminal, timeout, _ = self.env.step(action)
-        self.obs = obs.astype(np.float32)
-        self.rows["next_observations"][t], self.rows["rewards"][t] = self.obs, reward
-        self.rows["terminals"][t], self.rows["timeouts"][t] = terminal, timeout and not terminal
-        self.length += 1
-        return terminal or timeout
+    control_cost: float
+    alive: float
+    """The reward of a step without a fall."""
+    max_speed: float
+    """Observed velocities are clipped there."""
+    height: tuple[float, float]
+    angle: float
+    """A fall: the torso's height or angle leaves these bounds, or any number but the first two this one:"""
+    bound: float
 
-    def episode(self) -> dict[str, np.ndarray]:
-        return {name: value[: self.length].copy() for name, value in self.rows.items()}
+
+BODIES = {
+    "hopper": Body(1e-3, 1.0, 10.0, (0.7, math.inf), 0.2, 100.0),
+    "walker2d": Body(1e-3, 1.0, 10.0, (0.8, 2.0), 1.0, math.inf),
+    "halfcheetah": Body(0.1, 0.0, math.inf, (-math.inf, math.inf), math.inf, math.inf),
+}
+
+
+def threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Simulators:
+    """Any number of copies of one environment, stepped together in MuJoCo's own threads.
+
+    A state is MuJoCo's: time, positions, velocities. A gymnasium environment gives the model and the first
+    states; what it computes around MuJoCo one copy at a time in Python, twice as long as MuJoCo takes, is
+    done here for all copies at once.
+    """
+
+    def __init__(self, env: str):
+        import mujoco
+        from mujoco import rollout
+
+        self.task, self.body = tasks.task(env), BODIES[env]
+        (self.env,) = borrow(self.task, 1)
+        inner = self.env.unwrapped
+        self.model, self.dt, self.frame_skip = inner.model, inner.dt, inner.frame_skip
+        self.action_dim = self.env.action_space.shape[0]
+        self.pool = rollout.Rollout(nthread=threads())
+        self.data = [mujoco.MjData(self.model) for _ in range(threads())]
+
+    def __enter__(self) -> "Simulators":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+        give_back(self.task, [self.env])
+
+    def reset(self, seed: int) -> np.ndarray:
+        """The state that gymnasium's reset draws."""
+        self.env.reset(seed=seed)
+        data = self.env.unwrapped.data
+        return np.concatenate([[data.time], data.qpos, data.qvel])
+
+    def split(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities."""
+        return states[:, 1 : 1 + self.model.nq], states[:, 1 + self.model.nq :]
+
+    def observe(self, states: np.ndarray) -> np.ndarray:
+        """All but how far it has come; float32."""
+        qpos, qvel = self.split(states)
+        seen = np.clip(qvel, -self.body.max_speed, self.body.max_speed)
+        return np.concatenate([qpos[:, 1:], seen], axis=1).astype(np.float32)
+
+    def step(self, states: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """States after `frame_skip` steps of MuJoCo, rewards, and who fell."""
+        control = np.repeat(action[:, None].astype(np.float64), self.frame_skip, axis=1)
+        after = self.pool.rollout(self.model, self.data, states, control)[0][:, -1].copy()
+        qpos, qvel = self.split(after)
+        moved = (qpos[:, 0] - states[:, 1]) / self.dt
+        cost = np.square(action.astype(np.float64)).sum(1)
+        low, high = self.body.height
+        standing = (low < qpos[:, 1]) & (qpos[:, 1] < high) & (np.abs(qpos[:, 2]) < self.body.angle)
+        within = np.abs(np.concatenate([qpos[:, 2:], qvel], axis=1)) < self.body.bound
+        return after, moved + self.body.alive - self.body.control_cost * cost, ~(standing & within.all(1))
 
 
 # --- What a file says of itself ------------------------------------------------------------
