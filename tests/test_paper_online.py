@@ -63,6 +63,13 @@ def test_figures_4_and_5_are_the_autoencoders(runs, tmp_path):
     ]
 
 
+def test_panels_stand_in_the_texts_order(tmp_path):
+    for task in ("hopper", "swimmer", "pendulum"):
+        write_run(tmp_path / task, "sac", task, {0: [(100, 1.0), (100, 2.0)]})
+    rows = make("miracle", "figure", "2", tmp_path, {"runs": str(tmp_path)}).values["rows"]
+    assert [row["task"] for row in rows] == ["pendulum", "swimmer", "hopper"]
+
+
 def test_a_grid_holds_the_last_value_before():
     series = (np.array([10, 20, 40]), np.array([1.0, 5.0, 2.0]))
     steps, values = miracle_online.on_grid([series], best=False)

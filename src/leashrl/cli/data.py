@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 from leashrl.cli.arguments import Parser, numbers, whole
+from leashrl.cli.progress import rows_made
 from leashrl.cli.tables import cell, columns, show
 from leashrl.errors import BadInput
 
@@ -50,7 +51,9 @@ def check_arguments(parser: Parser) -> None:
 
 def make_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="such as pendulum-medium")
-    parser.add_argument("--steps", type=whole, metavar="N", help="rows; 50000 by default")
+    parser.add_argument(
+        "--steps", type=whole, metavar="N", help="rows; each recipe has its own number by default"
+    )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
     parser.add_argument("--out", metavar="FILE.hdf5", help="the file; without it, one in the cache")
 
@@ -112,7 +115,7 @@ def make(args: Namespace) -> int:
     from leashrl.data import make as write
     from leashrl.data.recipes import compare_with_card
 
-    path = write(args.recipe, args.out, steps=args.steps, seed=args.seed)
+    path = write(args.recipe, args.out, steps=args.steps, seed=args.seed, report=rows_made())
     data = load(path)
     values = {
         "recipe": args.recipe,

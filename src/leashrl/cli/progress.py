@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from leashrl.cli.tables import assignments
@@ -119,6 +120,20 @@ class Screen:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def rows_made(every: float = 10.0) -> Callable[[int], None]:
+    """Tells on stderr, now and then, how many rows a recipe has made."""
+    began = last = time.monotonic()
+
+    def report(rows: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every:
+            last = now
+            print(f"{rows} rows, {rows / (now - began):.0f}/s", file=sys.stderr, flush=True)
+
+    return report
 
 
 def _bar(total: int, step: int):

@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -79,12 +79,15 @@ def grid(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 class Actor:
-    """A tanh-Gaussian policy in numpy; `step` None acts uniformly at random."""
+    """A tanh-Gaussian policy in numpy; `step` None acts uniformly at random.
 
-    def __init__(self, env: str, step: int | None):
+    `own` weights take the place of those in the package.
+    """
+
+    def __init__(self, env: str, step: int | None, own: dict[str, np.ndarray] | None = None):
         self.step = step
         if step is not None:
-            w = {name: value.astype(np.float64) for name, value in weights(env, step).items()}
+            w = {name: value.astype(np.float64) for name, value in (own or weights(env, step)).items()}
             heads = ("last_fc", "last_fc_log_std")
             self.hidden = [(w[f"{name}/weight"].T, w[f"{name}/bias"]) for name in ("fc0", "fc1")]
             self.heads = [(w[f"{name}/weight"].T, w[f"{name}/bias"]) for name in heads]
@@ -150,14 +153,17 @@ def default_steps(env: str, kind: str) -> int:
     return STEPS.get(kind, 1_000_000)
 
 
-def locomotion(env: str, kind: str, steps: int, seed: int) -> dict[str, np.ndarray]:
+def locomotion(
+    env: str, kind: str, steps: int, seed: int, report: Callable[[int], None] = lambda rows: None
+) -> dict[str, np.ndarray]:
     """The arrays of a recipe, D4RL's names, float32: `steps` rows; the last of each part ends an episode."""
-    episodes = [
-        episode
-        for i, part in enumerate(parts(env, kind, steps))
-        for episode in roll(env, Actor(env, part.step), part.rows, env_seed(seed, i))
-    ]
-    return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+    episodes, rows = [], 0
+    for i, part in enumerate(parts(env, kind, steps)):
+        for found in roll(env, Actor(env, part.step), part.rows, env_seed(seed, i)):
+            episodes.append(found)
+            rows += len(found["rewards"])
+            report(rows)
+    return {name: np.concatenate([found[name] for found in episodes]) for name in episodes[0]}
 
 
 def roll(env: str, actor: Actor, rows: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -193,7 +199,7 @@ def roll(env: str, actor: Actor, rows: int, seed: int) -> Iterator[dict[str, np.
                     table[name] = np.zeros((n, LIMIT, *value.shape[1:]), value.dtype)
                 table[name][np.arange(n), length] = value
             states, length = after, length + 1
-            for i in np.flatnonzero(terminal | (length == LIMIT)):
+            for i in np.flatnonzero(terminal | (length == LIMIT)).tolist():
                 ended[number[i]] = episode(table, i, length[i])
                 states[i] = simulators.reset(env_seed(seed, following))
                 noise[i] = episode_noise(actor, seed, following, simulators.action_dim)
@@ -265,16 +271,15 @@ class Simulators:
     """
 
     def __init__(self, env: str):
-        import mujoco
         from mujoco import rollout
 
         self.task, self.body = tasks.task(env), BODIES[env]
         (self.env,) = borrow(self.task, 1)
-        inner = self.env.unwrapped
+        inner: Any = self.env.unwrapped
         self.model, self.dt, self.frame_skip = inner.model, inner.dt, inner.frame_skip
-        self.action_dim = self.env.action_space.shape[0]
+        self.action_dim = self.task.action_dim
         self.pool = rollout.Rollout(nthread=threads())
-        self.data = [mujoco.MjData(self.model) for _ in range(threads())]
+        self.data = [type(inner.data)(self.model) for _ in range(threads())]
 
     def __enter__(self) -> "Simulators":
         return self
@@ -286,7 +291,8 @@ class Simulators:
     def reset(self, seed: int) -> np.ndarray:
         """The state that gymnasium's reset draws."""
         self.env.reset(seed=seed)
-        data = self.env.unwrapped.data
+        unwrapped: Any = self.env.unwrapped
+        data = unwrapped.data
         return np.concatenate([[data.time], data.qpos, data.qvel])
 
     def split(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -302,7 +308,8 @@ class Simulators:
     def step(self, states: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """States after `frame_skip` steps of MuJoCo, rewards, and who fell."""
         control = np.repeat(action[:, None].astype(np.float64), self.frame_skip, axis=1)
-        after = self.pool.rollout(self.model, self.data, states, control)[0][:, -1].copy()
+        visited, _ = self.pool.rollout(self.model, self.data, states, control)  # every step of MuJoCo
+        after = np.array(visited)[:, -1]
         qpos, qvel = self.split(after)
         moved = (qpos[:, 0] - states[:, 1]) / self.dt
         cost = np.square(action.astype(np.float64)).sum(1)

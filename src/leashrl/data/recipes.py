@@ -21,6 +21,9 @@ from leashrl.data.raw import KEYS, Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
 from leashrl.types import Box, Space
 
+Report = Callable[[int], None]
+"""Told how many rows there are so far."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,7 +32,8 @@ class Recipe:
     Attributes:
       about: one line for people.
       task: the task on which a policy trained on it is evaluated.
-      generate: `(steps, seed) -> arrays` in D4RL's names; the same bits for the same arguments.
+      generate: `(steps, seed, report) -> arrays` in D4RL's names; the same bits for the same arguments.
+        `report(rows)` may be called on the way.
       action_space, max_episode_steps: the environment's.
       default_steps: rows, if nobody says otherwise.
       version: part of the cached file's name; raised when `generate` changes what it makes.
@@ -39,7 +43,7 @@ class Recipe:
 
     about: str
     task: str
-    generate: Callable[[int, int], dict[str, np.ndarray]]
+    generate: Callable[[int, int, Report], dict[str, np.ndarray]]
     action_space: Space
     max_episode_steps: int
     default_steps: int = 50_000
@@ -54,7 +58,7 @@ for _kind, _about in pendulum.KINDS.items():
     RECIPES[f"pendulum-{_kind}"] = Recipe(
         about=f"Pendulum-v1: {_about}",
         task="pendulum",
-        generate=lambda steps, seed, kind=_kind: pendulum.pendulum(kind, steps, seed),
+        generate=lambda steps, seed, report, kind=_kind: pendulum.pendulum(kind, steps, seed),
         action_space=Box((-pendulum.TORQUE,), (pendulum.TORQUE,)),
         max_episode_steps=pendulum.LIMIT,
     )
@@ -65,10 +69,11 @@ def locomotion_recipe(env: str, kind: str) -> Recipe:
     return Recipe(
         about=f"{family.env_id}: {locomotion.KINDS[kind]}",
         task=env,
-        generate=lambda steps, seed: locomotion.locomotion(env, kind, steps, seed),
+        generate=lambda steps, seed, report: locomotion.locomotion(env, kind, steps, seed, report),
         action_space=Box((-1.0,) * family.action_dim, (1.0,) * family.action_dim),
         max_episode_steps=family.max_episode_steps,
         default_steps=locomotion.default_steps(env, kind),
+        version=2,
         metadata=lambda steps: locomotion.metadata(env, kind, steps),
         simulated=True,
     )
@@ -86,7 +91,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LEASHRL_CACHE") or Path.home() / ".cache" / "leashrl")
 
 
-def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None, seed: int = 0) -> Path:
+def make(
+    recipe: str,
+    out: str | Path | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    report: Report = lambda rows: None,
+) -> Path:
     """The file of a recipe, D4RL's HDF5 layout.
 
     Args:
@@ -95,6 +107,7 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
         where a file is made once and reused if its SHA-256 is still the one noted beside it.
       steps: rows, 2 or more.
       seed: 0 or more.
+      report: called with the number of rows so far, where it takes long.
 
     Raises:
       BadInput: an unknown recipe, a bad number, a file that cannot be written or should not be.
@@ -116,7 +129,7 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
                 raise BadInput(f"recipes are written as HDF5: name the file {target.name}.hdf5")
             if target.exists() and not _made_by_recipe(target):
                 raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
-        write_hdf5(_raw(recipe, steps, seed), target)
+        write_hdf5(_raw(recipe, steps, seed, report), target)
         return target
 
     target = cache_folder() / f"{recipe}-seed{seed}-steps{steps}-v{entry.version}.hdf5"
@@ -126,15 +139,15 @@ def make(recipe: str, out: str | Path | None = None, *, steps: int | None = None
     except (OSError, IndexError, UnicodeDecodeError):
         whole = False
     if not whole:  # made from the seed again: nothing can be lost
-        write_hdf5(_raw(recipe, steps, seed), target)
+        write_hdf5(_raw(recipe, steps, seed, report), target)
         with atomically(note) as temporary:
             temporary.write_text(f"{_sha256(target)}  {target.name}\n")
     return target
 
 
-def _raw(recipe: str, steps: int, seed: int) -> Raw:
+def _raw(recipe: str, steps: int, seed: int, report: Report) -> Raw:
     entry = RECIPES[recipe]
-    rows = entry.generate(steps, seed)
+    rows = entry.generate(steps, seed, report)
     extras = {name: value for name, value in rows.items() if name not in KEYS}
     extras |= {
         "metadata/recipe": np.asarray(recipe.encode()),

@@ -108,11 +108,11 @@ def collect(folder: Path, without: str) -> dict[str, dict[str, list[Series]]]:
             f"no online runs of {', '.join(sorted({name for name, _ in METHODS}))} below '{folder}': "
             "--set runs=FOLDER names another"
         )
-    order = {task: i for i, task in enumerate([*ORDER, *TASKS])}
+    order = list(dict.fromkeys([*ORDER, *TASKS])).index
     methods = list(METHODS.values())
     return {
         task: {m: found[task][m] for m in sorted(found[task], key=methods.index)}
-        for task in sorted(found, key=lambda task: order[task])
+        for task in sorted(found, key=order)
     }
 
 
