@@ -3,14 +3,14 @@
     python benchmarks/recipes.py ship ENV RUN --medium STEP --expert STEP [--snapshots STEP ...] [--note TEXT]
     python benchmarks/recipes.py curves ENV=RUN ... [--episodes 10]
     python benchmarks/recipes.py scores [--episodes 30]
-    python benchmarks/recipes.py cards [RECIPE ...] [--times 1]
+    python benchmarks/recipes.py cards [RECIPE ...] [--steps N] [--times 1]
 
-`ship` copies snapshots of a run of SAC (`leashrl train sac --task ENV --snapshots`) into the package and says
-in `policies/runs.json` which is which and how the run was made. `curves` draws the scores of all snapshots of
-such runs. `scores` rolls each `medium` and `expert`,
-drawing actions and taking their means. `cards` makes each data set at its default size in a process of its
-own, `--times` times, and writes the cards: `policies/cards.json`, `docs/recipes.md` and its picture. Cards of
-recipes that are not named stay as they are.
+`ship` copies snapshots of a run of SAC (`leashrl train sac --task ENV --snapshots`) into the package and
+says in `policies/runs.json` which is which and how the run was made. `curves` draws the scores of all
+snapshots of such runs. `scores` rolls each `medium` and `expert`, drawing actions and taking their means.
+`cards` makes each data set in a process of its own, `--times` times, replays at their own size and the
+others at `--steps` or theirs, and writes the cards: `policies/cards.json`, `docs/recipes.md` and its
+picture. Cards of recipes that are not named stay as they are.
 """
 
 import argparse
@@ -166,9 +166,10 @@ def scores(args: argparse.Namespace) -> None:
 # --- Cards -----------------------------------------------------------------------------
 
 
-def made(recipe: str, path: Path) -> tuple[float, float]:
+def made(recipe: str, path: Path, steps: int) -> tuple[float, float]:
     """Seconds and peak megabytes of `leashrl data make` in a fresh process."""
-    argv = [sys.executable, "-m", "leashrl", "data", "make", recipe, "--out", str(path), "--json"]
+    argv = [sys.executable, "-m", "leashrl", "data", "make", recipe, "--out", str(path)]
+    argv += ["--steps", str(steps), "--json"]
     began = time.perf_counter()
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
@@ -177,13 +178,15 @@ def made(recipe: str, path: Path) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def card(recipe: str, times: int) -> dict[str, Any]:
+def card(recipe: str, steps: int | None, times: int) -> dict[str, Any]:
     measured, hashes = [], set()
+    if steps is None or recipe.endswith("replay"):
+        steps = RECIPES[recipe].default_steps
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{recipe}.hdf5"
         for _ in range(times):
             path.unlink(missing_ok=True)
-            measured.append(made(recipe, path))
+            measured.append(made(recipe, path, steps))
             data = load(path)
             hashes.add(data.hash)
         megabytes = path.stat().st_size / 1e6
@@ -215,7 +218,7 @@ def card(recipe: str, times: int) -> dict[str, Any]:
 def cards(args: argparse.Namespace) -> None:
     names = [f"{env}-{kind}" for env in locomotion.ENVIRONMENTS for kind in locomotion.kinds(env)]
     for name in args.recipes or names:
-        found = card(name, args.times)
+        found = card(name, args.steps, args.times)
         print(name, {k: v for k, v in found.items() if k != "histogram"}, file=sys.stderr, flush=True)
         every = read_json(POLICIES / "cards.json") | {name: found}
         write_json(POLICIES / "cards.json", {name: every[name] for name in names if name in every})
@@ -256,7 +259,7 @@ def how(runs: dict[str, Any]) -> str:
 
 TEXT = """# Data cards of the MuJoCo recipes
 
-Written by `python benchmarks/recipes.py cards`. Made with seed 0 at default sizes, {made_with}.
+Written by `python benchmarks/recipes.py cards`. Made with seed 0 and {made_with}.
 
 ![Distributions of episode returns](recipes.png)
 
@@ -294,7 +297,8 @@ def picture(every: dict[str, Any], path: Path) -> None:
             axes.set_yticks([])
             if row is not None:
                 counts = np.array(row["histogram"]["counts"])
-                edges = np.linspace(*row["histogram"]["edges"], len(counts) + 1)
+                low, high = row["histogram"]["edges"]
+                edges = np.linspace(low, high, len(counts) + 1)
                 axes.stairs(counts / counts.sum(), edges, fill=True, color=colour, alpha=0.8)
                 axes.axvline(row["score"], color="#333333", linewidth=1)
             if line == 0:
@@ -327,6 +331,7 @@ def main() -> int:
     part.set_defaults(do=scores)
     part = parts.add_parser("cards")
     part.add_argument("recipes", nargs="*", choices=[*RECIPES, []], metavar="RECIPE")
+    part.add_argument("--steps", type=int, help="rows of those that are not replays")
     part.add_argument("--times", type=int, default=1, help="how often each is made, to one hash")
     part.set_defaults(do=cards)
     args = parser.parse_args()
