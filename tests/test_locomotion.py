@@ -1,9 +1,11 @@
 """Recipes on MuJoCo: rows are steps of the simulator, the same bits each time, D4RL's layout.
 
-The policies here are small random networks, so that nothing depends on which ones are shipped.
+The policies here are small random networks, so that nothing depends on which ones are shipped; those in the
+package have tests of their own at the end.
 """
 
 import json
+from importlib.resources import files
 
 import gymnasium
 import numpy as np
@@ -12,8 +14,9 @@ from scipy.stats import norm
 
 from leashrl.data import check, load, make, recipes
 from leashrl.data import locomotion as L  # noqa: N812
-from leashrl.tasks import task
+from leashrl.tasks import normalise, task
 
+SHIPPED = L.runs(), L.weights
 RUN = {"warmup": 100, "medium": 300, "expert": 500, "snapshots": [100, 200, 300, 500], "made_with": "a test"}
 
 
@@ -240,3 +243,52 @@ def test_the_hash_is_compared_with_the_card(monkeypatch):
     wanted = f"its hash is not the card's: it was made with mujoco 2.3.3 (now {now['mujoco']})"
     assert compare(50, 0, "def") == wanted
     assert recipes.compare_with_card("pendulum-random", 50, 0, "abc") is None
+
+
+# --- What is shipped -------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    monkeypatch.setattr(L, "runs", lambda: SHIPPED[0])
+    monkeypatch.setattr(L, "weights", SHIPPED[1])
+    return SHIPPED[0]
+
+
+def test_every_policy_is_there_and_none_else(shipped):
+    folder = files("leashrl.data") / "policies"
+    assert set(shipped) == set(L.ENVIRONMENTS)
+    for env, run in shipped.items():
+        steps = run["snapshots"]
+        assert steps == sorted({*steps, run["medium"], run["expert"]}) and run["medium"] < run["expert"]
+        assert {path.name for path in (folder / env).iterdir()} == {f"{n:07d}.safetensors" for n in steps}
+        for step in steps:
+            shapes = {name: value.shape for name, value in L.weights(env, step).items()}
+            obs, action = task(env).obs_dim, task(env).action_dim
+            assert shapes["fc0/weight"] == (256, obs) and shapes["last_fc_log_std/bias"] == (action,)
+    assert set(recipes.RECIPES) >= {f"{env}-{kind}" for env in shipped for kind in L.KINDS}
+
+
+@pytest.mark.parametrize("env", L.ENVIRONMENTS)
+def test_policies_are_as_good_as_they_claim(env, shipped):
+    """Few episodes, wide bounds; benchmarks/results/policies.json has thirty."""
+    score = lambda kind: normalise(
+        task(env), [x["rewards"].sum(dtype=float) for x in L.roll(env, L.Actor(env, shipped[env][kind]), 5000, 3)][:-1]
+    ).mean()
+    assert 15 < score("medium") < 60 and score("expert") > 70
+
+
+@pytest.mark.parametrize("name", ["halfcheetah-medium-replay"])
+def test_a_card_holds(name, shipped, tmp_path):
+    """On this machine too, where the versions are the card's; else it is the versions that are named."""
+    card, entry = L.cards()[name], recipes.locomotion_recipe(*name.split("-", 1))
+    data = load(make(name, tmp_path / "a.hdf5", steps=card["steps"], seed=card["seed"]))
+    verdict = recipes.compare_with_card(name, card["steps"], card["seed"], data.hash)
+    same = recipes.made_with(entry) == card["made_with"]
+    assert verdict == "its hash is the card's" if same else "it was made with" in str(verdict)
+
+
+def test_every_recipe_has_a_card(shipped):
+    assert set(L.cards()) == {f"{env}-{kind}" for env in L.ENVIRONMENTS for kind in L.KINDS}
+    for name, card in L.cards().items():
+        assert card["seed"] == 0 and len(card["hash"]) == 64 and sum(card["histogram"]["counts"]) > 0, name
