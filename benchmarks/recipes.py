@@ -264,10 +264,10 @@ Written by `python benchmarks/recipes.py cards`. Made with seed 0 and {made_with
 ![Distributions of episode returns](recipes.png)
 
 Scores are normalised returns of the data's whole episodes, mean ± standard deviation over episodes.
-Seconds and peak memory are those of `leashrl data make RECIPE` in a process of its own on the machine
-that these figures come from. `leashrl data make` compares the hash with the card's and says so; where it
-differs it names the versions that do. `random` draws uniform actions; every other recipe draws its
-actions from the policies below.
+Seconds and peak memory are those of `leashrl data make RECIPE` in a process of its own on two
+hyperthreads of one core, which had other work at the same time but for `hopper-medium`. `leashrl data
+make` compares the hash with the card's and says so; where it differs it names the versions that do.
+`random` draws uniform actions; every other recipe draws its actions from the policies below.
 
 {table}
 

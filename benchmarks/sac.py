@@ -142,6 +142,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         panels[1, column].set_xlabel("seconds")
     for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
+        axes.locator_params(axis="x", nbins=4)
     panels[0, 0].set_ylabel("return, mean of 10 episodes")
     panels[1, 0].set_ylabel("return, mean of 10 episodes")
     panels[0, 0].legend(frameon=False, fontsize=9)
