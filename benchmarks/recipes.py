@@ -135,7 +135,7 @@ def curves(args: argparse.Namespace) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("normalised score")
     figure.axes[0].legend(frameon=False, fontsize=9)
-    figure.savefig(RESULTS / "sac-curves.png", dpi=130)
+    figure.savefig(ROOT / "docs" / "algorithms" / "sac-curves.png", dpi=130)
 
 
 def scores(args: argparse.Namespace) -> None:
@@ -239,7 +239,12 @@ def page(every: dict[str, Any]) -> str:
         )
     made = {json.dumps(row["made_with"]) for row in every.values()}
     with_ = "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(x).items()) for x in sorted(made))
-    return TEXT.format(table="\n".join(lines), made_with=with_, runs=how(read_json(POLICIES / "runs.json")))
+    return TEXT.format(
+        table="\n".join(lines),
+        made_with=with_,
+        runs=how(read_json(POLICIES / "runs.json")),
+        measured=measured(read_json(RESULTS / "policies.json")),
+    )
 
 
 def how(runs: dict[str, Any]) -> str:
@@ -257,6 +262,17 @@ def how(runs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measured(found: dict[str, Any]) -> str:
+    """What `scores` wrote, a policy a line."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in found["rows"]:
+        cells.setdefault(row["policy"], {})[row["actions"]] = (
+            f"{row['score']:.1f} ± {row['standard_error']:.1f} ({row['min']:.0f} to {row['max']:.0f})"
+        )
+    lines = ["| policy | actions drawn | their means |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {name} | {row['drawn']} | {row['mean']} |" for name, row in cells.items()])
+
+
 TEXT = """# Data cards of the MuJoCo recipes
 
 Written by `python benchmarks/recipes.py cards`. Made with seed 0 and {made_with}.
@@ -264,10 +280,10 @@ Written by `python benchmarks/recipes.py cards`. Made with seed 0 and {made_with
 ![Distributions of episode returns](recipes.png)
 
 Scores are normalised returns of the data's whole episodes, mean ± standard deviation over episodes.
-Seconds and peak memory are those of `leashrl data make RECIPE` in a process of its own on two
-hyperthreads of one core, which had other work at the same time but for `hopper-medium`. `leashrl data
-make` compares the hash with the card's and says so; where it differs it names the versions that do.
-`random` draws uniform actions; every other recipe draws its actions from the policies below.
+Seconds and peak memory are those of `leashrl data make RECIPE` in a process of its own on one core that
+had other work at the same time: upper bounds. `leashrl data make` compares the hash with the card's and
+says so; where it differs it names the versions that do. `random` draws uniform actions; every other
+recipe draws its actions from the policies below.
 
 {table}
 
@@ -276,6 +292,11 @@ make` compares the hash with the card's and says so; where it differs it names t
 One run of our own SAC an environment, seed 0, on two cores; steps are environment steps after the warm-up.
 
 {runs}
+
+Thirty episodes of each (`python benchmarks/recipes.py scores`): mean score ± its standard error, worst and
+best in brackets.
+
+{measured}
 
 A replay is not the run's own buffer, which is not shipped, but is rolled from the snapshots: every step
 of the run by the snapshot that is nearest to it, after the warm-up's random ones. The file's
