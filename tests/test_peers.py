@@ -268,6 +268,8 @@ def test_ctrl_c_keeps_what_was_written(library, capsys, monkeypatch):
 # --- The library itself ------------------------------------------------------
 
 
+# torch brings gigabytes of CUDA and is in no lock file, so CI has a stand-in alone: run this where the extra
+# `peers` is installed.
 @pytest.mark.skipif(not REAL, reason="needs the extra `peers`")
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", PEERS)

@@ -266,8 +266,8 @@ class Simulators:
     """Any number of copies of one environment, stepped together in MuJoCo's own threads.
 
     A state is MuJoCo's: time, positions, velocities. A gymnasium environment gives the model and the first
-    states; what it computes around MuJoCo one copy at a time in Python, twice as long as MuJoCo takes, is
-    done here for all copies at once.
+    states; what it computes around MuJoCo one copy at a time in Python, which takes as long again as MuJoCo,
+    is done here for all copies at once.
     """
 
     def __init__(self, env: str):
