@@ -22,7 +22,7 @@ from scipy.integrate import quad
 from leashrl import nn
 from leashrl.algos import miracle
 from leashrl.curves import COLOURS, need_matplotlib
-from leashrl.dist import Normal, log_det_tanh, mixture_log_prob, unsquash
+from leashrl.dist import Mixture, Normal, log_det_tanh, unsquash
 from leashrl.optim import adam, adam_init
 from leashrl.training.artefacts import versions, write_atomically, write_json
 
@@ -89,7 +89,9 @@ def likelihoods(params, decoder: nn.Network, dim: int) -> dict[str, float]:
     @functools.partial(jax.jit, static_argnums=1)
     def log_prob(key, n):
         latents = jax.random.normal(key, (n, dim))
-        return jnp.mean(mixture_log_prob(Normal(*decoder.apply(params["decoder"], latents)), u) - log_det)
+        return jnp.mean(
+            Mixture.even(Normal(*decoder.apply(params["decoder"], latents))).log_prob(u) - log_det
+        )
 
     few = [float(log_prob(jax.random.key(i), CONFIG.latents)) for i in range(100)]
     return {
@@ -107,7 +109,7 @@ def picture(found: dict, path: Path) -> None:
     for colour, (kind, (params, decoder)) in zip(COLOURS, found.items(), strict=False):
         latents = jax.random.normal(jax.random.key(0), (2000, 1))
         components = Normal(*decoder.apply(params["decoder"], latents))
-        y = np.exp(mixture_log_prob(components, jnp.asarray(grid, jnp.float32)[:, None]))
+        y = np.exp(Mixture.even(components).log_prob(jnp.asarray(grid, jnp.float32)[:, None]))
         axes.plot(grid, y, color=colour, label=kind)
     axes.set_xlabel("u, the action before tanh")
     axes.set_ylabel("density")

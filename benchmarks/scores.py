@@ -5,7 +5,7 @@
 A run is ALGORITHM[:PRESET][+OPTION=VALUE]..., such as `misa:authors+k=5`; `--set` holds for all. Each (file,
 run) trains all seeds in a folder of its own, so that a killed or time-limited call goes on where it stopped
 (`--minutes` stops it in time). What is finished is evaluated
-once more, on `--episodes` fresh episodes a seed, with the policy's mean action and with sampled ones; the
+once more, on `--episodes` fresh episodes a seed, as the algorithm acts and with sampled actions; the
 table, the JSON and one picture of the learning curves a file are written to `--results`.
 """
 
@@ -31,7 +31,7 @@ from leashrl.tasks import guess, normalise
 from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import read_json, versions, write_json
 
-FINAL = {"mean": "final.json", "sample": "final-sample.json"}
+FINAL = {None: "final.json", "sample": "final-sample.json"}  # the algorithm's own way to act, and samples
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def refuse_another(folder: Path, algorithm: str, preset: str, options: dict) -> 
     """Stop where the folder holds a run of other options, such as an earlier default's."""
     found = read_json(folder / "config.json")
     place = find_task(found["task"]) if found["task"] else None
-    wanted = to_json(configure(algorithm, preset, place, options))
+    wanted = to_json(configure(algorithm, preset, place, options, found["data"]["name"]))
     if other := [name for name, value in found["config"].items() if value != wanted[name]]:
         sys.exit(f"'{folder}' holds a run with another {', '.join(other)}: remove it or choose another --out")
 
@@ -119,7 +119,10 @@ def evaluate_one(folder: Path, episodes: int) -> None:
         if not (folder / name).exists():
             found = evaluate_run(folder, episodes=episodes, mode=mode)
             write_json(folder / name, found)
-            print(f"{folder.name} {mode} {[round(m['score'], 1) for m in found['members']]}", flush=True)
+            print(
+                f"{folder.name} {mode or 'own'} {[round(m['score'], 1) for m in found['members']]}",
+                flush=True,
+            )
 
 
 # --- What is written ---------------------------------------------------------

@@ -12,7 +12,8 @@ from scipy.stats import norm
 from leashrl import nn
 from leashrl.algos import REGISTRY, miracle, sac
 from leashrl.core import hyper
-from leashrl.dist import Normal, kl_to_standard, mixture_log_prob
+from leashrl.dist import Mixture, Normal, kl_to_standard
+from leashrl.ops import dual
 from leashrl.optim import adam, adam_init
 from leashrl.plan import configure
 from leashrl.tasks import task
@@ -33,7 +34,7 @@ def test_the_mixture_is_the_mean_of_scipys_densities():
     mean, log_std, u = normal(5, 2), 0.5 * normal(5, 2), normal(7, 2)
     each = norm.logpdf(np.asarray(u)[:, None], np.asarray(mean), np.exp(np.asarray(log_std))).sum(-1)
     wanted = np.log(np.exp(each).mean(1))
-    np.testing.assert_allclose(mixture_log_prob(Normal(mean, log_std), u), wanted, rtol=1e-5)
+    np.testing.assert_allclose(Mixture.even(Normal(mean, log_std)).log_prob(u), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.5, 0.3), (-0.2, 2.0)])
@@ -46,7 +47,7 @@ def test_kl_to_the_standard_normal_by_quadrature(mean, std):
 
 def test_the_soft_range_of_the_standard_deviation():
     """Within it little is changed, far outside it ends at the bounds, and the gradient lives on."""
-    net = nn.gaussian(1, 1, (), out_scale=1.0, log_std_range=(-5.0, 2.0), log_std_offset=0.0, soft=True)
+    net = nn.gaussian(1, 1, (), out_scale=1.0, log_std_range=(-5.0, 2.0), log_std_offset=0.0, bound="soft")
     params = net.init(jax.random.key(0))
 
     def log_std(raw):
@@ -89,9 +90,9 @@ def test_policy_losses_against_scipy():
 
 
 def test_the_temperature_rises_while_the_entropy_is_too_small():
-    gradient = jax.grad(sac.temperature_loss)(jnp.zeros(()), jnp.float32(-3.0), jnp.float32(-2.0))
+    gradient = jax.grad(dual.temperature_loss)(jnp.zeros(()), jnp.float32(-3.0), jnp.float32(-2.0))
     assert float(gradient) == -1.0  # descending it raises log alpha
-    assert float(jax.grad(sac.temperature_loss)(jnp.zeros(()), jnp.float32(-1.0), jnp.float32(-2.0))) == 1.0
+    assert float(jax.grad(dual.temperature_loss)(jnp.zeros(()), jnp.float32(-1.0), jnp.float32(-2.0))) == 1.0
 
 
 def batch_of(terminal):
@@ -181,7 +182,7 @@ def learnt(kind: str) -> float:
     params, _ = jax.jit(lambda p: jax.lax.fori_loop(0, 1500, step, (p, adam_init(p))))(params)
     latents = jax.random.normal(jax.random.key(9), (2000, 1))
     components = Normal(*decoder.apply(params["decoder"], latents))
-    return float(jnp.mean(mixture_log_prob(components, u)))
+    return float(jnp.mean(Mixture.even(components).log_prob(u)))
 
 
 ONE_GAUSSIAN = -0.5 * np.log(2 * np.pi * 1.04) - 0.5  # with the moments of the two modes

@@ -25,7 +25,15 @@ SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatev
 STEPS = 12
 TINY = {"hidden": (8, 8), "batch_size": 8, "steps": STEPS}
 # What else makes an algorithm quick to compile.
-SHORT = {"misa": {"k": 4, "chain_samples": 3, "burn_in": 1}}
+NETS = ("critic_hidden", "behaviour_hidden", "alpha_hidden")
+SHORT = {
+    "misa": {"k": 4, "chain_samples": 3, "burn_in": 1},
+    "bear": {"behaviour_hidden": (8, 8), "candidates": 3, "samples": 3, "best_of": 3},
+    "brac-p": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10},
+    "brac-v": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10},
+    "brac-plus": dict.fromkeys(NETS, (8, 8)) | {"latents": 2, "samples": 2, "epoch": 5, "components": 1},
+    "fisher-brc": {"behaviour_hidden": (8, 8), "components": 3},
+}
 
 PRESETS = [(name, preset) for name, entry in REGISTRY.items() for preset in entry.presets]
 # Every default, and each further preset or set of options that makes another program.
@@ -33,6 +41,14 @@ DEFAULTS = [(name, "default", ()) for name in REGISTRY]
 PROGRAMS = [
     *DEFAULTS,
     ("bc", "deterministic", ()),
+    ("bear", "authors", ()),
+    ("brac-p", "mmd", (("tune", True),)),
+    ("brac-p", "w", (("entropy", True),)),
+    ("brac-v", "kl-dual", ()),
+    ("brac-plus", "paper", (("components", 2),)),
+    ("brac-plus", "authors", (("divergence", "mmd"),)),
+    ("brac-plus", "authors", (("divergence", "cross-entropy"), ("evaluation", "mean"))),
+    ("fisher-brc", "no-representation", ()),
     ("miracle", "mixture", ()),
     ("miracle", "vae", ()),
     ("miracle", "sac", ()),
@@ -100,7 +116,7 @@ def final(config, algorithm, seeds, **kwargs):
     for snapshot in loop.run(algorithm, DATA, keys, hp, **({"log_every": 4} | kwargs)):
         if snapshot.logged is not None:
             logged[snapshot.step] = snapshot.logged
-    assert not loop.diverged(snapshot.tally)
+    assert not snapshot.fallen
     return jax.tree.map(np.asarray, snapshot.state), logged
 
 
@@ -111,17 +127,36 @@ def alone(case):
     return final(config, algorithm, [5])
 
 
+def stages_of(case):
+    """All stages that have updates."""
+    return [stage for stage in build(*case)[1].stages if stage.steps]
+
+
 @functools.cache
-def step_of(case):
-    """One update of one member at step t, as the loop keys it, outside the loop."""
-    _, algorithm = build(*case)
-    stage = algorithm.stages[0]
+def step_of(case, number=-1):
+    """One update of one member, number t of all, as the loop keys it, outside the loop; of its last stage."""
+    stages = stages_of(case)
+    stage = stages[number]
+    start = sum(s.steps for s in stages[: stages.index(stage)])
 
     def step(state, t):
         key_sample, key_update = jax.random.split(jax.random.fold_in(jax.random.key(5), t))
-        return stage.update(state, stage.sample(DATA, state, key_sample), key_update, t)
+        return stage.update(state, stage.sample(DATA, state, key_sample), key_update, t - start)
 
     return step, jax.jit(step)
+
+
+def python_steps(case):
+    """`(stage, state, metrics)` after every update of the whole run, by a loop in Python."""
+    state, t = start_of(case), 0
+    for number, stage in enumerate(stages_of(case)):
+        for own in range(stage.steps):
+            if stage.refresh and own % stage.every == 0:
+                key = jax.random.fold_in(jax.random.key(5), jnp.uint32(t + 2**31))
+                state = jax.jit(stage.refresh)(state, DATA, key)
+            state, metrics = step_of(case, number)[1](state, jnp.int32(t))
+            t += 1
+            yield stage, state, metrics
 
 
 def start_of(case):
@@ -148,18 +183,25 @@ def assert_close(a, b):
 @each_preset
 def test_update_keeps_the_tree(case):
     config, algorithm = build(*case)
-    stage = algorithm.stages[0]
-
-    def update(state, key):
-        return stage.update(state, stage.sample(DATA, state, key), key, jnp.int32(0))
-
     before = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
-    after, metrics = jax.eval_shape(update, before, jax.random.key(1))
-    assert jax.tree.structure(before) == jax.tree.structure(after)
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        # A weak type that changes would compile the program a second time.
-        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
-    assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
+
+    def same(after):
+        assert jax.tree.structure(before) == jax.tree.structure(after)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+            # A weak type that changes would compile the program a second time.
+            assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+
+    for stage in algorithm.stages:
+
+        def update(state, key, stage=stage):
+            return stage.update(state, stage.sample(DATA, state, key), key, jnp.int32(0))
+
+        after, metrics = jax.eval_shape(update, before, jax.random.key(1))
+        same(after)
+        assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
+        if stage.refresh:
+            refresh = stage.refresh
+            same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA, k), before, jax.random.key(1)))
 
 
 @each_preset
@@ -171,11 +213,15 @@ def test_config_survives_json(case):
 @each_program
 def test_update_changes_every_network(case):
     before = start_of(case)
-    after, metrics = step_of(case)[1](before, jnp.int32(0))
-    assert all(np.isfinite(m) for m in metrics.values())
-    for name in ("policy", "critic", "energy", "value", "marginal"):
+    for _, after, metrics in python_steps(case):  # noqa: B007
+        assert all(np.isfinite(m) for m in metrics.values())
+    for name in ("policy", "critic", "energy", "value", "marginal", "behaviour"):
         old, new = (jax.tree.leaves(getattr(state, name, {})) for state in (before, after))
-        assert all(not np.array_equal(a, b) for a, b in zip(old, new, strict=True)), name
+        if name == "behaviour" and case[1] == "no-representation":
+            continue
+        still = [a.shape for a, b in zip(old, new, strict=True) if np.array_equal(a, b)]
+        # Wasserstein's distance is of differences, so its critic's last bias has no slope.
+        assert still == ([(1, 1)] if name == "energy" and "w" in case else []), name
     assert_same_bits(before.hp, after.hp)
 
 
@@ -193,14 +239,17 @@ def test_jit_equals_no_jit(case):
 @each_program
 def test_loop_equals_python_steps(case):
     looped, logged = alone(case)
-    state, seen = start_of(case), []
-    for t in range(STEPS):
-        state, metrics = step_of(case)[1](state, jnp.int32(t))
-        seen.append(metrics)
+    seen: dict[str, list] = {}
+    for done, (stage, state, metrics) in enumerate(python_steps(case), 1):  # noqa: B007
+        seen.setdefault(stage.name, []).append(metrics)
+        if done in logged:  # a line has the means since the line before, or since its stage began
+            mine, seen[stage.name] = seen[stage.name], []
+            assert logged[done].keys() == mine[0].keys()
+            for name in mine[0]:
+                mean = np.mean([float(m[name]) for m in mine])
+                found = logged[done][name][0]
+                np.testing.assert_allclose(found, mean, rtol=1e-2, atol=1e-3, err_msg=name)
     assert_close(jax.tree.map(lambda x: x[0], looped), state)
-    for name in seen[0]:
-        mean = np.mean([float(m[name]) for m in seen[-4:]])
-        np.testing.assert_allclose(logged[STEPS][name][0], mean, rtol=1e-2, atol=1e-3, err_msg=name)
 
 
 @each_program
@@ -212,17 +261,23 @@ def test_member_among_others_equals_member_alone(case):
 
 @each_program
 def test_save_restore_goes_on_bit_for_bit(case, tmp_path):
+    """Stopped in the middle of each stage and at its end."""
     config, algorithm = build(*case)
     keys, hp = members(config, [0, 1])
-    whole, _ = final(config, algorithm, [0, 1], stop_every=5)
-    for snapshot in loop.run(algorithm, DATA, keys, hp, log_every=4, stop_every=5):
-        if snapshot.step == 5:
-            save_checkpoint(tmp_path, 5, {"state": snapshot.state, "tally": snapshot.tally}, {})
-            break
-    step, flat, _ = load_checkpoint(tmp_path)
-    arrays = restore(loop.blank(algorithm, DATA, keys, hp, step), flat, str(tmp_path))
-    resumed, _ = final(config, algorithm, [0, 1], resume=(step, arrays))
-    assert_same_bits(whole, resumed)
+    ends = np.cumsum([stage.steps for stage in stages_of(case)]).tolist()
+    moments = [5, *(moment for end in ends[:-1] for moment in (end, end + 1))]
+    whole, _ = final(config, algorithm, [0, 1], stop_every=1)
+    for snapshot in loop.run(algorithm, DATA, keys, hp, log_every=4, stop_every=1):
+        if snapshot.step in moments:
+            about = {"stage": snapshot.stage}
+            folder = tmp_path / str(snapshot.step)
+            save_checkpoint(folder, snapshot.step, {"state": snapshot.state, "tally": snapshot.tally}, about)
+    for moment in set(moments):
+        step, flat, _ = load_checkpoint(tmp_path / str(moment))
+        assert step == moment
+        arrays = restore(loop.blank(algorithm, DATA, keys, hp, step), flat, str(tmp_path))
+        resumed, _ = final(config, algorithm, [0, 1], resume=(step, arrays))
+        assert_same_bits(whole, resumed)
 
 
 @each_program

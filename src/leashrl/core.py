@@ -87,7 +87,8 @@ class Preprocess:
     obs: str = "none"
     """`none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set."""
     reward: str = "none"
-    """`none`; `unit`: 2 (r - min) / (max - min) - 1 over the data set; `antmaze`: 4 (r - 0.5)."""
+    """`none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
+    `antmaze`: 4 (r - 0.5)."""
 
 
 class Entry(NamedTuple):
@@ -98,12 +99,13 @@ class Entry(NamedTuple):
     paper: str
     presets: Mapping[str, Preset]
     domains: Mapping[str, Mapping[str, Any]] = {}
-    """Values per task domain (`gym`, ...) or task, laid over every preset that has none of its own."""
+    """Values per task domain (`gym`), task, or environment and kind of data (`hopper-medium-expert`), laid
+    over every preset that has none of its own. `tasks.places` has the names."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
 
     def overlay(self, preset: str, *places: str) -> dict[str, Any]:
-        """What the task's domain and then the task itself lay over the preset."""
+        """What `tasks.places` lay over the preset, the most general first."""
         own = self.presets[preset].domains
         table = self.domains if own is None else own
         return {name: value for place in places for name, value in table.get(place, {}).items()}

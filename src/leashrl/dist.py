@@ -47,20 +47,45 @@ def squash_log_prob(normal: Normal, u: Array) -> Array:
     return normal.log_prob(u) - log_det_tanh(u)
 
 
-def mixture_log_prob(components: Normal, u: Array) -> Array:
-    """log of the mean of n densities, `log (1/n) sum_i N(u; mean_i, std_i)`.
+@pytree
+class Mixture:
+    """A weighted mixture of n diagonal Gaussians over u: logits (..., n), mean and log_std (..., n, dim).
 
-    Args:
-      components: (n, dim).
-      u: (..., dim); the result is (...).
-
-    >>> two = Normal(jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 1)))
-    >>> float(jnp.exp(mixture_log_prob(two, jnp.zeros(1))) * math.sqrt(2 * math.pi * math.e))
-    1.0000
+    With an own mixture for each action dimension, as Fisher-BRC has it, logits are (..., dim, n) and
+    components (..., dim, n, 1): see `independent_log_prob`.
     """
-    lead = (None,) * (u.ndim - 1)
-    each = Normal(components.mean[lead], components.log_std[lead]).log_prob(u[..., None, :])
-    return jax.nn.logsumexp(each, axis=-1) - math.log(components.mean.shape[0])
+
+    logits: Array
+    mean: Array
+    log_std: Array
+
+    @staticmethod
+    def even(components: Normal) -> "Mixture":
+        """Equal weights, of components (..., n, dim)."""
+        return Mixture(jnp.zeros(components.mean.shape[:-1]), components.mean, components.log_std)
+
+    def log_prob(self, u: Array) -> Array:
+        """log sum_i w_i N(u; mean_i, std_i), w = softmax(logits). `u` (..., dim) may have leading axes more.
+
+        >>> two = Mixture.even(Normal(jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 1))))
+        >>> float(jnp.exp(two.log_prob(jnp.zeros(1))) * math.sqrt(2 * math.pi * math.e))
+        1.0000
+        """
+        lead = (None,) * (u.ndim + 1 - self.mean.ndim)
+        each = Normal(self.mean[lead], self.log_std[lead]).log_prob(u[..., None, :])
+        return jax.nn.logsumexp(jax.nn.log_softmax(self.logits)[lead] + each, axis=-1)
+
+    def sample(self, key: Array) -> Array:
+        """One draw of each mixture, (..., dim): first its component, which no gradient runs through."""
+        key_component, key_noise = jax.random.split(key)
+        index = jax.random.categorical(key_component, self.logits)[..., None, None]
+        chosen = [jnp.take_along_axis(x, index, axis=-2)[..., 0, :] for x in (self.mean, self.log_std)]
+        return Normal(*chosen).sample(key_noise)
+
+
+def independent_log_prob(mixture: Mixture, u: Array) -> Array:
+    """log density of u (..., dim) where every dimension has a mixture of its own: the sum of theirs."""
+    return jnp.sum(mixture.log_prob(u[..., None]), axis=-1)
 
 
 def kl_to_standard(normal: Normal) -> Array:
@@ -71,6 +96,18 @@ def kl_to_standard(normal: Normal) -> Array:
     """
     square = normal.mean**2 + jnp.exp(2 * normal.log_std)
     return jnp.sum(0.5 * (square - 1.0) - normal.log_std, axis=-1)
+
+
+def kl(p: Normal, q: Normal) -> Array:
+    """KL(p || q) of two diagonal Gaussians, summed over the last axis. Shapes broadcast at equal rank.
+
+    >>> one = Normal(jnp.ones(2), jnp.zeros(2))
+    >>> float(kl(one, Normal(jnp.zeros(2), jnp.zeros(2)))), float(kl(one, one))
+    (1.0, 0.0)
+    """
+    ratio = jnp.exp(2.0 * (p.log_std - q.log_std))
+    square = ((p.mean - q.mean) * jnp.exp(-q.log_std)) ** 2
+    return jnp.sum(0.5 * (ratio + square - 1.0) + q.log_std - p.log_std, axis=-1)
 
 
 def unsquash(action: Array, margin: float) -> Array:

@@ -64,7 +64,7 @@ def train(
     dataset = data if isinstance(data, Dataset) or data is None else load(data)
     place = find_place(task, dataset) if dataset else online_place(algorithm, task)
     options = dict(options or {}) | ({} if steps is None else {"steps": steps})
-    config = configure(algorithm, preset, place, options)
+    config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
     eval_every = max(1, config.steps // 10) if eval_every is None else eval_every
     episodes = (place.episodes if place else 0) if episodes is None else episodes
     for name, value in {

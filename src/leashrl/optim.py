@@ -40,6 +40,12 @@ def adam(grads: Any, state: dict[str, Any], params: Any, rate: Array) -> tuple[A
     return jax.tree.map(move, params, mean, square), {"mean": mean, "square": square, "count": count}
 
 
+def descend(grads: dict, rates: dict, params: dict, optimiser: dict) -> tuple[dict, dict]:
+    """Adam on each named part of `params` by its own rate: `(params, optimiser)` of the parts in `grads`."""
+    stepped = {name: adam(grads[name], optimiser[name], params[name], rates[name]) for name in grads}
+    return {name: new for name, (new, _) in stepped.items()}, {name: o for name, (_, o) in stepped.items()}
+
+
 def cosine(rate: Array, step: Array, steps: int) -> Array:
     """`rate` falling to 0 over `steps` updates: rate (1 + cos(pi step / steps)) / 2.
 
@@ -48,3 +54,15 @@ def cosine(rate: Array, step: Array, steps: int) -> Array:
     """
     progress = jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
     return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+def staircase(rate: Array, step: Array, steps: int, stairs: dict[float, float]) -> Array:
+    """`rate` times the factor of the last stair reached; `stairs` has factors by share of `steps`.
+
+    >>> float(staircase(jnp.float32(2.0), jnp.int32(85), 100, {0.8: 0.1, 0.9: 0.01}))
+    0.2000
+    """
+    progress, factor = step.astype(jnp.float32) / steps, jnp.ones(())
+    for share in sorted(stairs):
+        factor = jnp.where(progress >= share, stairs[share], factor)
+    return rate * factor

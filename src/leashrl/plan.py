@@ -10,7 +10,7 @@ from leashrl.algos import REGISTRY
 from leashrl.core import Entry, hyper, override, to_json
 from leashrl.data import Dataset
 from leashrl.errors import BadInput, nearest
-from leashrl.tasks import Task, guess
+from leashrl.tasks import Task, guess, places
 from leashrl.tasks import task as find_task
 from leashrl.types import Discrete, Space
 
@@ -85,13 +85,15 @@ def find_algorithm(name: str) -> Entry:
     return REGISTRY[name]
 
 
-def configure(algorithm: str, preset: str, place: Task | None, options: Mapping[str, Any]) -> Any:
-    """The algorithm's Config: its defaults, then the preset, what the task sets, and the given options."""
+def configure(
+    algorithm: str, preset: str, place: Task | None, options: Mapping[str, Any], data: str = ""
+) -> Any:
+    """The algorithm's Config: its defaults, the preset, what the task and its data set, the given options."""
     entry = find_algorithm(algorithm)
     if preset not in entry.presets:
         raise BadInput(f"{algorithm} has no preset '{preset}': {nearest(preset, entry.presets)}")
     config = override(entry.config(), entry.presets[preset].values)
-    config = override(config, entry.overlay(preset, place.domain, place.name) if place else {})
+    config = override(config, entry.overlay(preset, *places(place, data)))
     return override(config, options)
 
 

@@ -96,6 +96,7 @@ class Run:
         """The hooks around the one loop: log, evaluate, checkpoint, stop."""
         plan, say = self.plan, report or (lambda event, details: None)
         total = sum(stage.steps for stage in self.algorithm.stages)
+        training = total - self.algorithm.stages[-1].steps  # pre-training is not evaluated
         restored, done, meta = None, -1, {}
         if checkpoint:
             done, flat, meta = checkpoint
@@ -132,7 +133,7 @@ class Run:
                 resume=restored,
             ):
                 step, last = snapshot.step, snapshot.step == total
-                fallen = loop.diverged(snapshot.tally)
+                fallen = snapshot.fallen
                 tell(fallen)
                 rows = []
                 for i, member in enumerate(plan.members if snapshot.logged is not None else ()):
@@ -147,7 +148,7 @@ class Run:
                     episodes.write(row)
                 lost = len(fallen) == len(plan.members)
                 finished = last or lost
-                due = self.task and step and not lost and (last or step % plan.eval_every == 0)
+                due = self.task and step > training and not lost and (last or step % plan.eval_every == 0)
                 if due and step not in evaluations.steps and not interrupts.pending:
                     rows = [{"step": step} | row for row in self.evaluate(snapshot.state, fallen)]
                     for row in rows:

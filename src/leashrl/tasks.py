@@ -238,6 +238,31 @@ def task(name: str) -> Task:
     raise BadInput(f"no task '{name}' in the table (`leashrl tasks` prints it): {nearest(str(name), close)}")
 
 
+KINDS = (
+    *("medium-expert", "medium-replay", "full-replay", "mixed", "random", "medium", "expert"),
+    *("human", "cloned"),
+)
+"""What data sets of one environment are told apart by; `mixed` is an older name of `medium-replay`."""
+
+
+def places(task: Task | None, data: str) -> tuple[str, ...]:
+    """The names under which an algorithm may keep values for a task and its data, the most general first.
+
+    >>> places(TASKS["hopper-medium-v2"], "hopper_medium-v2.hdf5")
+    ('gym', 'hopper', 'hopper-medium', 'hopper-medium-v2')
+    >>> places(BARE["door"], "door-human-dapg-replayed")
+    ('adroit', 'door', 'door-human')
+    """
+    if task is None:
+        return ()
+    name = data.rsplit("/", 1)[-1].lower().replace("_", "-")
+    kind = next((k for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", name)), None)
+    kind = "medium-replay" if kind == "mixed" else kind
+    family = task.name.split("-")[0]
+    names = [task.domain, family, *([f"{family}-{kind}"] if kind else []), task.name]
+    return tuple(dict.fromkeys(names))
+
+
 def guess(name: str) -> Task | None:
     """The task that a data set's or a file's name stands for, or None if it does not name one.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from leashrl.core import Policy
@@ -24,6 +25,15 @@ def positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise BadInput(f"option '{name}' must be at least 1, not {getattr(config, name)}")
+
+
+def share(steps: int, percent: int) -> int:
+    """`percent` of `steps`, at least one where it is not 0: the length of a pre-training stage.
+
+    >>> share(1000, 50), share(10, 1), share(1000, 0)
+    (500, 1, 0)
+    """
+    return max(1, steps * percent // 100) if percent else 0
 
 
 def within(config: Any, low: float, high: float, *names: str) -> None:
@@ -51,3 +61,39 @@ def tanh_gaussian(network: Network) -> Policy:
         return jnp.tanh(pi.mean if mode == "mean" else pi.sample(key)), carry
 
     return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
+
+
+def best_of(
+    policy: Network,
+    critic: Network,
+    n: int,
+    *,
+    modes: tuple[str, ...],
+    spread: float = 0.0,
+    score: str = "first",
+) -> Policy:
+    """`tanh_gaussian` with a third mode, `best`: of n samples the one with the highest Q.
+
+    Args:
+      policy, critic: of `state.policy` and `state.critic`.
+      modes: the order of `mean`, `sample` and `best`; the first is how the algorithm is evaluated.
+      spread: standard deviations from the mean at which samples are cut off; 0 leaves them.
+      score: Q of the `first` critic, or the critics' `mean`.
+    """
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        pi = Normal(*policy.apply(params["policy"], timestep.obs))
+        if mode == "mean":
+            return jnp.tanh(pi.mean), carry
+        if mode == "sample":
+            return jnp.tanh(pi.sample(key)), carry
+        noise = jax.random.normal(key, (n, *pi.mean.shape))
+        if spread:
+            noise = jnp.clip(noise, -spread, spread)
+        a = jnp.tanh(pi.mean[None] + jnp.exp(pi.log_std)[None] * noise)
+        q = critic.apply(params["critic"], timestep.obs[None], a[None])[:, 0]  # (ensemble, n)
+        return a[jnp.argmax(q[0] if score == "first" else jnp.mean(q, axis=0))], carry
+
+    return Policy(
+        lambda state: {"policy": state.policy, "critic": state.critic}, lambda params: (), act, modes
+    )

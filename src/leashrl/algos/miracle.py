@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from leashrl import nn
 from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, draw, uniform
-from leashrl.dist import Normal, kl_to_standard, log_det_tanh, mixture_log_prob, squash_log_prob, unsquash
+from leashrl.dist import Mixture, Normal, kl_to_standard, log_det_tanh, squash_log_prob, unsquash
 from leashrl.ops import dual, td
 from leashrl.optim import adam, adam_init
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
@@ -87,7 +87,7 @@ class Config:
 
 ACTION_MARGIN = 1e-5  # actions are clipped to ±(1 - margin) before atanh: float32 tanh reaches ±1
 # "limit the variance following [PETS]": the text names no bounds. SAC's own, softly.
-LOG_STD = {"log_std_range": (-5.0, 2.0), "log_std_offset": 0.0, "soft": True}
+LOG_STD = {"log_std_range": (-5.0, 2.0), "log_std_offset": 0.0, "bound": "soft"}
 
 
 # --- State -------------------------------------------------------------------
@@ -143,7 +143,7 @@ def marginal_loss(params, kind: str, decoder: nn.Network, encoder: nn.Network, u
       latents: (n, dim) draws of the latent variable.
     """
     if kind == "mixture":
-        return -jnp.mean(mixture_log_prob(Normal(*decoder.apply(params["decoder"], latents)), u))
+        return -jnp.mean(Mixture.even(Normal(*decoder.apply(params["decoder"], latents))).log_prob(u))
     if kind == "gaussian":
         latent, divergence = jax.random.normal(key, u.shape), 0.0
     else:
@@ -198,7 +198,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             if not learnt:  # the constant of a uniform density is left out, as in SAC
                 return jnp.zeros(u.shape[:-1])
             components = Normal(*decoder.apply(state.marginal["decoder"], latents))
-            return mixture_log_prob(components, u) - log_det_tanh(u)
+            return Mixture.even(components).log_prob(u) - log_det_tanh(u)
 
         grads = {}
         grads["policy"], (values, log_pi, penalty) = jax.grad(policy_loss, has_aux=True)(

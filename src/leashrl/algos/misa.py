@@ -216,11 +216,6 @@ def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, 
     }
 
 
-def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
-    """-log alpha (target - H): descending it raises alpha while the entropy H is below its target."""
-    return -log_alpha * jax.lax.stop_gradient(target - entropy)
-
-
 # --- Build -------------------------------------------------------------------
 
 
@@ -340,7 +335,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
             if config.normaliser == "batch":
                 gap += math.log(config.k / config.batch_size)
         target_entropy = dim * hp["target_entropy"]
-        grads["log_alpha"] = jax.grad(temperature_loss)(state.log_alpha, metrics["entropy"], target_entropy)
+        grads["log_alpha"] = jax.grad(dual.temperature_loss)(
+            state.log_alpha, metrics["entropy"], target_entropy
+        )
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, gap - hp["tau"])
 
         # --- step

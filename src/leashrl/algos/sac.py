@@ -105,11 +105,6 @@ def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, o
     return jnp.mean(alpha * log_pi - value), -jnp.mean(log_pi)
 
 
-def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
-    """-log alpha (target - H): the public codes' form of equation 18, with the same fixed point."""
-    return -log_alpha * (target - entropy)
-
-
 # --- Build -------------------------------------------------------------------
 
 
@@ -149,7 +144,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             state.policy, policy, critic, new["critic"], batch.obs, key_pi, alpha
         )
         step_of("policy", grads, hp["policy_rate"])
-        grads = jax.grad(temperature_loss)(state.log_alpha, entropy, dim * hp["target_entropy"])
+        grads = jax.grad(dual.temperature_loss)(state.log_alpha, entropy, dim * hp["target_entropy"])
         step_of("log_alpha", grads, hp["policy_rate"])
 
         target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])

@@ -53,14 +53,15 @@ class Screen:
     def start(self, details: dict[str, Any]) -> None:
         from leashrl.algos import REGISTRY
         from leashrl.plan import ONLINE
+        from leashrl.tasks import places
 
         plan, task = details["plan"], details["task"]
         self.folder, self.total = details["folder"], details["total"]
         self.step = self.begin = details["step"]
         self.members, self.eval_every = len(plan.members), plan.eval_every if task else 0
         entry = REGISTRY[plan.algorithm]
-        domain = entry.overlay(plan.preset, task.domain, task.name) if task else {}
         data = plan.data
+        domain = entry.overlay(plan.preset, *places(task, data.get("name", "")))
         evaluation = f"{plan.task}, {plan.episodes} episodes every {plan.eval_every} updates"
         self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
         if domain and task:

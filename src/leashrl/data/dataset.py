@@ -240,11 +240,11 @@ def prepare(
 ) -> tuple[dict[str, np.ndarray], Normaliser]:
     """A view's rows as the learner reads them, and what was done to the observations.
 
-    Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` takes the
-    extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
+    Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` and `zero-one`
+    take the extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
 
     Raises:
-      BadInput: an unknown choice; `unit` where all rewards are equal.
+      BadInput: an unknown choice; `unit` or `zero-one` where all rewards are equal.
     """
     rows = dataset.transitions(view)
     if isinstance(dataset.action_space, Box):
@@ -254,19 +254,17 @@ def prepare(
             rows["action"] = np.clip(unit, -1, 1).astype(np.float32)
 
     reward = rows["reward"]
-    if preprocess.reward == "unit":
+    if preprocess.reward in ("unit", "zero-one"):
         lowest, highest = float(dataset.reward.min()), float(dataset.reward.max())
         if lowest == highest:
-            raise BadInput(
-                f"{dataset.name}: every reward is {lowest:g}, so reward='unit' has no range to scale"
-            )
-        rows["reward"] = (2 * (reward.astype(np.float64) - lowest) / (highest - lowest) - 1).astype(
-            np.float32
-        )
+            scaled = f"reward='{preprocess.reward}' has no range to scale"
+            raise BadInput(f"{dataset.name}: every reward is {lowest:g}, so {scaled}")
+        share = (reward.astype(np.float64) - lowest) / (highest - lowest)
+        rows["reward"] = (2 * share - 1 if preprocess.reward == "unit" else share).astype(np.float32)
     elif preprocess.reward == "antmaze":
         rows["reward"] = (4 * (reward - np.float32(0.5))).astype(np.float32)
     elif preprocess.reward != "none":
-        known = nearest(preprocess.reward, ("none", "unit", "antmaze"))
+        known = nearest(preprocess.reward, ("none", "unit", "zero-one", "antmaze"))
         raise BadInput(f"no reward preprocessing '{preprocess.reward}': {known}")
 
     obs_dim = dataset.obs.shape[1]

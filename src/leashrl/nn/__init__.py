@@ -1,6 +1,7 @@
 """Networks as pairs of pure functions over plain dictionaries of arrays. Layer 1."""
 
 from leashrl.nn.critic import critic
-from leashrl.nn.mlp import ACTIVATIONS, Network, gaussian, mlp
+from leashrl.nn.density import Vae, mixture, vae
+from leashrl.nn.mlp import ACTIVATIONS, Network, Params, gaussian, mlp
 
-__all__ = ["ACTIVATIONS", "Network", "critic", "gaussian", "mlp"]
+__all__ = ["ACTIVATIONS", "Network", "Params", "Vae", "critic", "gaussian", "mixture", "mlp", "vae"]

@@ -73,29 +73,43 @@ def gaussian(
     mean_limit: float = 9.0,
     log_std_range: tuple[float, float] = (-5.0, 2.0),
     log_std_offset: float = -1.0,
-    soft: bool = False,
+    bound: str = "clip",
 ) -> Network:
     """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`.
 
-    `log_std = multiplier * raw + offset` with two learnt scalars that start at 1 and `log_std_offset`
-    (the MISA and CQL codes); mean and log_std are clipped, which keeps importance weights finite. `soft`
-    bends log_std into its range by two softplus, as PETS does (Chua et al. 2018), so that no gradient dies.
+    The mean is clipped, which keeps importance weights finite. How the last layer's raw value becomes
+    log_std is `bound`'s: see `bounded`.
     """
     body = mlp(inputs, 2 * outputs, hidden, activation=activation, out_scale=out_scale)
+    scaled = bound in ("clip", "soft")
 
     def init(key: Array) -> Params:
-        return body.init(key) | {
-            "multiplier": jnp.ones(()),
-            "offset": jnp.full((), log_std_offset, jnp.float32),
-        }
+        scale = {"multiplier": jnp.ones(()), "offset": jnp.full((), log_std_offset, jnp.float32)}
+        return body.init(key) | (scale if scaled else {})
 
     def apply(params: Params, x: Array) -> tuple[Array, Array]:
         mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
-        log_std = params["multiplier"] * raw + params["offset"]
-        low, high = log_std_range
-        if soft:
-            log_std = high - jax.nn.softplus(high - log_std)
-            log_std = low + jax.nn.softplus(log_std - low)
-        return jnp.clip(mean, -mean_limit, mean_limit), jnp.clip(log_std, low, high)
+        if scaled:
+            raw = params["multiplier"] * raw + params["offset"]
+        return jnp.clip(mean, -mean_limit, mean_limit), bounded(raw, bound, log_std_range)
 
     return Network(init, apply)
+
+
+def bounded(raw: Array, bound: str, log_std_range: tuple[float, float]) -> Array:
+    """log_std from a network's raw value, by one of the public codes' ways.
+
+    * `clip`: cut off at the range, after two learnt scalars have scaled and shifted it (MISA, CQL).
+    * `soft`: bent into the range by two softplus, so that no gradient dies (PETS, Chua et al. 2018).
+    * `tanh`: squashed into the range (BRAC).
+    * `softplus`: std = softplus(raw), raw cut off at -10 and 5 (BRAC+); there is no other range.
+    """
+    low, high = log_std_range
+    if bound == "softplus":
+        return jnp.log(jax.nn.softplus(jnp.clip(raw, -10.0, 5.0)))
+    if bound == "tanh":
+        return low + (high - low) * 0.5 * (jnp.tanh(raw) + 1.0)
+    if bound == "soft":
+        raw = high - jax.nn.softplus(high - raw)
+        raw = low + jax.nn.softplus(raw - low)
+    return jnp.clip(raw, low, high)

@@ -17,15 +17,35 @@ def polyak(target: Any, online: Any, tau: Array) -> Any:
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
 
 
-def multiplier(log_value: Array, limit: float = 1e6) -> Array:
-    """A Lagrange multiplier stored as its logarithm: exp(log_value), at most `limit`.
+def multiplier(raw: Array, limit: float = 1e6, form: str = "exp") -> Array:
+    """A Lagrange multiplier from its free variable: e^raw or softplus(raw), at most `limit`.
 
-    >>> float(multiplier(jnp.float32(100.0)))
-    1000000.0
+    >>> float(multiplier(jnp.float32(100.0))), float(multiplier(jnp.float32(50.0), form="softplus"))
+    (1000000.0, 50.0)
     """
-    return jnp.minimum(jnp.exp(log_value), limit)
+    return jnp.minimum(jax.nn.softplus(raw) if form == "softplus" else jnp.exp(raw), limit)
 
 
-def dual_loss(log_value: Array, excess: Array) -> Array:
-    """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive."""
-    return -multiplier(log_value) * jax.lax.stop_gradient(excess)
+def raw_of(value: Array, form: str = "exp") -> Array:
+    """The free variable of a positive multiplier: the inverse of `multiplier`.
+
+    >>> float(multiplier(raw_of(jnp.float32(10.0), "softplus"), form="softplus"))
+    10.0
+    """
+    return value + jnp.log(-jnp.expm1(-value)) if form == "softplus" else jnp.log(value)
+
+
+def dual_loss(raw: Array, excess: Array, limit: float = 1e6, form: str = "exp") -> Array:
+    """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
+
+    One multiplier for all (shapes ()), or one a state (shapes (batch,)).
+    """
+    return -multiplier(raw, limit, form) * jax.lax.stop_gradient(excess)
+
+
+def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
+    """-log alpha (target - H): descending it raises alpha while the entropy H is below its target.
+
+    The public codes' form of SAC's equation 18 (Haarnoja et al. 2018, arXiv 1812.05905), same fixed point.
+    """
+    return -log_alpha * jax.lax.stop_gradient(target - entropy)

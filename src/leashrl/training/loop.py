@@ -34,7 +34,7 @@ class Tally:
     total: dict[str, Array]  # sums of the metrics since the last log line
     count: Array  # int32, how many updates they hold
     diverged_at: Array  # int32, the step whose metrics were not finite; -1 while all is well
-    diverged_in: Array  # int32, index of that metric in the sorted names; one beyond them is the state
+    diverged_in: Array  # int32, index of that metric in its stage's sorted names; one beyond is the state
 
 
 class Source(Protocol):
@@ -55,6 +55,9 @@ class Snapshot(NamedTuple):
     step: int  # updates done, over all stages
     stage: str
     logged: dict[str, np.ndarray] | None  # mean metrics (members,), NaN for diverged ones; None between lines
+    fallen: dict[
+        int, tuple[int, str]
+    ]  # (step, metric) of each diverged member; `state` where no metric shows it
 
 
 def run(
@@ -86,7 +89,7 @@ def run(
     else:
         step, arrays = resume
         state, tally = arrays["state"], arrays["tally"]
-    start = 0
+    start, fresh, fallen = 0, True, {}
     for stage in algorithm.stages:
         end = start + stage.steps
         if step > end or (step == end and stage is not algorithm.stages[-1]):
@@ -97,7 +100,10 @@ def run(
         names = sorted(tally.total)
         advance = compiled(stage)
         refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
-        yield Snapshot(state, tally, step, stage.name, None)
+        if fresh:  # later stages go on where the one before has yielded
+            fallen = decode(tally, fallen, algorithm, data, state, keys)
+            yield Snapshot(state, tally, step, stage.name, None, fallen)
+            fresh = False
         piece = 1  # updates a call: doubled or halved until a call takes about SLICE_SECONDS
         while step < end:
             edge = stage.every and (step - start) % stage.every == 0
@@ -121,18 +127,15 @@ def run(
             if step % log_every == 0 or step == end:
                 logged = _means(tally, names)
                 tally = _reset(tally)
-            yield Snapshot(state, tally, step, stage.name, logged)
+            fallen = decode(tally, fallen, algorithm, data, state, keys)
+            yield Snapshot(state, tally, step, stage.name, logged, fallen)
         start = end
 
 
 def blank(algorithm: Algorithm, data: Data, keys: Array, hp: HP, step: int) -> dict:
     """Shapes and dtypes of a checkpoint at `step`: `{"state": ..., "tally": ...}`."""
     state = jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
-    start, stage = 0, algorithm.stages[0]
-    for stage in algorithm.stages:
-        if step <= start + stage.steps:
-            break
-        start += stage.steps
+    stage = stage_at(algorithm, step)
     return {
         "state": state,
         "tally": jax.eval_shape(lambda s, k: empty_tally(stage, data, s, k, None), state, keys),
@@ -151,11 +154,25 @@ def compiled(stage: Stage):
     return jax.jit(partial(_advance_all, stage), donate_argnums=(0, 1))
 
 
-def diverged(tally: Tally) -> dict[int, tuple[int, str]]:
-    """`{member: (step, metric)}` of the members that went non-finite; `state` where no metric showed it."""
-    names = [*sorted(tally.total), "state"]
+def decode(tally: Tally, known: dict, algorithm: Algorithm, data: Data, state: State, keys: Array) -> dict:
+    """`{member: (step, metric)}` of the members that went non-finite; `known` are those told before."""
     steps, metrics = np.asarray(tally.diverged_at), np.asarray(tally.diverged_in)
-    return {i: (int(s), names[int(m)]) for i, (s, m) in enumerate(zip(steps, metrics, strict=True)) if s >= 0}
+    found = dict(known)
+    for i in set(np.flatnonzero(steps >= 0).tolist()) - known.keys():
+        stage = stage_at(algorithm, int(steps[i]))
+        names = [*sorted(empty_tally(stage, data, state, keys, None).total), "state"]
+        found[i] = (int(steps[i]), names[int(metrics[i])])
+    return found
+
+
+def stage_at(algorithm: Algorithm, step: int) -> Stage:
+    """The stage that update number `step` (from 1; 0 too) belongs to."""
+    start, stage = 0, algorithm.stages[0]
+    for stage in algorithm.stages:
+        if step <= start + stage.steps and stage.steps:
+            break
+        start += stage.steps
+    return stage
 
 
 def fold_in(keys: Array, step: int | Array) -> Array:

@@ -1,0 +1,351 @@
+"""BRAC: Behavior Regularized Actor Critic, -p and -v (Wu, Tucker, Nachum 2019, arXiv 1911.11361)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import best_of, choice, continuous, positive, share, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.ops import divergence, dual, slope, td
+from leashrl.optim import adam_init, descend
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""BRAC: actor and critic with a divergence D from a cloned behaviour as penalty.
+
+    First stage, behaviour $\mu$: a tanh-Gaussian by maximum likelihood with SAC's entropy bonus. Then
+    critics, the last term of y in `brac-v` alone (value penalty),
+
+    $$E_D(Q_i - y)^2,\quad
+      y = r + \gamma\,[(\lambda\min_i + (1-\lambda)\max_i)Q'_i(s', a') - \alpha D(\pi,\mu)(s')],\ a'\sim\pi$$
+
+    and in both the policy (policy regularisation), which for its first updates sees D alone:
+
+    $$\max_\pi\ E[\min_i Q_i(s, a_\pi) - \alpha D(\pi,\mu)(s)]$$
+
+    D is estimated from `samples` policy actions a state:
+
+    * `kl`: $E_\pi\log\pi - \log\mu$, with the cloned density;
+    * `kl-dual`, `w`: a critic g of state and action climbs the divergence's dual form, its slope kept
+      below 1 (a penalty on what is above), so that no density is needed;
+    * `mmd`: Laplacian or Gaussian kernel between pre-tanh samples of both.
+
+    Args:
+      steps: gradient updates of critics and policy.
+      behaviour_percent: updates of the behaviour before that, in percent of `steps`.
+      policy_only_percent: for so many of `steps` in percent, the policy minimises D alone.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training.
+      hidden: widths of the policy's and behaviour's hidden layers.
+      critic_hidden: widths of the critics' hidden layers.
+      ensemble: number of critics.
+      value_penalty: put D into the critics' targets too: BRAC-v; without it, BRAC-p.
+      divergence: `kl`, `kl-dual`, `mmd` or `w`.
+      kernel: of `mmd`: `laplacian` or `gaussian`.
+      samples: policy actions a state for D.
+      tune: let alpha follow D - `threshold` in place of staying what it is.
+      entropy: SAC's bonus -alpha_e log pi for the policy, in targets and objective, its weight tuned.
+      best_of: actions among which the mode `best` chooses by the first critic.
+      gamma: discount.
+      polyak: rate of the target critics.
+      alpha: weight of D; where it is tuned, its start.
+      threshold: what `tune` holds D at.
+      mix: lambda above; 1 takes the critics' minimum.
+      sigma: of the kernel exp(-d / (2 sigma)); BRAC's own 20 in exp(-d / sigma) is 10 here.
+      slope_penalty: weight of the dual critic's slope penalty.
+      target_entropy: of policy and behaviour, in nats per action dimension.
+      policy_rate, critic_rate, alpha_rate, behaviour_rate: Adam's learning rates; the dual critic uses the
+        critics'.
+
+    References:
+      Wu et al. (2019), arXiv 1911.11361; Fu et al. (2020), arXiv 2004.07219. Departures:
+      docs/algorithms/brac-p.md.
+    """
+
+    steps: int = 1_000_000
+    behaviour_percent: int = 30
+    policy_only_percent: int = 2
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (200, 200)
+    critic_hidden: tuple[int, ...] = (300, 300)
+    ensemble: int = 2
+    value_penalty: bool = False
+    divergence: str = "kl"
+    kernel: str = "laplacian"
+    samples: int = 4
+    tune: bool = False
+    entropy: bool = False
+    best_of: int = 10
+    gamma: float = 0.99
+    polyak: float = 0.005
+    alpha: float = 1.0
+    threshold: float = 0.0
+    mix: float = 1.0
+    sigma: float = 10.0
+    slope_penalty: float = 5.0
+    target_entropy: float = -1.0
+    policy_rate: float = 3e-5
+    critic_rate: float = 1e-3
+    alpha_rate: float = 1e-5
+    behaviour_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        choice("divergence", self.divergence, ("kl", "kl-dual", "mmd", "w"))
+        choice("kernel", self.kernel, divergence.KERNELS)
+        positive(self, "ensemble", "samples", "best_of")
+        within(self, 0, 1, "gamma", "polyak", "mix")
+        within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "behaviour_rate", "sigma")
+        within(self, 1e-6, 500, "alpha")
+
+
+ACTION_MARGIN = 1e-3
+MAX_ALPHA = 500.0  # as the authors bound their multiplier
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    behaviour: dict
+    log_alpha_behaviour: Array  # () weight of the behaviour's entropy
+    policy: dict
+    critic: dict  # leading ensemble axis
+    target_critic: dict
+    energy: dict  # g, the dual forms' critic; {} where there is none
+    log_alpha: Array  # () logarithm of D's weight
+    log_alpha_entropy: Array  # () of the policy's entropy
+    optimiser: dict  # Adam's moments of all but the target
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def clipped_log_prob(pi: Normal, u: Array) -> Array:
+    """log density of tanh(u), at the margin's where it lies beyond, with no slope there."""
+    limit = math.atanh(1.0 - ACTION_MARGIN)
+    return squash_log_prob(pi, jnp.clip(u, -limit, limit))
+
+
+def behaviour_loss(params, network: nn.Network, batch: Batch, key: Array, alpha: Array):
+    """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu reparameterised; and the entropy of mu."""
+    mu = Normal(*network.apply(params, batch.obs))
+    own = squash_log_prob(mu, mu.sample(key))
+    data = squash_log_prob(mu, unsquash(batch.action, ACTION_MARGIN))
+    return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
+
+
+def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
+    """sum_i E(Q_i - y)^2, and Q_i (ensemble, batch)."""
+    values = critic.apply(params, batch.obs, batch.action)
+    return td.squared_error(values, y), values
+
+
+def dual_critic_loss(params, g: nn.Network, kind: str, obs: Array, policy: Array, behaviour: Array, weight):
+    """-D + weight * E max(|grad_a g| - 1, 0)^2; both actions (batch, n, dim), slopes half-way between."""
+    value = lambda a: g.apply(params, obs, a)[0]
+    steepness = slope.squared_slope(value, 0.5 * (policy + behaviour))
+    distance = jnp.mean(divergence.dual(kind, value(policy), value(behaviour)))
+    return -distance + weight * jnp.mean(slope.steeper_than_one(steepness))
+
+
+def policy_loss(params, policy: nn.Network, value, penalty, obs: Array, key: Array, alpha, alpha_entropy, on):
+    """E[alpha D(s) + alpha_e log pi(a|s) - on * Q(s, a)]; `value` maps actions to Q, `penalty` pi to D."""
+    pi = Normal(*policy.apply(params, obs))
+    u = pi.sample(key)
+    log_pi, q, distance = squash_log_prob(pi, u), value(jnp.tanh(u)), penalty(pi)
+    loss = jnp.mean(alpha * distance + alpha_entropy * log_pi - on * q)
+    return loss, (jnp.mean(distance), -jnp.mean(log_pi), jnp.mean(q))
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """BRAC for continuous actions in [-1, 1]^d."""
+    dim = continuous("brac", spec).dim
+    net = {"bound": "tanh", "log_std_range": (-5.0, 0.0)}
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
+    behaviour = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
+    critic = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble)
+    g = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=1)
+    dual_form = {"kl-dual": "kl", "w": "w"}.get(config.divergence)
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key, 4)
+        params = {
+            "behaviour": behaviour.init(keys[0]),
+            "log_alpha_behaviour": jnp.zeros(()),
+            "policy": policy.init(keys[1]),
+            "critic": critic.init(keys[2]),
+            "energy": g.init(keys[3]) if dual_form else {},
+            "log_alpha": jnp.log(hp["alpha"]),
+            "log_alpha_entropy": jnp.zeros(()),
+        }
+        return State(
+            **params,
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    def step_of(state: State, grads: dict, rates: dict, **other) -> State:
+        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
+        return dataclasses.replace(state, **(params | other), optimiser=state.optimiser | optimiser)
+
+    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        alpha = jnp.exp(state.log_alpha_behaviour)
+        grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
+            state.behaviour, behaviour, batch, key, alpha
+        )
+        excess = dim * state.hp["target_entropy"] - entropy
+        grads = {
+            "behaviour": grads,
+            "log_alpha_behaviour": jax.grad(dual.dual_loss)(state.log_alpha_behaviour, excess),
+        }
+        state = step_of(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
+        return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
+
+    def actions(normal: Normal, key: Array) -> Array:
+        """(batch, samples, dim) pre-tanh."""
+        return jnp.moveaxis(normal.sample(key, (config.samples,)), 0, 1)
+
+    def distance(state: State, obs: Array, key: Array):
+        """`pi -> D(pi, mu)`, (batch,), at some observations."""
+        mu = Normal(*behaviour.apply(state.behaviour, obs))
+        key_pi, key_mu = jax.random.split(key)
+
+        def of(pi: Normal) -> Array:
+            u = actions(pi, key_pi)
+            if config.divergence == "kl":
+                each = lambda x: Normal(x.mean[:, None], x.log_std[:, None])
+                return jnp.mean(squash_log_prob(each(pi), u) - clipped_log_prob(each(mu), u), axis=-1)
+            other = actions(mu, key_mu)
+            if dual_form is None:
+                return divergence.mmd(u, other, config.kernel, state.hp["sigma"])
+            value = lambda a: g.apply(state.energy, obs, a)[0]
+            return divergence.dual(dual_form, value(jnp.tanh(u)), value(jnp.tanh(other)))
+
+        return of
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        hp = state.hp
+        alpha = dual.multiplier(state.log_alpha, MAX_ALPHA)
+        alpha_entropy = jnp.exp(state.log_alpha_entropy) if config.entropy else jnp.zeros(())
+        keys = jax.random.split(key, 6)
+
+        # The targets move before the step, as in the authors' code.
+        target_critic = dual.polyak(state.target_critic, state.critic, hp["polyak"])
+        pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
+        u_next = pi_next.sample(keys[0])
+        each = critic.apply(target_critic, batch.next_obs, jnp.tanh(u_next))
+        next_value = hp["mix"] * jnp.min(each, axis=0) + (1 - hp["mix"]) * jnp.max(each, axis=0)
+        next_value -= alpha_entropy * squash_log_prob(pi_next, u_next)
+        if config.value_penalty:
+            next_value -= alpha * distance(state, batch.next_obs, keys[1])(pi_next)
+        y = td.target(batch.reward, batch.discount, next_value)
+        (td_loss, values), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(
+            state.critic, critic, batch, y
+        )
+        grads, rates = {"critic": critic_grads}, {"critic": hp["critic_rate"]}
+        if dual_form:
+            both = [
+                Normal(*n.apply(p, batch.obs))
+                for n, p in ((policy, state.policy), (behaviour, state.behaviour))
+            ]
+            pair = [jnp.tanh(actions(x, k)) for x, k in zip(both, jax.random.split(keys[2]), strict=True)]
+            grads["energy"] = jax.grad(dual_critic_loss)(
+                state.energy, g, dual_form, batch.obs, *pair, hp["slope_penalty"]
+            )
+            rates["energy"] = hp["critic_rate"]
+        state = step_of(state, grads, rates, target_critic=target_critic)
+
+        on = (step >= share(config.steps, config.policy_only_percent)).astype(jnp.float32)
+        policy_grads, (apart, entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
+            state.policy,
+            policy,
+            lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0),
+            distance(state, batch.obs, keys[3]),
+            batch.obs,
+            keys[4],
+            alpha,
+            alpha_entropy,
+            on,
+        )
+        grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
+        if config.tune:
+            grads["log_alpha"] = jax.grad(dual.dual_loss)(state.log_alpha, apart - hp["threshold"])
+            rates["log_alpha"] = hp["alpha_rate"]
+        if config.entropy:
+            excess = dim * hp["target_entropy"] - entropy
+            grads["log_alpha_entropy"] = jax.grad(dual.dual_loss)(state.log_alpha_entropy, excess)
+            rates["log_alpha_entropy"] = hp["policy_rate"]
+        state = step_of(state, grads, rates)
+        return state, {
+            "td_loss": td_loss,
+            "q_data": jnp.mean(values),
+            "q_policy": q_policy,
+            "target": jnp.mean(y),
+            "divergence": apart,
+            "entropy": entropy,
+            "alpha": alpha,
+        }
+
+    sample = uniform(config.batch_size)
+    stages = (
+        Stage("behaviour", share(config.steps, config.behaviour_percent), sample, clone),
+        Stage("train", config.steps, sample, update),
+    )
+    modes = ("mean", "sample", "best")
+    return Algorithm(init, stages, best_of(policy, critic, config.best_of, modes=modes))
+
+
+# --- Presets -----------------------------------------------------------------
+
+FIRST = {
+    "policy_rate": 3e-4,
+    "alpha": 0.1,
+    "alpha_rate": 1e-3,
+    "behaviour_percent": 60,
+    "policy_only_percent": 4,
+}
+OURS = {
+    "preprocess.obs": "standardise",
+    "behaviour_percent": 100,
+    "policy_only_percent": 20,
+    "policy_rate": 1e-3,
+    "alpha": 30.0,
+    "behaviour_rate": 1e-3,
+    "polyak": 0.02,
+}
+
+
+def presets(**variant) -> dict[str, Preset]:
+    """BRAC-p's or BRAC-v's."""
+
+    def preset(about: str, values: dict) -> Preset:
+        return Preset(about, values | variant)
+
+    return {
+        "default": preset("ours: standardised observations, rates 1e-3, alpha 30", OURS),
+        "authors": preset("the authors' public code, as its README runs it", FIRST),
+        "d4rl": preset("as D4RL's evaluation ran it: alpha 1, slow policy", {}),
+        "mmd": preset("the authors', MMD", FIRST | {"divergence": "mmd"}),
+        "kl-dual": preset("the authors', KL by its dual form", FIRST | {"divergence": "kl-dual"}),
+        "w": preset("the authors', Wasserstein", FIRST | {"divergence": "w"}),
+        "tuned": preset("the authors', alpha tuned", FIRST | {"tune": True}),
+    }
+
+
+PRESETS_P = presets(value_penalty=False)
+PRESETS_V = presets(value_penalty=True)

@@ -1,0 +1,537 @@
+"""BRAC+: Improved Behavior Regularized Actor Critic (Zhang et al., ICLR 2021 submission; 2110.00894)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import best_of, choice, continuous, positive, share, within
+from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, log_det_tanh, squash_log_prob, unsquash
+from leashrl.models.behaviour import autoencoders, one_of
+from leashrl.ops import dual, slope, td
+from leashrl.optim import adam_init, descend, staircase
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""BRAC+: an analytic divergence from the behaviour, a multiplier for every state, and critics that are
+    kept flat where the policy leaves the data.
+
+    Behaviour: `members` conditional variational autoencoders $p(u|s,z), q(z|s,u)$ of pre-tanh actions.
+    Divergence of the policy from one of them, an upper bound of KL with little variance (equation 7):
+
+    $$D(s) = E_{u\sim\pi,\ z\sim q}[KL(\pi(\cdot|s)\,\|\,p(\cdot|s,z)) + KL(q(z|s,u)\,\|\,N(0,I))]$$
+
+    The policy starts where D is smallest. Then critics, with $a_\pi\sim\pi(s)$ and f a step or softplus
+    (equation 10; $\epsilon_{gp}$ is mean plus standard deviation of D over the last epoch's states),
+
+    $$E_D(Q_i - y)^2 + \lambda E[f(D(s) - \epsilon_{gp})\,\|\nabla_a \min_i Q_i(s, a_\pi)\|^p],\quad
+      y = r + \gamma E_{a'\sim\pi}\min_i Q'_i(s', a')$$
+
+    and the policy (equation 8), with multipliers $\alpha(s)$ and $\beta$ by dual descent on
+    $D(s)\le\epsilon$ and, since wide policies ask for values that no data show, on $H(\pi)\le H_0$:
+
+    $$\max_\pi\ E[\min_i Q_i(s, a_\pi) - \alpha(s)(D(s) - \epsilon) + \beta\log\pi(a_\pi|s)]$$
+
+    Args:
+      steps: gradient updates of critics and policy.
+      behaviour_percent: updates of the behaviour before, in percent of `steps`.
+      clone_percent: updates that bring the policy to the least divergence, in percent of `steps`.
+      value_percent: updates that bring the critics to that policy's value, in percent of `steps`.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training.
+      hidden, critic_hidden, behaviour_hidden, alpha_hidden: widths of the policy's, critics', autoencoders'
+        and multiplier's hidden layers.
+      ensemble: number of critics; targets and policy take their minimum.
+      members: number of autoencoders.
+      member: D of one drawn at each update (`random`, the text) or the mean over all (`mean`, the code).
+      components: Gaussians in the decoder; for more than one, D bounds KL to their mixture.
+      divergence: `kl` above; `cross-entropy`, with -log p(u|s, z) in the first KL's place; `mmd` between
+        samples, Laplacian kernel, for narrow human data.
+      latents: draws of z a state and member in D.
+      samples: policy actions a state, in targets, objective and `mmd`.
+      backup: targets over the policy's samples: their `mean` (text) or `max` (code).
+      target_policy: targets act with an averaged policy (code).
+      state_wise: alpha is a network of the state; false for one number (the code, figure 2b).
+      slope_weight: f: `hard`, `soft` (over its largest value in the batch), or `none` for no penalty.
+      slope_squared: p = 2 (text) or 1 (code).
+      adapt_penalty: lambda rises while the penalty is above `max_slope` (code).
+      measured: epsilon and H_0 come from the pre-trained behaviour and policy (code): D at the clone's end
+        plus `slack`, and the data's mean -ELBO less d log `std_scale`; else `threshold` and `entropy_cap`.
+      keep_behaviour: train the behaviour on beside the policy (code).
+      epoch: updates after which the penalty's threshold is taken anew.
+      best_of: samples, cut off at one standard deviation, of which the mode `best` takes the highest mean Q.
+      evaluation: the first mode: `best` (code) or `mean` (text).
+      gamma: discount.
+      polyak: rate of the averaged networks.
+      alpha: where the multiplier starts.
+      beta: where the entropy's multiplier starts.
+      penalty: lambda; where it adapts, the least it may be.
+      max_slope: see `adapt_penalty`.
+      threshold: epsilon, for D or the MMD.
+      entropy_cap: H_0 in nats; for `mmd` and `cross-entropy` the least entropy instead.
+      slack: see `measured`.
+      std_scale: see `measured`.
+      sigma: of the kernel exp(-d / (2 sigma)).
+      policy_rate, critic_rate, alpha_rate, beta_rate, behaviour_rate, clone_rate: Adam's learning rates;
+        those of behaviour and clone fall by stairs, and beta's is lambda's too.
+
+    References:
+      Zhang et al. (2020), BRAC+: Going Deeper with Behavior Regularized Offline RL; (2021), arXiv 2110.00894.
+      Text and code differ in many places: docs/algorithms/brac-plus.md.
+    """
+
+    steps: int = 1_000_000
+    behaviour_percent: int = 50
+    clone_percent: int = 50
+    value_percent: int = 0
+    batch_size: int = 100
+    preprocess: Preprocess = field(default_factory=lambda: Preprocess(reward="zero-one"))
+    hidden: tuple[int, ...] = (256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256)
+    behaviour_hidden: tuple[int, ...] = (256, 256)
+    alpha_hidden: tuple[int, ...] = (256, 256)
+    ensemble: int = 2
+    members: int = 3
+    member: str = "mean"
+    components: int = 1
+    divergence: str = "kl"
+    latents: int = 5
+    samples: int = 5
+    backup: str = "max"
+    target_policy: bool = True
+    state_wise: bool = False
+    slope_weight: str = "soft"
+    slope_squared: bool = False
+    adapt_penalty: bool = True
+    measured: bool = True
+    keep_behaviour: bool = True
+    epoch: int = 2500
+    best_of: int = 20
+    evaluation: str = "best"
+    gamma: float = 0.99
+    polyak: float = 1e-3
+    alpha: float = 10.0
+    beta: float = 10.0
+    penalty: float = 0.1
+    max_slope: float = 0.01
+    threshold: float = 3.0
+    entropy_cap: float = -3.0
+    slack: float = 0.2
+    std_scale: float = 4.0
+    sigma: float = 20.0
+    policy_rate: float = 5e-6
+    critic_rate: float = 3e-4
+    alpha_rate: float = 1e-3
+    beta_rate: float = 1e-3
+    behaviour_rate: float = 1e-3
+    clone_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        choice("member", self.member, ("mean", "random"))
+        choice("divergence", self.divergence, ("kl", "cross-entropy", "mmd"))
+        choice("backup", self.backup, ("mean", "max"))
+        choice("slope_weight", self.slope_weight, ("hard", "soft", "none"))
+        choice("evaluation", self.evaluation, ("best", "mean"))
+        positive(self, "ensemble", "members", "components", "latents", "samples", "epoch", "best_of")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "beta_rate", "behaviour_rate")
+        within(self, 0, math.inf, "clone_rate", "penalty", "max_slope")
+        within(self, 1e-6, math.inf, "alpha", "beta", "sigma", "std_scale")
+
+
+ACTION_MARGIN = 1e-6
+STAIRS = {0.2: 0.5, 0.4: 0.1, 0.6: 0.05, 0.8: 0.01}
+MAX_MULTIPLIER = 1e4
+WINDOW = 500  # updates over which what is measured is averaged
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    behaviour: dict  # leading member axis
+    policy: dict
+    target_policy: dict
+    critic: dict  # leading ensemble axis
+    target_critic: dict
+    alpha: dict  # the multiplier's network, or its one number
+    raw_beta: Array  # () of the entropy's multiplier, before its softplus
+    raw_penalty: Array  # () of lambda above its minimum, the same
+    threshold: Array  # () epsilon
+    entropy_cap: Array  # () H_0
+    slope_from: Array  # () epsilon_gp
+    seen: Array  # (3,) number, sum and sum of squares of D over the epoch's states
+    optimiser: dict  # Adam's moments
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def critic_loss(params, critic: nn.Network, batch: Batch, y: Array, action: Array, weight, squared: bool):
+    """sum_i E(Q_i - y)^2 / 2 + E[weight |grad_a min_i Q_i(s, action)|^p], with what each state pays."""
+    values = critic.apply(params, batch.obs, batch.action)
+    loss = 0.5 * td.squared_error(values, y)
+    if weight is None:
+        return loss, (loss, values, jnp.zeros_like(y))
+    steepness = slope.squared_slope(lambda a: jnp.min(critic.apply(params, batch.obs, a), axis=0), action)
+    paid = steepness if squared else slope.norm(steepness)
+    lam, f = weight
+    return loss + lam * jnp.mean(f * paid), (loss, values, f * paid)
+
+
+def policy_loss(params, policy: nn.Network, value, penalty, obs, noise: Array, alpha, threshold, beta):
+    """E[alpha(s) (D(s) - epsilon) - beta log pi - min_i Q_i]; D (batch,), and means of log pi and Q.
+
+    Args:
+      value: actions (batch, n, dim) -> smallest Q (batch, n), or None while only D counts.
+      penalty: pi -> D (batch,).
+      noise: (batch, n, dim) standard normal.
+      beta: negative where the entropy has a minimum in place of a maximum.
+    """
+    pi = Normal(*policy.apply(params, obs))
+    u = pi.mean[:, None] + jnp.exp(pi.log_std)[:, None] * noise
+    log_pi = squash_log_prob(Normal(pi.mean[:, None], pi.log_std[:, None]), u)
+    apart = penalty(pi)
+    q = jnp.zeros(()) if value is None else jnp.mean(value(jnp.tanh(u)))
+    loss = jnp.mean(alpha * (apart - threshold)) - beta * jnp.mean(log_pi) - q
+    return loss, (apart, jnp.mean(log_pi), q)
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """BRAC+ for continuous actions in [-1, 1]^d."""
+    dim = continuous("brac-plus", spec).dim
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, bound="softplus")
+    critic = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble, out_scale=1e-4)
+    vae = nn.vae(spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=config.components)
+    behaviour = autoencoders(
+        vae,
+        members=config.members,
+        kind=config.divergence,
+        latents=config.latents,
+        samples=config.samples,
+    )
+    alpha_net = nn.mlp(spec.obs_dim, 1, config.alpha_hidden, out_scale=1e-4)
+    capped = config.divergence == "kl"  # the entropy's bound: a maximum, else a minimum
+    behaviour_steps = share(config.steps, config.behaviour_percent)
+    clone_steps = share(config.steps, config.clone_percent)
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key, 4)
+        start = dual.raw_of(hp["alpha"], "softplus")
+        alpha = {"raw": start}
+        if config.state_wise:
+            alpha = alpha_net.init(keys[3])
+            alpha["out"]["bias"] = jnp.broadcast_to(start, (1,))
+        params = {
+            "behaviour": behaviour.init(keys[0]),
+            "policy": policy.init(keys[1]),
+            "critic": critic.init(keys[2]),
+            "alpha": alpha,
+            "raw_beta": dual.raw_of(hp["beta"], "softplus"),
+            "raw_penalty": jnp.full((), -5.0, jnp.float32),
+        }
+        return State(
+            **params,
+            target_policy=jax.tree.map(jnp.copy, params["policy"]),
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            threshold=hp["threshold"],
+            entropy_cap=hp["entropy_cap"],
+            slope_from=hp["threshold"],
+            seen=jnp.zeros(3),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    # --- what several stages share
+
+    def step_of(state: State, grads: dict, rates: dict, **other) -> State:
+        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
+        return dataclasses.replace(state, **params, **other, optimiser=state.optimiser | optimiser)
+
+    def behaviour_grad(state: State, batch: Batch, key: Array):
+        u = unsquash(batch.action, ACTION_MARGIN)
+        loss, grads = jax.value_and_grad(behaviour.loss)(state.behaviour, batch.obs, u, key)
+        return grads, loss + jnp.mean(log_det_tanh(u))  # in the action's own coordinates
+
+    def penalty_of(state: State, obs: Array, key: Array):
+        """`pi -> D(pi, behaviour)`, (batch,)."""
+        key_member, key_rest = jax.random.split(key)
+        params = one_of(state.behaviour, key_member) if config.member == "random" else state.behaviour
+        return lambda pi: behaviour.distance(params, pi, obs, key_rest, state.hp["sigma"])
+
+    def beta_of(state: State) -> Array:
+        return dual.multiplier(state.raw_beta, MAX_MULTIPLIER, "softplus") * (1.0 if capped else -1.0)
+
+    def beta_grad(state: State, entropy: Array) -> Array:
+        excess = (entropy - state.entropy_cap) * (1.0 if capped else -1.0)
+        return jax.grad(dual.dual_loss)(state.raw_beta, excess, MAX_MULTIPLIER, "softplus")
+
+    def running(old: Array, new: Array, step: Array) -> Array:
+        """The mean of the first WINDOW values, then one that forgets as slowly."""
+        return old + (new - old) / jnp.minimum(step.astype(jnp.float32) + 1.0, WINDOW)
+
+    # --- stages
+
+    def train_behaviour(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        grads, loss = behaviour_grad(state, batch, key)
+        rate = staircase(state.hp["behaviour_rate"], step, behaviour_steps, STAIRS)
+        cap = state.entropy_cap
+        if config.measured:
+            cap = running(jnp.where(step == 0, loss, cap + shift(state)), loss, step) - shift(state)
+        return step_of(state, {"behaviour": grads}, {"behaviour": rate}, entropy_cap=cap), {
+            "behaviour_loss": loss,
+            "entropy_cap": cap,
+        }
+
+    def shift(state: State) -> Array:
+        return dim * jnp.log(state.hp["std_scale"])
+
+    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        key_d, key_noise = jax.random.split(key)
+        noise = jax.random.normal(key_noise, (batch.reward.shape[0], config.samples, dim))
+        grads, (apart, log_pi, _) = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, None, penalty_of(state, batch.obs, key_d), batch.obs, noise,
+            jnp.ones(()), state.threshold, beta_of(state),
+        )  # fmt: skip
+        mean = jnp.mean(apart)
+        threshold, slope_from = state.threshold, state.slope_from
+        if config.measured:
+            slack = state.hp["slack"]
+            threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step) + slack
+            slope_from = threshold + slack
+        rate = staircase(state.hp["clone_rate"], step, clone_steps, STAIRS)
+        grads = {"policy": grads, "raw_beta": beta_grad(state, -log_pi)}
+        rates = {"policy": rate, "raw_beta": state.hp["beta_rate"]}
+        new = step_of(state, grads, rates, threshold=threshold, slope_from=slope_from)
+        new = dataclasses.replace(new, target_policy=jax.tree.map(jnp.copy, new.policy))
+        return new, {
+            "divergence": mean, "entropy": -log_pi, "threshold": threshold, "beta": jnp.abs(beta_of(state)),
+        }  # fmt: skip
+
+    def targets(state: State, batch: Batch, key: Array) -> Array:
+        pi = Normal(
+            *policy.apply(state.target_policy if config.target_policy else state.policy, batch.next_obs)
+        )
+        a = jnp.tanh(jnp.moveaxis(pi.sample(key, (config.samples,)), 0, 1))
+        values = jnp.min(critic.apply(state.target_critic, batch.next_obs, a), axis=0)
+        best = jnp.max(values, axis=-1) if config.backup == "max" else jnp.mean(values, axis=-1)
+        return td.target(batch.reward, batch.discount, best)
+
+    def evaluate(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        """Critics of the policy as it is."""
+        y = targets(state, batch, key)
+        grads, (loss, values, _) = jax.grad(critic_loss, has_aux=True)(
+            state.critic, critic, batch, y, batch.action, None, False
+        )
+        new = step_of(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
+        averaged = dual.polyak(state.target_critic, new.critic, state.hp["polyak"])
+        metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
+        return dataclasses.replace(new, target_critic=averaged), metrics
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        # All gradients are taken at the parameters from before the update, so that D is computed once; the
+        # authors' code goes from behaviour to critics to policy.
+        hp = state.hp
+        keys = jax.random.split(key, 5)
+        if config.state_wise:
+            raw_alpha = alpha_net.apply(state.alpha, batch.obs)[..., 0]
+        else:
+            raw_alpha = jnp.broadcast_to(state.alpha["raw"], batch.reward.shape)
+        alpha = dual.multiplier(raw_alpha, MAX_MULTIPLIER, "softplus")
+        noise = jax.random.normal(keys[0], (batch.reward.shape[0], config.samples, dim))
+        min_q = lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0)
+        policy_grads, (apart, log_pi, q_policy) = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, min_q, penalty_of(state, batch.obs, keys[1]), batch.obs, noise,
+            alpha, state.threshold, beta_of(state),
+        )  # fmt: skip
+
+        y = targets(state, batch, keys[2])
+        lam = hp["penalty"] + (jax.nn.softplus(state.raw_penalty) if config.adapt_penalty else 0.0)
+        over = apart - state.slope_from
+        f = (over > 0).astype(jnp.float32)
+        if config.slope_weight == "soft":
+            f = jax.nn.softplus(over)
+            f = f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)
+        weight = None if config.slope_weight == "none" else (lam, f)
+        action = jnp.tanh(Normal(*policy.apply(state.policy, batch.obs)).sample(keys[3]))
+        critic_grads, (td_loss, values, paid) = jax.grad(critic_loss, has_aux=True)(
+            state.critic, critic, batch, y, action, weight, config.slope_squared
+        )
+
+        def alpha_loss(params) -> Array:
+            raw = alpha_net.apply(params, batch.obs)[..., 0] if config.state_wise else params["raw"]
+            return jnp.mean(dual.dual_loss(raw, apart - state.threshold, MAX_MULTIPLIER, "softplus"))
+
+        grads = {
+            "policy": policy_grads,
+            "critic": critic_grads,
+            "alpha": jax.grad(alpha_loss)(state.alpha),
+            "raw_beta": beta_grad(state, -log_pi),
+        }
+        rates = {name: hp[f"{name.removeprefix('raw_')}_rate"] for name in grads}
+        if config.adapt_penalty:
+            excess = jnp.mean(paid) - hp["max_slope"]
+            grads["raw_penalty"] = jax.grad(dual.dual_loss)(
+                state.raw_penalty, excess, MAX_MULTIPLIER, "softplus"
+            )
+            rates["raw_penalty"] = hp["beta_rate"]
+        if config.keep_behaviour:
+            grads["behaviour"], _ = behaviour_grad(state, batch, keys[4])
+            rates["behaviour"] = hp["behaviour_rate"] * STAIRS[max(STAIRS)]
+        new = step_of(state, grads, rates)
+        counted = jnp.stack([jnp.float32(apart.size), jnp.sum(apart), jnp.sum(apart**2)])
+        return dataclasses.replace(
+            new,
+            target_policy=dual.polyak(state.target_policy, new.policy, hp["polyak"]),
+            target_critic=dual.polyak(state.target_critic, new.critic, hp["polyak"]),
+            seen=state.seen + counted,
+        ), {
+            "td_loss": td_loss,
+            "q_data": jnp.mean(values),
+            "q_policy": q_policy,
+            "target": jnp.mean(y),
+            "divergence": jnp.mean(apart),
+            "divergence_std": jnp.std(apart),
+            "threshold": state.threshold,
+            "slope": jnp.mean(paid),
+            "slope_from": state.slope_from,
+            "penalty": lam,
+            "alpha": jnp.mean(alpha),
+            "alpha_std": jnp.std(alpha),
+            "beta": jnp.abs(beta_of(state)),
+            "entropy": -log_pi,
+        }
+
+    def next_epoch(state: State, data: Data, key: Array) -> State:
+        """epsilon_gp from the epoch that has ended: mean + standard deviation of D over its states."""
+        n, total, squares = state.seen
+        mean = total / jnp.maximum(n, 1.0)
+        std = jnp.sqrt(jnp.maximum(squares / jnp.maximum(n, 1.0) - mean**2, 0.0))
+        slope_from = jnp.where(n > 0, mean + std, state.slope_from)
+        return dataclasses.replace(state, slope_from=slope_from, seen=jnp.zeros(3))
+
+    sample = uniform(config.batch_size)
+    stages = (
+        Stage("behaviour", behaviour_steps, sample, train_behaviour),
+        Stage("clone", clone_steps, sample, clone),
+        Stage("value", share(config.steps, config.value_percent), sample, evaluate),
+        Stage("train", config.steps, sample, update, next_epoch, config.epoch),
+    )
+    modes = ("best", "mean", "sample") if config.evaluation == "best" else ("mean", "sample", "best")
+    acting = best_of(policy, critic, config.best_of, modes=modes, spread=1.0, score="mean")
+    return Algorithm(init, stages, acting)
+
+
+# --- Presets -----------------------------------------------------------------
+
+PAPER = {
+    "hidden": (512, 512),
+    "behaviour_hidden": (512, 512),
+    "behaviour_percent": 40,
+    "clone_percent": 40,
+    "value_percent": 40,
+    "member": "random",
+    "backup": "mean",
+    "target_policy": False,
+    "state_wise": True,
+    "slope_weight": "hard",
+    "slope_squared": True,
+    "adapt_penalty": False,
+    "measured": False,
+    "keep_behaviour": False,
+    "epoch": 2000,
+    "evaluation": "mean",
+    "alpha_rate": 1e-5,
+}
+OURS = {
+    "preprocess.obs": "standardise",
+    "behaviour_percent": 100,
+    "batch_size": 256,
+    "member": "random",
+    "latents": 2,
+    "samples": 2,
+    "backup": "mean",
+    "target_policy": False,
+    "state_wise": True,
+    "keep_behaviour": False,
+    "epoch": 500,
+    "evaluation": "mean",
+    "alpha": 1.0,
+    "beta": 0.1,
+    "policy_rate": 3e-4,
+    "critic_rate": 1e-3,
+    "alpha_rate": 1e-4,
+    "beta_rate": 1e-2,
+    "polyak": 0.02,
+}
+ADROIT = {"divergence": "mmd", "policy_rate": 5e-8, "std_scale": 1.0, "slope_weight": "hard"}
+ADROIT |= {"sigma": 120.0, "slack": 1e-3, "max_slope": 5e-3}
+TABLE_5 = {  # threshold and largest entropy; "mixed" there is "medium-replay" here
+    "halfcheetah-random": (9.0, -3.0),
+    "walker2d-random": (0.1, 6.0),
+    "hopper-random": (3.0, -3.0),
+    "halfcheetah-medium": (4.0, -12.0),
+    "walker2d-medium": (2.1, -9.0),
+    "hopper-medium": (2.4, -6.0),
+    "halfcheetah-medium-expert": (11.5, -24.0),
+    "walker2d-medium-expert": (5.0, -12.0),
+    "hopper-medium-expert": (2.6, -6.0),
+    "halfcheetah-medium-replay": (6.0, -12.0),
+    "walker2d-medium-replay": (4.0, -6.0),
+    "hopper-medium-replay": (3.0, -3.0),
+}
+TABLE_6 = {  # MMD threshold and least entropy
+    "pen-human": (0.06, -200.0),
+    "hammer-human": (0.1, -60.0),
+    "door-human": (0.1, -60.0),
+    "relocate-human": (0.1, -60.0),
+}
+TABLE_3 = {  # sigma and threshold of the MMD
+    "hopper-medium-replay": (10.0, 0.2),
+    "walker2d-medium-expert": (20.0, 0.2),
+    "halfcheetah-medium": (10.0, 0.3),
+}
+PAPER_DOMAINS = {"adroit": {"divergence": "mmd", "policy_rate": 5e-8, "alpha_rate": 1e-7}} | {
+    place: {"threshold": threshold, "entropy_cap": entropy}
+    for place, (threshold, entropy) in (TABLE_5 | TABLE_6).items()
+}
+MMD_DOMAINS = {p: {"sigma": sigma, "threshold": threshold} for p, (sigma, threshold) in TABLE_3.items()}
+SLACK = {"medium": {"hopper": 0.2, "walker2d": 1.0, "halfcheetah": 7.0}}
+SLACK |= {kind: dict.fromkeys(SLACK["medium"], 3.0) for kind in ("medium-replay", "random")}
+AUTHORS_DOMAINS = {
+    "adroit": ADROIT,
+    "halfcheetah": {"max_slope": 0.1},
+} | {f"{family}-{kind}": {"slack": value} for kind, by in SLACK.items() for family, value in by.items()}
+DOMAINS = AUTHORS_DOMAINS | {"adroit": ADROIT | {"policy_rate": 1e-4}}
+
+
+def ablation(about: str, **change) -> Preset:
+    """A curve of the text's figure 2."""
+    return Preset(f"figure 2{about}", PAPER | change, PAPER_DOMAINS)
+
+
+PRESETS = {
+    "default": Preset("ours: what docs/algorithms/brac-plus.md lists", OURS),
+    "authors": Preset("the authors' later public code", {}, AUTHORS_DOMAINS),
+    "paper": Preset("the ICLR 2021 submission's values", PAPER, PAPER_DOMAINS),
+    "paper-mixture": Preset("the same, its decoder a mixture", PAPER | {"components": 3}, PAPER_DOMAINS),
+    "mmd": Preset(
+        "figure 2a: MMD, one multiplier, no slope penalty",
+        PAPER | {"divergence": "mmd", "state_wise": False, "slope_weight": "none"},
+        MMD_DOMAINS,
+    ),
+    "global": ablation("a, b: one multiplier, no slope penalty", state_wise=False, slope_weight="none"),
+    "state-wise": ablation("b, c: a multiplier for every state, no slope penalty", slope_weight="none"),
+}

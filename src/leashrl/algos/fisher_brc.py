@@ -1,0 +1,279 @@
+"""Fisher-BRC: Fisher Divergence Critic Regularization (Kostrikov et al., ICML 2021, arXiv 2103.08050)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import choice, continuous, positive, share, tanh_gaussian, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Mixture, Normal, independent_log_prob, log_det_tanh, squash_log_prob, unsquash
+from leashrl.ops import divergence, dual, slope, td
+from leashrl.optim import adam_init, descend, staircase
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""Fisher-BRC: the critic is the behaviour's log density plus an offset, and the offset is kept flat.
+
+    $$Q_i(s,a) = O_i(s,a) + \log\mu(a|s) \qquad (5)$$
+
+    First stage, behaviour: a mixture of tanh-Gaussians for every action dimension, by maximum likelihood
+    with an entropy bonus whose weight keeps $H(\mu)$ at its target or above (appendix A),
+
+    $$\max_\mu\ E_D[\log\mu(a|s)] + \alpha_\mu H(\mu)$$
+
+    Then with $\mu$ fixed, critics (equation 7), for each member of the ensemble, $a_\pi\sim\pi$,
+
+    $$E_D(Q_i - y)^2 + \lambda E[\|\nabla_a O_i(s, a_\pi)\|^2],\quad
+      y = r + b + \gamma \min_i Q'_i(s', a'),\ a'\sim\pi$$
+
+    where Q' has the averaged offset and the same $\mu$, and b is a bonus for being alive. Policy, with
+    $\alpha$ tuned as SAC's:
+
+    $$\max_\pi\ E[\min_i Q_i(s, a_\pi) - \alpha\log\pi(a_\pi|s)]$$
+
+    The penalty is the Fisher divergence between the Boltzmann policy of Q and the behaviour (equation 10).
+
+    Args:
+      steps: gradient updates of critics and policy.
+      behaviour_percent: updates of the behaviour's density before that, in percent of `steps`.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training.
+      hidden: widths of the policy's and critics' hidden layers.
+      behaviour_hidden: widths of the density's hidden layers.
+      components: Gaussians a dimension in the density's mixture.
+      ensemble: number of critics; targets and policy take their minimum.
+      representation: critics as in equation 5; false leaves log mu out (figure 5: SAC with a penalty).
+      penalty_at: where the offset is kept flat: at the policy's actions (`policy`) or at the data's
+        (`data`, the other direction of the divergence, section 4.2).
+      gamma: discount.
+      polyak: rate of the target critics.
+      penalty: lambda, the weight of the slope's square.
+      bonus: b, added to every reward before it is discounted.
+      target_entropy: the policy's, in nats per action dimension.
+      behaviour_entropy: the density's, in nats per action dimension.
+      policy_rate, critic_rate: Adam's learning rates; the policy's temperature uses the policy's.
+      behaviour_rate: of the density and its temperature; a tenth of it from 80 % of their stage, a hundredth
+        from 90 %.
+
+    References:
+      Kostrikov et al. (2021), arXiv 2103.08050; text and code: docs/algorithms/fisher-brc.md.
+    """
+
+    steps: int = 1_000_000
+    behaviour_percent: int = 100
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (256, 256, 256)
+    behaviour_hidden: tuple[int, ...] = (256, 256)
+    components: int = 5
+    ensemble: int = 2
+    representation: bool = True
+    penalty_at: str = "policy"
+    gamma: float = 0.99
+    polyak: float = 0.005
+    penalty: float = 0.1
+    bonus: float = 5.0
+    target_entropy: float = -1.0
+    behaviour_entropy: float = -1.0
+    policy_rate: float = 3e-4
+    critic_rate: float = 3e-4
+    behaviour_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        choice("penalty_at", self.penalty_at, ("policy", "data"))
+        positive(self, "components", "ensemble")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "penalty", "policy_rate", "critic_rate", "behaviour_rate")
+
+
+ACTION_MARGIN = 1e-6  # the authors'; half-cheetah's data hold exact ±1, where atanh has no value
+STAIRS = {0.8: 0.1, 0.9: 0.01}
+LOG_STD = (-20.0, 2.0)  # the authors' clip, for density and policy
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    behaviour: dict
+    log_alpha_behaviour: Array  # () weight of the density's entropy
+    policy: dict
+    critic: dict  # the offsets O, leading ensemble axis
+    target_critic: dict
+    log_alpha: Array  # () the policy's temperature
+    optimiser: dict  # Adam's moments of all but the target
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def log_density(mu: Mixture, u: Array) -> Array:
+    """log mu(a|s) of actions tanh(u), (batch,). Beyond the margin it is the margin's and has no slope."""
+    limit = math.atanh(1.0 - ACTION_MARGIN)
+    u = jnp.clip(u, -limit, limit)
+    return independent_log_prob(mu, u) - log_det_tanh(u)
+
+
+def behaviour_loss(params, behaviour: nn.Network, batch: Batch, key: Array, alpha: Array):
+    """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu; and the entropy of mu."""
+    mu = behaviour.apply(params, batch.obs)
+    # Which component a sample is of has no gradient, so only the density itself is asked to spread.
+    own = log_density(mu, jax.lax.stop_gradient(mu.sample(key)[..., 0]))
+    data = log_density(mu, unsquash(batch.action, ACTION_MARGIN))
+    return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
+
+
+def critic_loss(params, critic: nn.Network, batch: Batch, log_mu: Array, y: Array, action: Array, weight):
+    """sum_i E(O_i + log mu - y)^2 + weight sum_i E|grad_a O_i(s, action)|^2   (equation 7).
+
+    Args:
+      log_mu: (batch,) of the data's actions, or zeros.
+      action: (batch, dim) where the slope is penalised.
+    """
+    values = critic.apply(params, batch.obs, batch.action) + log_mu[None]
+    each = jnp.broadcast_to(action[None, :, None], (values.shape[0], *action[:, None].shape))
+    steepness = slope.squared_slope(lambda a: critic.apply(params, batch.obs, a), each)[..., 0]
+    loss = td.squared_error(values, y)
+    return loss + weight * jnp.sum(jnp.mean(steepness, axis=-1)), (loss, values, steepness)
+
+
+def policy_loss(params, policy: nn.Network, value, obs: Array, key: Array, alpha: Array):
+    """E[alpha log pi(a|s) - Q(s, a)] over a ~ pi, and the policy's entropy. `value` maps u to min_i Q_i."""
+    pi = Normal(*policy.apply(params, obs))
+    u = pi.sample(key)
+    log_pi = squash_log_prob(pi, u)
+    q = value(u)
+    return jnp.mean(alpha * log_pi - q), (-jnp.mean(log_pi), jnp.mean(q))
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """Fisher-BRC for continuous actions in [-1, 1]^d."""
+    dim = continuous("fisher-brc", spec).dim
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, log_std_range=LOG_STD, log_std_offset=0.0)
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    behaviour = nn.mixture(
+        spec.obs_dim, dim, config.components, config.behaviour_hidden, independent=True,
+        log_std_range=LOG_STD, out_scale=0.01,
+    )  # fmt: skip
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key, 3)
+        params = {
+            "behaviour": behaviour.init(keys[0]),
+            "log_alpha_behaviour": jnp.zeros(()),
+            "policy": policy.init(keys[1]),
+            "critic": critic.init(keys[2]),
+            "log_alpha": jnp.zeros(()),
+        }
+        return State(
+            **params,
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    def step_of(state: State, grads: dict, rates: dict, **other) -> State:
+        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
+        return dataclasses.replace(state, **params, **other, optimiser=state.optimiser | optimiser)
+
+    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        alpha = jnp.exp(state.log_alpha_behaviour)
+        grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
+            state.behaviour, behaviour, batch, key, alpha
+        )
+        target = dim * state.hp["behaviour_entropy"]
+        rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
+        dual_grad = jax.grad(dual.dual_loss)(state.log_alpha_behaviour, target - entropy)
+        state = step_of(
+            state,
+            {"behaviour": grads, "log_alpha_behaviour": dual_grad},
+            {"behaviour": rate, "log_alpha_behaviour": rate},
+        )
+        return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        hp, alpha = state.hp, jnp.exp(state.log_alpha)
+        key_next, key_penalty, key_pi = jax.random.split(key, 3)
+
+        def log_mu(obs: Array, u: Array) -> Array:
+            if not config.representation:
+                return jnp.zeros(u.shape[:-1])
+            return log_density(behaviour.apply(state.behaviour, obs), u)
+
+        def min_q(params, obs: Array, u: Array) -> Array:
+            return jnp.min(critic.apply(params, obs, jnp.tanh(u)), axis=0) + log_mu(obs, u)
+
+        u_next = Normal(*policy.apply(state.policy, batch.next_obs)).sample(key_next)
+        next_q = min_q(state.target_critic, batch.next_obs, u_next)
+        y = td.target(batch.reward + hp["bonus"], batch.discount, next_q)
+        log_mu_data = log_mu(batch.obs, unsquash(batch.action, ACTION_MARGIN))
+        flat_at = batch.action
+        if config.penalty_at == "policy":
+            flat_at = jnp.tanh(Normal(*policy.apply(state.policy, batch.obs)).sample(key_penalty))
+        grads, (td_loss, values, steepness) = jax.grad(critic_loss, has_aux=True)(
+            state.critic, critic, batch, log_mu_data, y, flat_at, hp["penalty"]
+        )
+        state = step_of(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+
+        # The policy sees the critics from after their step, as in the authors' code.
+        grads, (entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, lambda u: min_q(state.critic, batch.obs, u), batch.obs, key_pi, alpha
+        )
+        target = dim * hp["target_entropy"]
+        dual_grad = jax.grad(dual.dual_loss)(state.log_alpha, target - entropy)
+        rates = {"policy": hp["policy_rate"], "log_alpha": hp["policy_rate"]}
+        state = step_of(
+            state,
+            {"policy": grads, "log_alpha": dual_grad},
+            rates,
+            target_critic=dual.polyak(state.target_critic, state.critic, hp["polyak"]),
+        )
+        return state, {
+            "td_loss": td_loss,
+            "slope": jnp.mean(slope.norm(steepness)),
+            "q_data": jnp.mean(values),
+            "q_policy": q_policy,
+            "target": jnp.mean(y),
+            "log_mu_data": jnp.mean(log_mu_data),
+            "entropy": entropy,
+            "alpha": alpha,
+        }
+
+    pretraining = share(config.steps, config.behaviour_percent) if config.representation else 0
+    sample = uniform(config.batch_size)
+    stages = (Stage("behaviour", pretraining, sample, clone), Stage("train", config.steps, sample, update))
+    return Algorithm(init, stages, tanh_gaussian(policy))
+
+
+# --- Presets -----------------------------------------------------------------
+
+PRESETS = {
+    "default": Preset(
+        "ours: standardised observations, rates 1e-3, a stronger penalty, no bonus",
+        {
+            "preprocess.obs": "standardise",
+            "policy_rate": 1e-3,
+            "critic_rate": 1e-3,
+            "polyak": 0.02,
+            "penalty": 10.0,
+            "bonus": 0.0,
+        },
+    ),
+    "authors": Preset("what the authors' public code does", {}),
+    "paper": Preset("the text's: a density of three layers", {"behaviour_hidden": (256, 256, 256)}),
+    "no-penalty": Preset("figure 2, lambda = 0: collapses", {"penalty": 0.0}),
+    "penalty-1": Preset("figure 2, lambda = 1", {"penalty": 1.0}),
+    "no-representation": Preset("figure 5: SAC with the slope's penalty", {"representation": False}),
+}

@@ -1,0 +1,339 @@
+"""BRAC, BEAR, BRAC+, Fisher-BRC: their losses against numbers worked out by hand, and what stages do."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from leashrl.algos import REGISTRY, bear, brac, brac_plus, fisher_brc
+from leashrl.core import hyper, override
+from leashrl.dist import Mixture, Normal
+from leashrl.errors import BadInput
+from leashrl.nn import Network
+from leashrl.ops import divergence
+from leashrl.plan import configure
+from leashrl.tasks import TASKS, places
+from leashrl.types import Batch, Box, Spec, TimeStep
+
+SPEC = Spec(2, Box((-1.0,), (1.0,)))
+SMALL = {"hidden": (8, 8), "batch_size": 16, "steps": 40}
+RNG = np.random.default_rng(0)
+
+
+def f32(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def batch(reward=(1.0, 2.0), action=(0.5, -0.5), discount=(0.9, 0.0)):
+    obs = f32([[1.0, 0.0], [0.0, 2.0]])
+    return Batch(obs, f32(action)[:, None], f32(reward), f32(discount), obs)
+
+
+def many(n=16):
+    normal = lambda *shape: f32(RNG.standard_normal(shape))
+    return Batch(normal(n, 2), jnp.tanh(normal(n, 1)), normal(n), jnp.full(n, 0.9), normal(n, 2))
+
+
+def linear(slopes):
+    """Critics Q_i(s, a) = s_1 + slopes_i a, in `nn.critic`'s shapes."""
+
+    def apply(params, obs, action):
+        if action.ndim == 2:
+            return obs[None, :, 0] + params[:, None] * action[None, :, 0]
+        if action.ndim == 3:
+            return obs[None, :, 0, None] + params[:, None, None] * action[None, ..., 0]
+        return obs[None, :, 0, None] + params[:, None, None] * action[..., 0]
+
+    return Network(lambda key: f32(slopes), apply), f32(slopes)
+
+
+def fixed(mean, std):
+    """A policy that is the same Gaussian in every state; its parameters are (mean, log std)."""
+
+    def apply(params, obs):
+        shape = (*obs.shape[:-1], 1)
+        return jnp.broadcast_to(params[0], shape), jnp.broadcast_to(params[1], shape)
+
+    return Network(lambda key: None, apply), f32([mean, math.log(std)])
+
+
+def built(name, preset="default", **options):
+    entry = REGISTRY[name]
+    config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
+    algorithm = entry.build(config, SPEC)
+    state = algorithm.init(jax.random.key(0), hyper(config))
+    return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+# --- Fisher-BRC ----------------------------------------------------------------------------
+
+
+def test_fishers_critic_is_log_density_plus_offset_and_pays_for_its_slope():
+    """Offsets 1 + 2a and 1 - 3a at (s_1, a) = (1, 0.5), (0, -0.5); log mu = -1, 2; y = 0, 1."""
+    critic, params = linear([2.0, -3.0])
+    loss, (td_loss, values, square) = fisher_brc.critic_loss(
+        params, critic, batch(), f32([-1.0, 2.0]), f32([0.0, 1.0]), f32([[0.1], [0.2]]), 0.1
+    )
+    np.testing.assert_allclose(values, [[2.0 - 1.0, -1.0 + 2.0], [-0.5 - 1.0, 1.5 + 2.0]])
+    wanted = (1.0**2 + 0.0**2) / 2 + (1.5**2 + 2.5**2) / 2
+    assert float(td_loss) == pytest.approx(wanted)
+    np.testing.assert_allclose(square, [[4.0, 4.0], [9.0, 9.0]])
+    assert float(loss) == pytest.approx(wanted + 0.1 * (4.0 + 9.0))
+
+
+def test_fishers_density_ends_at_the_margin():
+    mu = Mixture(jnp.zeros((1, 1, 2)), f32([[[[0.0], [1.0]]]]), jnp.zeros((1, 1, 2, 1)))
+    inside, at, beyond = (float(fisher_brc.log_density(mu, f32([[u]]))[0]) for u in (7.0, 7.2543, 20.0))
+    assert inside != pytest.approx(at, abs=0.1) and beyond == pytest.approx(at, abs=1e-2)
+    slope = jax.grad(lambda u: fisher_brc.log_density(mu, u)[0])
+    assert float(slope(f32([[20.0]]))[0, 0]) == 0.0 and float(slope(f32([[0.3]]))[0, 0]) != 0.0
+
+
+def test_fishers_stages_train_the_density_then_leave_it():
+    _, _, state, stages = built("fisher-brc", behaviour_percent=50)
+    assert [(s.name, s.steps) for s in stages.values()] == [("behaviour", 20), ("train", 40)]
+    after, _ = stages["behaviour"].update(state, many(), jax.random.key(1), jnp.int32(0))
+    assert not same(after.behaviour, state.behaviour)
+    assert same((after.critic, after.policy), (state.critic, state.policy))
+    later, _ = stages["train"].update(after, many(), jax.random.key(2), jnp.int32(0))
+    assert same(later.behaviour, after.behaviour) and not same(later.critic, after.critic)
+    assert built("fisher-brc", "no-representation")[3]["behaviour"].steps == 0
+
+
+def test_fishers_bonus_raises_the_target_and_nothing_else():
+    targets, data = {}, many()
+    for bonus in (0.0, 5.0):
+        _, _, state, stages = built("fisher-brc", bonus=bonus)
+        metrics = stages["train"].update(state, data, jax.random.key(2), jnp.int32(0))[1]
+        targets[bonus] = float(metrics["target"])
+    assert targets[5.0] - targets[0.0] == pytest.approx(5.0, abs=1e-4)
+
+
+# --- BRAC ----------------------------------------------------------------------------------
+
+
+def test_bracs_policy_loss_weighs_divergence_entropy_and_value():
+    """pi = N(0.2, 0.5) everywhere: D = KL to N(0, 1) in closed form, Q = 3 everywhere."""
+    policy, params = fixed(0.2, 0.5)
+    kl = math.log(1 / 0.5) + (0.25 + 0.04) / 2 - 0.5
+    penalty = lambda pi: divergence.kl(pi, Normal(jnp.zeros_like(pi.mean), jnp.zeros_like(pi.mean)))
+    key, obs = jax.random.key(0), jnp.zeros((4096, 2))
+    find = lambda on: brac.policy_loss(
+        params, policy, lambda a: jnp.full(a.shape[0], 3.0), penalty, obs, key, f32(2.0), f32(0.0), f32(on)
+    )
+    loss, (apart, _, q) = find(1.0)
+    assert float(apart) == pytest.approx(kl, abs=1e-5) and float(q) == 3.0
+    assert float(loss) == pytest.approx(2 * kl - 3.0, abs=1e-4)
+    assert float(find(0.0)[0]) == pytest.approx(2 * kl, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["kl", "kl-dual", "mmd", "w"])
+def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
+    """One update from the same state: BRAC-v's targets are BRAC-p's less gamma alpha D(s')."""
+    targets, data = {}, many()
+    for name in ("brac-p", "brac-v"):
+        for alpha in (1.0, 3.0):
+            _, _, state, stages = built(name, divergence=kind, alpha=alpha, critic_hidden=(8, 8))
+            metrics = stages["train"].update(state, data, jax.random.key(2), jnp.int32(0))[1]
+            targets[name, alpha] = float(metrics["target"])
+    assert targets["brac-p", 1.0] == targets["brac-p", 3.0]
+    less = [targets["brac-p", alpha] - targets["brac-v", alpha] for alpha in (1.0, 3.0)]
+    assert less[1] == pytest.approx(3 * less[0], rel=1e-3, abs=1e-5) and less[0] != 0.0
+
+
+def test_brac_begins_with_the_divergence_alone():
+    """While Q is off, what the critic says moves no policy."""
+    data, key = many(), jax.random.key(2)
+    policies = {}
+    for step in (0, 39):
+        for scale in (1.0, 50.0):
+            _, _, state, stages = built("brac-p", policy_only_percent=50, critic_rate=0.0)
+            state = dataclasses.replace(state, critic=jax.tree.map(lambda x, s=scale: s * x, state.critic))
+            policies[step, scale] = stages["train"].update(state, data, key, jnp.int32(step))[0].policy
+    assert same(policies[0, 1.0], policies[0, 50.0])
+    assert not same(policies[39, 1.0], policies[39, 50.0])
+
+
+# --- BEAR ----------------------------------------------------------------------------------
+
+
+def test_bears_policy_loss_by_hand():
+    """One policy sample at u = 0, the behaviour's at 1: MMD^2 = 2 - 2 e^(-1/(2 sigma)) with |u - u'| = 1."""
+    policy, params = fixed(0.0, 0.5)
+    config = bear.Config(samples=1, kernel="laplacian")
+    loss, (apart, q, std) = bear.policy_loss(
+        params,
+        policy,
+        lambda a: a[..., 0] + 4.0,
+        jnp.ones((2, 1, 1)),
+        jnp.zeros((2, 2)),
+        jnp.zeros((2, 1, 1)),
+        f32(3.0),
+        f32(1.0),
+        config,
+        {"sigma": f32(2.0), "threshold": f32(0.05)},
+    )
+    wanted = math.sqrt(2 - 2 * math.exp(-0.25) + 1e-6)
+    assert float(apart) == pytest.approx(wanted, abs=1e-5)
+    assert float(q) == 4.0 and float(std) == pytest.approx(0.5)
+    assert float(loss) == pytest.approx(3 * (wanted - 0.05) - 4.0, abs=1e-4)
+
+
+def test_bears_multiplier_rises_above_its_threshold_and_stays_in_its_range():
+    for threshold, sign in ((0.0, 1), (10.0, -1)):
+        _, _, state, stages = built("bear", threshold=threshold, behaviour_hidden=(8, 8))
+        after, _ = stages["train"].update(state, many(), jax.random.key(0), jnp.int32(0))
+        assert sign * float(after.log_beta) > 0
+        state = dataclasses.replace(state, log_beta=f32(sign * 20.0))
+        after, _ = stages["train"].update(state, many(), jax.random.key(0), jnp.int32(0))
+        assert float(after.log_beta) == (10.0 if sign > 0 else -5.0)
+
+
+# --- BRAC+ ---------------------------------------------------------------------------------
+
+
+def test_brac_plus_critics_pay_where_the_policy_leaves_the_data():
+    """Q = s_1 + 2a, s_1 - 3a at (1, 0.5), (0, -0.5): 2 and -0.5, -1 and 1.5; the minimum slopes by -3 at 0.4."""
+    critic, params = linear([2.0, -3.0])
+    y, at, f = f32([1.0, 0.5]), f32([[0.4], [0.4]]), f32([0.0, 1.0])
+    base = 0.5 * ((1.0 + 1.5**2) / 2 + (1.5**2 + 1.0) / 2)
+    for squared, paid in ((True, 9.0), (False, 3.0)):
+        loss, (td_loss, _, pays) = brac_plus.critic_loss(
+            params, critic, batch(), y, at, (f32(0.1), f), squared
+        )
+        assert float(td_loss) == pytest.approx(base)
+        np.testing.assert_allclose(pays, [0.0, paid], rtol=1e-6)
+        assert float(loss) == pytest.approx(base + 0.1 * paid / 2)
+    assert float(brac_plus.critic_loss(params, critic, batch(), y, at, None, True)[0]) == pytest.approx(base)
+
+
+def test_brac_plus_policy_loss_weighs_every_state_by_its_own_multiplier():
+    """alpha (D - epsilon) with alpha = 1, 5 and D = KL to N(s_1, 1): a sum by hand."""
+    policy, params = fixed(0.0, 1.0)
+    obs = f32([[1.0, 0.0], [2.0, 0.0]])
+    noise = jnp.zeros((2, 3, 1))
+    penalty = lambda pi: 0.5 * obs[:, 0] ** 2
+    value = lambda a: jnp.full(a.shape[:2], 7.0)
+    loss, (apart, log_pi, _) = brac_plus.policy_loss(
+        params, policy, value, penalty, obs, noise, f32([1.0, 5.0]), f32(0.3), f32(0.0)
+    )
+    np.testing.assert_allclose(apart, [0.5, 2.0])
+    assert float(loss) == pytest.approx((1.0 * (0.5 - 0.3) + 5.0 * (2.0 - 0.3)) / 2 - 7.0)
+    assert float(log_pi) == pytest.approx(-0.5 * math.log(2 * math.pi), abs=1e-5)  # at u = 0
+    capped = brac_plus.policy_loss(
+        params, policy, value, penalty, obs, noise, f32([0.0, 0.0]), f32(0.3), f32(2.0)
+    )
+    assert float(capped[0]) == pytest.approx(-2.0 * float(log_pi) - 7.0, abs=1e-5)
+
+
+def test_brac_plus_takes_the_slope_threshold_from_the_last_epoch():
+    """1, 2, 3 and 6 seen: mean 3, variance (1 + 4 + 9 + 36) / 4 - 9 = 3.5."""
+    _, _, state, stages = built(
+        "brac-plus", "paper", critic_hidden=(8, 8), behaviour_hidden=(8, 8), alpha_hidden=(8,)
+    )
+    seen = dataclasses.replace(state, seen=f32([4.0, 12.0, 50.0]))
+    after = stages["train"].refresh(seen, None, jax.random.key(0))
+    assert float(after.slope_from) == pytest.approx(3.0 + math.sqrt(3.5))
+    assert np.array_equal(after.seen, np.zeros(3))
+    assert float(stages["train"].refresh(state, None, jax.random.key(0)).slope_from) == float(
+        state.slope_from
+    )
+    later, metrics = stages["train"].update(state, many(), jax.random.key(1), jnp.int32(0))
+    n, total, squares = (float(x) for x in later.seen)
+    assert n == 16 and total / n == pytest.approx(float(metrics["divergence"]), rel=1e-4)
+    assert math.sqrt(squares / n - (total / n) ** 2) == pytest.approx(
+        float(metrics["divergence_std"]), rel=1e-3
+    )
+
+
+def test_brac_plus_measures_threshold_and_entropy_in_the_stages_before():
+    """The first update's mean D plus slack; minus the data's ELBO less d log(std_scale)."""
+    small = {"critic_hidden": (8, 8), "behaviour_hidden": (8, 8), "alpha_hidden": (8,)}
+    _, _, state, stages = built("brac-plus", "authors", slack=0.7, std_scale=4.0, **small)
+    after, metrics = stages["behaviour"].update(state, many(), jax.random.key(0), jnp.int32(0))
+    loss = float(metrics["behaviour_loss"])
+    assert float(after.entropy_cap) == pytest.approx(loss - math.log(4.0), abs=1e-5)
+    second, metrics = stages["behaviour"].update(after, many(), jax.random.key(1), jnp.int32(1))
+    mean = (loss + float(metrics["behaviour_loss"])) / 2
+    assert float(second.entropy_cap) == pytest.approx(mean - math.log(4.0), abs=1e-5)
+    cloned, metrics = stages["clone"].update(second, many(), jax.random.key(2), jnp.int32(0))
+    assert float(cloned.threshold) == pytest.approx(float(metrics["divergence"]) + 0.7, abs=1e-4)
+    _, _, state, stages = built("brac-plus", "paper", threshold=1.5, entropy_cap=-2.0, **small)
+    after, _ = stages["behaviour"].update(state, many(), jax.random.key(0), jnp.int32(0))
+    after, _ = stages["clone"].update(after, many(), jax.random.key(0), jnp.int32(0))
+    assert (float(after.threshold), float(after.entropy_cap)) == (1.5, -2.0)
+
+
+@pytest.mark.parametrize("state_wise", [True, False])
+def test_brac_plus_multiplier_rises_where_the_divergence_is_above_its_threshold(state_wise):
+    small = {"critic_hidden": (8, 8), "behaviour_hidden": (8, 8), "alpha_hidden": (8,), "alpha_rate": 1e-2}
+    for threshold, sign in ((-100.0, 1), (1e4, -1)):
+        _, _, state, stages = built(
+            "brac-plus", "paper", threshold=threshold, state_wise=state_wise, alpha=2.0, **small
+        )
+        data = many()
+        first, metrics = stages["train"].update(state, data, jax.random.key(0), jnp.int32(0))
+        assert float(metrics["alpha"]) == pytest.approx(2.0, abs=0.05)
+        _, metrics = stages["train"].update(first, data, jax.random.key(0), jnp.int32(1))
+        assert sign * (float(metrics["alpha"]) - 2.0) > 1e-3
+
+
+def test_the_texts_task_tables_are_chosen_by_the_data():
+    task = TASKS["halfcheetah"]
+    paper = configure("brac-plus", "paper", task, {}, "halfcheetah-medium-expert-like")
+    assert (paper.threshold, paper.entropy_cap) == (11.5, -24.0)
+    door = configure("brac-plus", "paper", TASKS["door"], {}, "door-human-dapg-replayed")
+    assert (door.divergence, door.threshold, door.entropy_cap, door.policy_rate) == ("mmd", 0.1, -60.0, 5e-8)
+    authors = configure("brac-plus", "authors", task, {}, "halfcheetah-medium-v2")
+    assert (authors.slack, authors.max_slope) == (7.0, 0.1)
+    mixed = configure("brac-plus", "mmd", TASKS["hopper"], {}, "hopper_mixed")
+    assert (mixed.divergence, mixed.sigma, mixed.threshold) == ("mmd", 10.0, 0.2)
+    assert places(None, "anything") == ()
+
+
+# --- All of them -----------------------------------------------------------------------------
+
+
+def test_the_best_of_several_actions():
+    """Q = s_1 + 2 a, so the largest sample is the best; cut off at one standard deviation where asked."""
+    from leashrl.algos.common import best_of
+
+    critic, params = linear([2.0, -3.0])
+    policy, gaussian = fixed(0.3, 0.5)
+    state = {"policy": gaussian, "critic": params}
+    step = TimeStep(jnp.zeros(2), jnp.zeros(()), jnp.asarray(True))
+    modes = ("best", "mean", "sample")
+    act = lambda key, mode, **kw: float(
+        best_of(policy, critic, 50, modes=modes, **kw).act(state, (), step, jax.random.key(key), mode)[0][0]
+    )
+    noise = np.asarray(jax.random.normal(jax.random.key(1), (50, 1)))
+    assert act(1, "best") == pytest.approx(np.tanh(0.3 + 0.5 * noise.max()), abs=1e-6)
+    assert act(1, "best", spread=1.0) == pytest.approx(np.tanh(0.8), abs=1e-6)
+    # The mean of the two slopes is -0.5: the lowest action.
+    assert act(1, "best", spread=1.0, score="mean") == pytest.approx(np.tanh(-0.2), abs=1e-6)
+    assert act(1, "mean") == pytest.approx(np.tanh(0.3), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "word"),
+    [
+        ("brac-p", {"divergence": "js"}, "kl-dual"),
+        ("brac-plus", {"slope_weight": "sotf"}, "soft"),
+        ("brac-plus", {"members": 0}, "at least 1"),
+        ("bear", {"kernel": "cauchy"}, "laplacian"),
+        ("bear", {"mix": 1.5}, "from 0 to 1"),
+        ("fisher-brc", {"penalty_at": "polcy"}, "policy"),
+        ("fisher-brc", {"penalty": -1.0}, "at least 0"),
+    ],
+)
+def test_what_no_config_may_hold_is_told_in_one_line(name, option, word):
+    with pytest.raises(BadInput, match=word) as told:
+        override(REGISTRY[name].config(), option)
+    assert "\n" not in str(told.value)
