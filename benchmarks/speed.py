@@ -1,6 +1,6 @@
-"""Updates per second of MISA and BC, each case in a fresh process; a Markdown table and JSON.
+"""Updates per second of all algorithms, each case in a fresh process; a Markdown table and JSON.
 
-    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...]
+    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...] [--of misa | leash]
 
 Hopper's shapes, batch 256, networks 2 x 256, random data. On a shared machine run it when nothing else does.
 """
@@ -15,7 +15,7 @@ from leashrl.training.artefacts import versions, write_json
 
 HMC = ["--set", "estimator=hmc", "k=50"]
 SNIS = ["--set", "k=50", "critic_resample=0"]
-CASES: dict[str, list[str]] = {
+MISA: dict[str, list[str]] = {
     "authors, 1 seed": ["misa", "--preset", "authors"],
     "authors, 4 seeds": ["misa", "--preset", "authors", "--seeds", "4"],
     "hmc, k = 50, 1 seed": ["misa", *HMC],
@@ -34,16 +34,35 @@ CASES: dict[str, list[str]] = {
     "bc, 1 seed": ["bc"],
     "bc, 4 seeds": ["bc", "--seeds", "4"],
 }
+LEASH: dict[str, list[str]] = {  # the stage after pre-training, with sac to compare with
+    "sac": ["sac"],
+    "sac, 3 x 256": ["sac", "--set", "hidden=256,256,256"],
+    "fisher-brc": ["fisher-brc"],
+    "fisher-brc, no representation": ["fisher-brc", "--preset", "no-representation"],
+    "brac-plus": ["brac-plus"],
+    "brac-plus, no slope penalty": ["brac-plus", "--set", "slope_weight=none"],
+    "brac-plus, paper": ["brac-plus", "--preset", "paper"],
+    "brac-plus, authors": ["brac-plus", "--preset", "authors"],
+    "brac-p": ["brac-p"],
+    "brac-v": ["brac-v"],
+    "brac-v, Wasserstein": ["brac-v", "--preset", "w"],
+    "bear": ["bear"],
+    "bear, authors": ["bear", "--preset", "authors"],
+    "misa": ["misa"],
+    "misa, k = 10, full backward pass": ["misa", "--set", "critic_resample=0"],
+}
+CASES = {"misa": MISA, "leash": LEASH}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="prefix of the .json and .md files")
-    parser.add_argument("--only", nargs="*", default=list(CASES))
+    parser.add_argument("--of", choices=CASES, default="misa")
+    parser.add_argument("--only", nargs="*")
     args = parser.parse_args()
-    rows = []
-    for name in args.only:
-        command = [sys.executable, "-m", "leashrl", "bench", *CASES[name], "--json"]
+    cases, rows = CASES[args.of], []
+    for name in args.only or cases:
+        command = [sys.executable, "-m", "leashrl", "bench", *cases[name], "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append({"case": name} | json.loads(done.stdout))
         print(line(rows[-1]), flush=True)

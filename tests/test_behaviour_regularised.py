@@ -200,7 +200,7 @@ def test_bears_multiplier_rises_above_its_threshold_and_stays_in_its_range():
 
 
 def test_brac_plus_critics_pay_where_the_policy_leaves_the_data():
-    """Q = s_1 + 2a, s_1 - 3a at (1, 0.5), (0, -0.5): 2 and -0.5, -1 and 1.5; the minimum slopes by -3 at 0.4."""
+    """Q = s_1 + 2a, s_1 - 3a at (1, 0.5), (0, -0.5): 2 and -0.5, -1 and 1.5; the least slopes by -3."""
     critic, params = linear([2.0, -3.0])
     y, at, f = f32([1.0, 0.5]), f32([[0.4], [0.4]]), f32([0.0, 1.0])
     base = 0.5 * ((1.0 + 1.5**2) / 2 + (1.5**2 + 1.0) / 2)

@@ -347,12 +347,30 @@ def bandit(rows=2000):
 
 OPTIMUM = {
     "bc": 0.5,
+    "bear": 1.0,
+    "brac-p": 1.0,
+    "brac-plus": 1.0,
+    "brac-v": 1.0,
+    "fisher-brc": 1.0,
     "miracle": 1.0,
     "misa": 1.0,
     "sac": 1.0,
 }  # what each algorithm must reach, in units of the best action
 # Where the default is for larger problems: options with which 1500 updates are enough.
+BRAC_LOOSE = {"alpha": 1e-3, "critic_rate": 3e-3, "critic_hidden": (32, 32), "policy_only_percent": 2}
 LOOSE = {
+    "bear": {"threshold": 10.0, "critic_rate": 3e-3, "policy_only_percent": 2, "behaviour_hidden": (32, 32)},
+    "brac-p": BRAC_LOOSE,
+    "brac-v": BRAC_LOOSE,
+    "brac-plus": dict.fromkeys(NETS, (32, 32))
+    | {
+        "preprocess.reward": "none",
+        "alpha": 1e-3,
+        "slack": 100.0,
+        "slope_weight": "none",
+        "critic_rate": 3e-3,
+    },
+    "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
     "sac": {"critic_rate": 3e-3},
     "misa": {

@@ -21,8 +21,8 @@ LAYER = {
     "nn": 3,
     "ops": 3,
     "optim": 3,
+    "models": 4,  # what is learnt of the data, for algorithms to use
     "algos": 5,
-    "models": 4,  # below algos: behaviour that several of them learn
     "tabular": 5,
     "data": 5,
     "training": 6,

@@ -86,7 +86,7 @@ def test_a_stale_command_would_be_found(line):
 
 def test_all_algorithms_and_presets_are_listed():
     table = README.split("## Algorithms so far")[1].split("##")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", table, flags=re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|(.*)\|$", table, flags=re.MULTILINE))
     lost = sorted(REGISTRY.keys() ^ rows.keys())
     assert not lost, f"a row too few or too many in README.md's table 'Algorithms so far': {', '.join(lost)}"
     for name, entry in REGISTRY.items():

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leashrl.core import Preprocess
+from leashrl.core import Preprocess, State
 from leashrl.data import Dataset, load
 from leashrl.errors import BadInput
 from leashrl.plan import DECISIVE, ONLINE, Plan, configure, describe, find_algorithm, find_place, make_members
 from leashrl.run import Report, Result, Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
+from leashrl.training import loop
 from leashrl.training.artefacts import check_ours, claim_folder, hold, read_json, versions, write_json
-from leashrl.training.checkpoint import load_checkpoint
+from leashrl.training.checkpoint import load_checkpoint, restore
 
 
 def train(
@@ -118,24 +119,50 @@ def resume(
       BadInput: no run, broken files, other data than the run was started on, or a run that goes on already.
     """
     folder = Path(folder)
+    plan, before = read_plan(folder)
+    if (folder / "result.json").exists():
+        return Result.read(folder)
+    run = rebuild(folder, plan, data)
+    with hold(folder):
+        warn_of_versions(folder, before)
+        return run.execute(folder, load_checkpoint(folder / "checkpoint"), report)
+
+
+def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) -> tuple[Run, State]:
+    """A run made ready again, and the newest checkpoint's state of all its members: to look into.
+
+    Args and errors as in `resume`; a run that has no checkpoint yet is refused.
+    """
+    folder = Path(folder)
+    plan, _ = read_plan(folder)
+    run = rebuild(folder, plan, data)
+    found = load_checkpoint(folder / "checkpoint")
+    if found is None:
+        raise BadInput(f"'{folder}' has no checkpoint yet: `leashrl resume {folder}` starts it")
+    step, flat, _ = found
+    like = loop.blank(run.algorithm, run.data, run.keys, run.hp, step)
+    return run, restore(like, flat, str(folder / "checkpoint"))["state"]
+
+
+def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
+    """What `config.json` says: the plan, and the versions that it was started with."""
     values = read_json(folder / "config.json")
     check_ours(folder, values)
     try:
         plan = Plan.from_json(values)
         _ = plan.data["source"], plan.data["hash"]
-        before = dict(values["versions"])
+        return plan, dict(values["versions"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, BadInput) else f"{type(error).__name__} {error}"
         raise BadInput(f"'{folder / 'config.json'}' is not what leashrl wrote: {reason}") from None
-    if (folder / "result.json").exists():
-        return Result.read(folder)
+
+
+def rebuild(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Run:
+    """The run of a plan, on the data that it was started on."""
     dataset = None if plan.data == ONLINE else same_data(folder, plan, data)
     if dataset is None and data is not None:
         raise BadInput(f"'{folder}' is an online run: it takes no data")
-    run = Run.build(plan, dataset)
-    with hold(folder):
-        warn_of_versions(folder, before)
-        return run.execute(folder, load_checkpoint(folder / "checkpoint"), report)
+    return Run.build(plan, dataset)
 
 
 def online_place(algorithm: str, task: str | None) -> Task:

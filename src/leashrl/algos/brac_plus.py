@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from leashrl import nn
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
 from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, log_det_tanh, squash_log_prob, unsquash
-from leashrl.models.behaviour import autoencoders, one_of
+from leashrl.models.behaviour import Behaviour, autoencoders, one_of
 from leashrl.ops import dual, slope, td
 from leashrl.optim import adam_init, descend, staircase
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
@@ -209,20 +210,35 @@ def policy_loss(params, policy: nn.Network, value, penalty, obs, noise: Array, a
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    policy: nn.Network
+    critic: nn.Network
+    behaviour: Behaviour
+    alpha: nn.Network
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    """What a state's parameters are applied with, also by those who look into a trained one."""
+    dim = continuous("brac-plus", spec).dim
+    vae = nn.vae(spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=config.components)
+    return Networks(
+        nn.gaussian(spec.obs_dim, dim, config.hidden, bound="softplus"),
+        nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble, out_scale=1e-4),
+        autoencoders(
+            vae,
+            members=config.members,
+            kind=config.divergence,
+            latents=config.latents,
+            samples=config.samples,
+        ),
+        nn.mlp(spec.obs_dim, 1, config.alpha_hidden, out_scale=1e-4),
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """BRAC+ for continuous actions in [-1, 1]^d."""
-    dim = continuous("brac-plus", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, bound="softplus")
-    critic = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble, out_scale=1e-4)
-    vae = nn.vae(spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=config.components)
-    behaviour = autoencoders(
-        vae,
-        members=config.members,
-        kind=config.divergence,
-        latents=config.latents,
-        samples=config.samples,
-    )
-    alpha_net = nn.mlp(spec.obs_dim, 1, config.alpha_hidden, out_scale=1e-4)
+    policy, critic, behaviour, alpha_net = networks(config, spec)
+    dim = spec.action.dim
     capped = config.divergence == "kl"  # the entropy's bound: a maximum, else a minimum
     behaviour_steps = share(config.steps, config.behaviour_percent)
     clone_steps = share(config.steps, config.clone_percent)

@@ -1,7 +1,7 @@
 """Densities of actions given a state: mixtures, and conditional variational autoencoders."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ class Vae(NamedTuple):
 
     init: Callable[[Array], Params]
     encode: Callable[[Params, Array, Array], Normal]
-    decode: Callable[[Params, Array, Array], Normal | Mixture | Array]
+    decode: Callable[[Params, Array, Array], Any]
     latent: int
 
 
@@ -86,7 +86,7 @@ def vae(
     def encode(params: Params, obs: Array, x: Array) -> Normal:
         return Normal(*encoder.apply(params["encoder"], jnp.concatenate([obs, x], axis=-1)))
 
-    def decode(params: Params, obs: Array, z: Array) -> Normal | Mixture | Array:
+    def decode(params: Params, obs: Array, z: Array) -> Any:
         out = decoder.apply(params["decoder"], jnp.concatenate([obs, z], axis=-1))
         return Normal(*out) if components == 1 else out
 

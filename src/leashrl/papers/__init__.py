@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from leashrl.core import override
 from leashrl.errors import BadInput, nearest
-from leashrl.papers import miracle, miracle_online
+from leashrl.papers import brac_plus, brac_plus_runs, fisher_brc, miracle, miracle_online
 from leashrl.training.artefacts import make_folder
 
 
@@ -36,6 +36,28 @@ class Paper(NamedTuple):
 
 
 PAPERS: dict[str, Paper] = {
+    "brac-plus": Paper(
+        "Zhang et al. 2020, ICLR 2021 submission; arXiv 2110.00894",
+        tables={},
+        figures={
+            "2": Item("learning curves of your runs", brac_plus_runs.figure_2, brac_plus_runs.Curves()),
+            "3": Item("their divergences, by state", brac_plus_runs.figure_3, brac_plus_runs.Histograms()),
+            "4": Item("regression with a penalty on slopes", brac_plus.figure_4, brac_plus.Figure4()),
+            "5": Item("divergences from a behaviour", brac_plus.figure_5, brac_plus.Figure5()),
+            "6": Item("slopes of runs' critics", brac_plus_runs.figure_6, brac_plus_runs.Histograms()),
+            "7": Item("divergences along episodes", brac_plus_runs.figure_7, brac_plus_runs.Episodes()),
+            "8": Item("learning curves by H₀", brac_plus_runs.figure_8, brac_plus_runs.Curves()),
+        },
+    ),
+    "fisher-brc": Paper(
+        "Kostrikov et al. 2021, arXiv 2103.08050",
+        tables={},
+        figures={
+            "1": Item(
+                "what a bandit's policy climbs, by coefficient", fisher_brc.figure_1, fisher_brc.Figure1()
+            ),
+        },
+    ),
     "miracle": Paper(
         "Leibfried & Grau-Moya 2019, arXiv 1909.05950",
         tables={},

@@ -1,0 +1,455 @@
+"""BRAC+ (Zhang et al. 2020, ICLR 2021 submission; arXiv 2110.00894): figures 2, 3, 6, 7 and 8, from runs.
+
+    leashrl train brac-plus --data hopper-medium-replay-v0 --out runs/brac-plus/state-wise
+    leashrl train brac-plus --data hopper-medium-replay-v0 --set state_wise=false --out runs/brac-plus/global
+    leashrl paper brac-plus --figure 3 --set runs=runs/brac-plus
+
+All runs of brac-plus below the folder are read, whatever their names and presets; they must have ended. Names
+of curves come from the options themselves. Members (seeds, and values that vary within a run) of one data set
+and with the same options are pooled; where options differ that a figure does not compare, the names say so.
+Members that diverged count in figures 2 and 8 until then, and are left out of the others.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.algos.brac_plus import Config, State, networks
+from leashrl.algos.common import share
+from leashrl.core import override, to_json
+from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, need_matplotlib
+from leashrl.dist import Normal
+from leashrl.environments import borrow, env_seed, give_back
+from leashrl.errors import BadInput
+from leashrl.evaluate.statistics import summary
+from leashrl.experiment import last_state, read_plan
+from leashrl.ops import slope
+from leashrl.papers.brac_plus import dress, save
+from leashrl.plan import Plan
+from leashrl.run import Run
+from leashrl.training.artefacts import Lines, is_run, read_json
+from leashrl.types import Array, Box, Spec, TimeStep, Transitions
+
+DIVERGENCES = {"mmd": "MMD", "cross-entropy": "cross-entropy", "kl": "KL"}
+STATES = 20_000
+CHUNK = 1000  # states at a time
+BINS = 60
+Found = tuple[dict[str, Any], list[Path]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Options of figures 2 and 8.
+
+    Args:
+      runs: the folder below which the runs lie.
+    """
+
+    runs: str = "runs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Histograms:
+    """Options of figures 3 and 6.
+
+    Args:
+      runs: the folder below which the runs lie.
+      states: how many of the data's, evenly spaced; 0 for all.
+    """
+
+    runs: str = "runs"
+    states: int = STATES
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Options of figure 7.
+
+    Args:
+      runs: the folder below which the runs lie.
+      episodes: of each policy.
+      seed: of the episodes; 0 has those that the run was evaluated on.
+    """
+
+    runs: str = "runs"
+    episodes: int = 1
+    seed: int = 1
+
+
+# --- Members and their labels --------------------------------------------------
+
+
+class Member(NamedTuple):
+    """One row of a run that has ended."""
+
+    folder: Path
+    i: int
+    row: dict[str, float]  # its seed and what varies, as its lines of evaluations.jsonl have them
+    config: Config
+    data: str
+    diverged: bool
+
+
+Pools = dict[str, dict[str, list[Member]]]
+"""`{data set: {label: members}}`."""
+
+
+def collect(runs: str, wanted: str, keep: Callable[[Plan], bool], diverged: bool = False) -> list[Member]:
+    """The members of all runs that `keep` keeps, of those that diverged only where told to."""
+    members, folder = [], Path(runs).expanduser()
+    for here in (path.parent for path in sorted(folder.rglob("config.json"))):
+        if not is_run(here) or read_json(here / "config.json")["algorithm"] != "brac-plus":
+            continue
+        plan, _ = read_plan(here)
+        if not keep(plan):
+            continue
+        if not (here / "result.json").exists():
+            raise BadInput(f"'{here}' has not ended: `leashrl resume {here}` goes on with it")
+        ends = read_json(here / "result.json")["members"]
+        for i, (row, end) in enumerate(zip(plan.members, ends, strict=True)):
+            config = override(plan.config, {name: x for name, x in row.items() if name != "seed"})
+            if diverged or not end["diverged"]:
+                members.append(Member(here, i, row, config, plan.data["name"], bool(end["diverged"])))
+    if not members:
+        raise BadInput(f"no runs of brac-plus {wanted} below '{folder}': --set runs=FOLDER names another")
+    return members
+
+
+def variant(config: Config) -> str:
+    """What the text's ablations change."""
+    multiplier = "state-wise" if config.state_wise else "one multiplier"
+    penalty = "no slope penalty" if config.slope_weight == "none" else "slope penalty"
+    return f"{DIVERGENCES[config.divergence]}, {multiplier}, {penalty}"
+
+
+def by_variant(members: Sequence[Member]) -> Pools:
+    kinds = list(DIVERGENCES)
+    order = lambda c: (kinds.index(c.divergence), c.state_wise, c.slope_weight != "none")
+    return pools(members, lambda m: variant(m.config), lambda m: order(m.config))
+
+
+def pools(members: Sequence[Member], name: Callable[[Member], str], order: Callable[[Member], Any]) -> Pools:
+    """Members of one data set and one Config together; labels in `order`, data sets by name.
+
+    Where `name` calls different Configs alike, what differs is added; if that is much, a number and the name
+    of a folder.
+    """
+    found: Pools = {}
+    for member in sorted(members, key=lambda m: (m.data, order(m))):
+        label = name(member)
+        alike = [m for m in members if m.data == member.data and name(m) == label]
+        others = [to_json(m.config) for m in alike]
+        more = [f"{k}={x}" for k, x in to_json(member.config).items() if any(o[k] != x for o in others)]
+        if len(more) > 3:
+            configs = [m.config for m in alike]
+            i = list(dict.fromkeys(configs)).index(member.config)
+            more = [f"{i + 1}: {alike[configs.index(member.config)].folder.name}"]
+        found.setdefault(member.data, {}).setdefault(", ".join([label, *more]), []).append(member)
+    return found
+
+
+# --- Figures 2 and 8: learning curves ------------------------------------------
+
+
+def figure_2(out: Path, options: Curves) -> Found:
+    """What divergence, multiplier and slope penalty do to learning."""
+    return learning(by_variant(evaluated(options)), out / "brac-plus-figure-2.png")
+
+
+def figure_8(out: Path, options: Curves) -> Found:
+    """What the policy's largest entropy does to learning."""
+    members = evaluated(options)
+    caps = entropy_caps(members)
+    one = len({variant(member.config) for member in members}) == 1
+    name = lambda m: f"H₀ = {caps[m.data, m.config]:.3g}" + ("" if one else f", {variant(m.config)}")
+    pooled = pools(members, name, lambda m: caps[m.data, m.config])
+    return learning(pooled, out / "brac-plus-figure-8.png", caps)
+
+
+def evaluated(options: Curves) -> list[Member]:
+    need_matplotlib()  # before the work
+    return collect(options.runs, "that were evaluated", lambda plan: plan.task is not None, diverged=True)
+
+
+def entropy_caps(members: Sequence[Member]) -> dict[tuple[str, Config], float]:
+    """H_0 of each data set and Config; where pre-training measured it, the mean over members."""
+    measured = {m.folder: None for m in members if m.config.measured}
+    states = {folder: last_state(folder)[1].entropy_cap for folder in measured}
+    found: dict[tuple[str, Config], list[float]] = {}
+    for m in members:
+        height = float(states[m.folder][m.i]) if m.config.measured else m.config.entropy_cap
+        found.setdefault((m.data, m.config), []).append(height)
+    return {place: float(np.mean(heights)) for place, heights in found.items()}
+
+
+def learning(pooled: Pools, file: Path, caps: Mapping | None = None) -> Found:
+    """The curves, and rows that say where they end."""
+    curves = {data: {label: curve(mine) for label, mine in by.items()} for data, by in pooled.items()}
+    rows = []
+    for data, label, mine in flat(pooled):
+        measure, points = curves[data][label]
+        updates, final, low, high = points[-1] if points else (None,) * 4
+        row = {"data": data, "variant": label} | ({"entropy_cap": caps[data, mine[0].config]} if caps else {})
+        row |= {"runs": len({m.folder for m in mine}), "members": len(mine)}
+        row |= {"diverged": sum(m.diverged for m in mine), "updates": updates, "measure": measure}
+        rows.append(row | {"final": final, "low": low, "high": high})
+    return {"rows": rows}, [picture(file, curves, draw_curves, "gradient updates after pre-training")]
+
+
+def curve(members: Sequence[Member]) -> tuple[str, list[Point]]:
+    """`curves.curve` of these members alone, which have one Config; steps count from pre-training's end."""
+    lines = {folder: Lines.read(folder / "evaluations.jsonl") for folder in {m.folder for m in members}}
+    rows = [row for m in members for row in lines[m.folder] if m.row.items() <= row.items()]
+    scored = {row["score"] is not None for row in rows}
+    if len(scored) > 1:
+        raise BadInput(f"some runs on '{members[0].data}' have scores, some only returns: keep them apart")
+    measure, c = "return" if scored == {False} else "score", members[0].config
+    before = sum(share(c.steps, p) for p in (c.behaviour_percent, c.clone_percent, c.value_percent))
+    steps: dict[int, list[float]] = {}
+    for row in rows:
+        steps.setdefault(row["step"] - before, []).append(row[measure])
+    found = [(step, summary(values)) for step, values in sorted(steps.items())]
+    return measure, [(step, s["mean"], s["low"], s["high"]) for step, s in found]
+
+
+# --- Figures 3 and 6: states of the data ---------------------------------------
+
+
+class AtStates(NamedTuple):
+    """One member at its policy's actions."""
+
+    distance: np.ndarray  # (states,) D(s)
+    steepness: np.ndarray  # (states,) |grad_a min_i Q_i(s, a)|
+    above: np.ndarray  # (states,) whether D is above epsilon
+    outside: np.ndarray  # (states,) and above epsilon_gp
+    threshold: float  # epsilon
+
+
+def figure_3(out: Path, options: Histograms) -> Found:
+    """How far the policy is from the behaviour, by state."""
+    found = at_states(options, "with divergence=kl", lambda plan: plan.config.divergence == "kl")
+    rows = []
+    for data, label, mine in flat(found):
+        d, above = (np.concatenate([getattr(x, name) for x in mine]) for name in ("distance", "above"))
+        row = {"data": data, "variant": label, "members": len(mine), "mean": d.mean(), "std": d.std()}
+        row |= {"threshold": np.mean([x.threshold for x in mine]), "above": above.mean()}
+        rows.append(plain(row | {f"{q} %": np.quantile(d, q / 100) for q in (1, 50, 99)}))
+    marks = {"threshold": {"linestyle": ":"}}
+    file = out / "brac-plus-figure-3.png"
+    return {"rows": rows}, [picture(file, found, draw_distances, "D(s)", "share of states", marks)]
+
+
+def figure_6(out: Path, options: Histograms) -> Found:
+    """How steep the critics are at the policy's actions, and `outside`, where D is above epsilon_gp."""
+    found = at_states(options, "with members that did not diverge", lambda plan: True)
+    rows = []
+    for data, label, mine in flat(found):
+        norm, outside = (np.concatenate([getattr(x, k) for x in mine]) for k in ("steepness", "outside"))
+        row = {"data": data, "variant": label, "members": len(mine), "mean": norm.mean()}
+        row |= {"median": np.median(norm), "99 %": np.quantile(norm, 0.99), "outside": outside.mean()}
+        rows.append(plain(row | {"mean outside": norm[outside].mean() if outside.any() else None}))
+    x, marks = "|∇ₐ minᵢ Qᵢ(s, a)|, a ~ π(s)", {"states with D above ε_gp": {"linewidth": 6, "alpha": 0.4}}
+    file = out / "brac-plus-figure-6.png"
+    return {"rows": rows}, [picture(file, found, draw_slopes, x, "share of states", marks)]
+
+
+def at_states(
+    options: Histograms, wanted: str, keep: Callable[[Plan], bool]
+) -> dict[str, dict[str, list[AtStates]]]:
+    need_matplotlib()  # before the work
+    members = collect(options.runs, wanted, keep)
+    found = {}
+    for folder in {member.folder: None for member in members}:
+        run, state = last_state(folder)
+        distance, steepness = at_actions(run, state, spaced(run, options.states))
+        threshold, slope_from = (np.asarray(x)[:, None] for x in (state.threshold, state.slope_from))
+        table = zip(distance, steepness, distance > threshold, distance > slope_from, strict=True)
+        for i, row in enumerate(table):
+            found[folder, i] = AtStates(*row, float(threshold[i, 0]))
+    pooled = by_variant(members)
+    return {data: {s: [found[m[:2]] for m in mine] for s, mine in by.items()} for data, by in pooled.items()}
+
+
+def spaced(run: Run, states: int) -> Array:
+    """That many of the data's observations, evenly spaced; all for 0, or where there are fewer."""
+    assert isinstance(run.data, Transitions)
+    obs = jnp.asarray(run.data.obs)
+    return obs[np.linspace(0, len(obs) - 1, min(states or len(obs), len(obs))).astype(int)]
+
+
+def at_actions(run: Run, state: State, obs: Array) -> tuple[np.ndarray, np.ndarray]:
+    """D and |grad_a min_i Q_i| at an action of the policy, (members, states); all members share the noise."""
+    chunk, key = compiled(run.plan.config, run.spec), jax.random.key(0)
+    starts = range(0, len(obs), CHUNK)
+    parts = [chunk(state, obs[i : i + CHUNK], jax.random.fold_in(key, i)) for i in starts]
+    distance, steepness = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    return distance, steepness
+
+
+@functools.lru_cache(maxsize=8)  # runs that differ in their seeds alone share what is compiled
+def compiled(config: Config, spec: Spec) -> Callable[[State, Array, Array], tuple[Array, Array]]:
+    policy, critic, behaviour, _ = networks(config, spec)
+
+    def one(state: State, obs: Array, key: Array) -> tuple[Array, Array]:
+        key_distance, key_action = jax.random.split(key)
+        pi = Normal(*policy.apply(state.policy, obs))
+        distance = behaviour.distance(state.behaviour, pi, obs, key_distance, state.hp["sigma"])
+        least = lambda a: jnp.min(critic.apply(state.critic, obs, a), axis=0)
+        return distance, slope.norm(slope.squared_slope(least, jnp.tanh(pi.sample(key_action))))
+
+    return jax.jit(lambda state, obs, key: jax.lax.map(lambda s: one(s, obs, key), state))
+
+
+# --- Figure 7: states of episodes ----------------------------------------------
+
+
+def figure_7(out: Path, options: Episodes) -> Found:
+    """How far the policy is from the behaviour along its own episodes; of each label's first member."""
+    need_matplotlib()  # before the work
+    if options.episodes < 1:
+        raise BadInput(f"figure 7 takes episodes >= 1, not {options}")
+    has = lambda plan: plan.task is not None and plan.config.divergence == "kl"
+    pooled = by_variant(collect(options.runs, "with divergence=kl and a task", has))
+    found: dict[str, dict[str, list[np.ndarray]]] = {data: {} for data in pooled}
+    rows = []
+    for data, label, mine in flat(pooled):
+        run, state = last_state(mine[0].folder)
+        state = jax.tree.map(lambda x, i=mine[0].i: x[i : i + 1], state)
+        on_data = at_actions(run, state, spaced(run, STATES))[0].mean()
+        for n in range(options.episodes):
+            obs, total = episode(run, state, options.seed, n)
+            d = at_actions(run, state, jnp.asarray(obs))[0][0]
+            found[data].setdefault(label, []).append(d)
+            row = {"data": data, "variant": label, "episode": n, "length": len(d), "return": total}
+            rows.append(plain(row | {"mean": d.mean(), "largest": d.max(), "mean on data": on_data}))
+    file = out / "brac-plus-figure-7.png"
+    return {"rows": rows}, [picture(file, found, draw_episodes, "step of the episode", "D(s)")]
+
+
+def episode(run: Run, state: State, seed: int, n: int) -> tuple[np.ndarray, float]:
+    """The normalised observations (steps, obs_dim) and the return of what `evaluate` has as episode n."""
+    task, space = run.task, run.spec.action
+    assert task is not None and isinstance(space, Box)
+    [env] = borrow(task, 1)
+    bounds: Any = env.action_space
+    policy = run.algorithm.policy
+    act = jax.jit(functools.partial(policy.act, mode=policy.modes[0]))
+    params = jax.tree.map(lambda x: x[0], policy.params(state))
+    carry, seen, rewards, over = policy.init(params), [], [0.0], False
+    key = jax.random.fold_in(jax.random.key(env_seed(seed, 2**32 - 1)), n)
+    obs, _ = env.reset(seed=env_seed(seed, n))
+    while not over:
+        seen.append((np.asarray(obs, np.float32) - run.normaliser.mean) / run.normaliser.std)
+        now = TimeStep(seen[-1], jnp.float32(rewards[-1]), jnp.asarray(len(seen) == 1))
+        raw, carry = act(params, carry, now, jax.random.fold_in(key, len(seen) - 1))
+        if not np.isfinite(raw).all():
+            raise BadInput(f"a policy for '{task.name}' gave an action that is not finite: leave its run out")
+        action = np.clip(space.from_unit(np.asarray(raw)), bounds.low, bounds.high)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        rewards.append(float(reward))
+        over = terminated or truncated
+    give_back(task, [env])
+    return np.array(seen), sum(rewards)
+
+
+# --- Rows ----------------------------------------------------------------------
+
+
+def flat(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Any]]:
+    return [(data, label, x) for data, by in found.items() for label, x in by.items()]
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """numpy's numbers as Python's."""
+    return {name: x.item() if isinstance(x, np.generic) else x for name, x in row.items()}
+
+
+# --- Pictures ------------------------------------------------------------------
+
+
+def picture(
+    file: Path,
+    found: Mapping[str, Any],
+    draw: Callable,
+    x: str,
+    y: str = "",
+    marks: Mapping[str, Any] | None = None,
+) -> Path:
+    """A panel for each data set, filled by `draw(axes, {label: ...}, styles)`; `marks` join the legend."""
+    from matplotlib.lines import Line2D
+
+    columns = min(3, len(found))
+    lines = -(-len(found) // columns)
+    size = (max(4.8, 3.4 * columns), 2.7 * lines + 0.6)
+    figure = need_matplotlib()(figsize=size, dpi=150, layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    pens = ({"color": colour, "linestyle": dash} for dash, colour in itertools.product(DASHES, COLOURS))
+    labels = dict.fromkeys(label for _, label, _ in flat(found))
+    styles: dict[str, Any] = {s: {"linewidth": 1.6} | pen for s, pen in zip(labels, pens, strict=False)}
+    for axes in panels[len(found) :]:
+        axes.set_axis_off()
+    for axes, (data, by) in zip(panels, found.items(), strict=False):
+        axes.set_title(data, loc="left", fontsize=9.5, color=INK)
+        draw(axes, by, styles)
+        dress(axes)
+    figure.supxlabel(x, fontsize=9.5, color=INK)
+    figure.supylabel(y, fontsize=9.5, color=INK)
+    shown = styles | {name: {"color": FAINT} | style for name, style in (marks or {}).items()}
+    figure.legend(
+        [Line2D([], [], **style) for style in shown.values()], shown.keys(),
+        loc="outside upper center", ncols=int(size[0] // 3.2), fontsize=9, frameon=False, labelcolor=INK,
+    )  # fmt: skip
+    save(figure, file)
+    return file
+
+
+def draw_curves(axes: Any, curves: Mapping[str, tuple[str, list[Point]]], styles: Mapping) -> None:
+    """Means with 95 % bootstrap intervals over members."""
+    for label, (measure, points) in curves.items():
+        axes.set_ylabel("normalised score" if measure == "score" else "return", fontsize=9, color=INK)
+        if points:
+            step, mean, low, high = zip(*points, strict=True)
+            axes.fill_between(step, low, high, color=styles[label]["color"], alpha=0.18, linewidth=0)
+            axes.plot(step, mean, marker="o", markersize=2.5, **styles[label])
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+def draw_distances(axes: Any, found: Mapping[str, list[AtStates]], styles: Mapping) -> None:
+    """From the first thousandth of one label to the last two hundredth of another."""
+    distance = {label: np.concatenate([x.distance for x in mine]) for label, mine in found.items()}
+    limit = {label: float(np.mean([x.threshold for x in mine])) for label, mine in found.items()}
+    ends = [*limit.values(), *(x for d in distance.values() for x in np.quantile(d, (0.001, 0.995)))]
+    for label, d in distance.items():
+        bars(axes, d, np.linspace(min(ends), max(ends), BINS + 1), len(d), **styles[label])
+        axes.axvline(limit[label], **styles[label] | {"linewidth": 1.2, "linestyle": ":"})
+
+
+def draw_slopes(axes: Any, found: Mapping[str, list[AtStates]], styles: Mapping) -> None:
+    """On a logarithmic axis, from the first thousandth on; what lies `outside` is filled."""
+    ends = [x for mine in found.values() for m in mine for x in np.quantile(m.steepness, (0.001, 1.0))]
+    edges = np.geomspace(min(ends), max(ends), BINS + 1)
+    for label, mine in found.items():
+        norm, outside = (np.concatenate([getattr(x, k) for x in mine]) for k in ("steepness", "outside"))
+        bars(axes, norm, edges, len(norm), **styles[label])
+        bars(axes, norm[outside], edges, len(norm), fill=True, alpha=0.4, color=styles[label]["color"])
+    axes.set_xscale("log")
+
+
+def draw_episodes(axes: Any, found: Mapping[str, list[np.ndarray]], styles: Mapping) -> None:
+    """The first episode in bold, the others faint."""
+    for label, episodes in found.items():
+        for i, d in enumerate(episodes):
+            axes.plot(d, **styles[label] | ({"linewidth": 0.8, "alpha": 0.35} if i else {"linewidth": 1.2}))
+
+
+def bars(axes: Any, values: np.ndarray, edges: np.ndarray, n: int, **style: Any) -> None:
+    """A histogram in shares of n."""
+    axes.stairs(np.histogram(values, edges)[0] / n, edges, **style)
