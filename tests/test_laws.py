@@ -359,17 +359,12 @@ OPTIMUM = {
 # Where the default is for larger problems: options with which 1500 updates are enough.
 BRAC_LOOSE = {"alpha": 1e-3, "critic_rate": 3e-3, "critic_hidden": (32, 32), "policy_only_percent": 2}
 LOOSE = {
-    "bear": {"threshold": 10.0, "critic_rate": 3e-3, "policy_only_percent": 2, "behaviour_hidden": (32, 32)},
+    "bear": {"threshold": 10.0, "policy_only_percent": 2, "behaviour_hidden": (32, 32)},
     "brac-p": BRAC_LOOSE,
     "brac-v": BRAC_LOOSE,
     "brac-plus": dict.fromkeys(NETS, (32, 32))
-    | {
-        "preprocess.reward": "none",
-        "alpha": 1e-3,
-        "slack": 100.0,
-        "slope_weight": "none",
-        "critic_rate": 3e-3,
-    },
+    | {"alpha": 1e-3, "alpha_rate": 1e-5, "beta": 1e-3, "beta_rate": 1e-4, "slack": 100.0}
+    | {"slope_weight": "none", "critic_rate": 3e-3},
     "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
     "sac": {"critic_rate": 3e-3},

@@ -1,4 +1,5 @@
-"""Learning curves, drawn from the folders of runs alone. Layer 5; matplotlib is imported when it draws."""
+"""Learning curves, drawn from the folders of runs alone, and the look of all pictures. matplotlib is imported
+when it draws."""
 
 import io
 import itertools
@@ -128,3 +129,31 @@ def need_matplotlib() -> Any:
     except ImportError:
         raise BadInput("pictures need matplotlib: pip install 'leashrl[report]'") from None
     return Figure
+
+
+def dress(axes: Any) -> None:
+    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    axes.minorticks_off()
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)
+
+
+def legend_below(figure: Any, axes: Any) -> None:
+    """The legend of `axes` in one line below the picture."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(labels),
+        fontsize=9,
+        frameon=False,
+        labelcolor=INK,
+    )
+
+
+def save(figure: Any, file: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(file, image.getvalue())

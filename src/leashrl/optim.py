@@ -1,5 +1,6 @@
 """Adam whose learning rate is a traced scalar, so that it can differ between members of one program."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -66,3 +67,14 @@ def staircase(rate: Array, step: Array, steps: int, stairs: dict[float, float]) 
     for share in sorted(stairs):
         factor = jnp.where(progress >= share, stairs[share], factor)
     return rate * factor
+
+
+def fit(loss: Callable[[Any, Array], Array], params: Any, key: Array, steps: int, rate: float) -> Any:
+    """Parameters after `steps` of Adam on `loss(params, key)`, a new key each step."""
+
+    def step(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        params, optimiser = carry
+        grads = jax.grad(loss)(params, jax.random.fold_in(key, i))
+        return adam(grads, optimiser, params, jnp.float32(rate))
+
+    return jax.lax.fori_loop(0, steps, step, (params, adam_init(params)))[0]

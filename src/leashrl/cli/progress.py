@@ -40,9 +40,8 @@ class Screen:
                 each = ", ".join(f"{v:.1f}" for v in values)
                 self.line(f"step {details['step']}: {self.score}{f' ({each})' if len(values) > 1 else ''}")
         elif event == "diverged":
-            self.line(
-                f"{details['member']} diverged at step {details['step']}: {details['metric']} is not finite"
-            )
+            what = f"{details['metric']} is not finite or beyond 1e12"
+            self.line(f"{details['member']} diverged at step {details['step']}: {what}")
         elif event == "interrupt" and sys.stderr.isatty():
             # from a signal handler: nothing that locks
             os.write(2, b"\nstopping at the next checkpoint; Ctrl-C again stops at once\n")

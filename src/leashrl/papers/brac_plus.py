@@ -5,9 +5,7 @@ is the distance between a narrow policy and the behaviour, against where the pol
 """
 
 import dataclasses
-import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
+from leashrl.curves import COLOURS, FAINT, INK, dress, legend_below, need_matplotlib, save
 from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
 from leashrl.nn import mlp
 from leashrl.ops import divergence, slope
-from leashrl.optim import adam, adam_init
-from leashrl.training.artefacts import write_atomically
+from leashrl.optim import fit
 from leashrl.types import Array
 
 # --- Figure 4: values ----------------------------------------------------------
@@ -58,8 +55,8 @@ def figure_4(out: Path, options: Figure4) -> tuple[dict[str, Any], list[Path]]:
     inside, near, far = np.abs(grid) <= DATA, in_between(grid, DATA, BEYOND), in_between(grid, BEYOND, END)
     error = predicted - truth(grid)
     rows = []
-    for fit, name in enumerate(FITS):
-        value = predicted[:, fit]
+    for which, name in enumerate(FITS):
+        value = predicted[:, which]
         ends = [value[:, nearest(grid, [-at, at])] for at in (BEYOND, END)]
         rows.append(
             {"penalty": name}
@@ -99,17 +96,6 @@ def regress(keys: Array, penalty: float, grid: np.ndarray, steps: int) -> tuple[
         return x[:, 0], y[:, 0], *fits
 
     return jax.jit(jax.vmap(both))(keys)
-
-
-def fit(loss: Callable[[Any, Array], Array], params: Any, key: Array, steps: int, rate: float) -> Any:
-    """Parameters after `steps` of Adam on `loss(params, key)`, a new key each step."""
-
-    def step(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        params, optimiser = carry
-        grads = jax.grad(loss)(params, jax.random.fold_in(key, i))
-        return adam(grads, optimiser, params, jnp.float32(rate))
-
-    return jax.lax.fori_loop(0, steps, step, (params, adam_init(params)))[0]
 
 
 def truth(x: Any) -> Any:
@@ -314,31 +300,3 @@ def draw_5(figure_class: Any, curves: dict[str, dict[str, np.ndarray]], sigma: f
     grid[1, 0].set_ylabel("divergence", color=INK)
     legend_below(figure, grid[0, 1])
     save(figure, file)
-
-
-def dress(axes: Any) -> None:
-    axes.tick_params(colors=INK, labelsize=8.5, length=3)
-    axes.minorticks_off()
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
-
-
-def legend_below(figure: Any, axes: Any) -> None:
-    """The legend of `axes` in one line below the picture."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=len(labels),
-        fontsize=9,
-        frameon=False,
-        labelcolor=INK,
-    )
-
-
-def save(figure: Any, file: Path) -> None:
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_atomically(file, image.getvalue())

@@ -24,14 +24,13 @@ import numpy as np
 from leashrl.algos.brac_plus import Config, State, networks
 from leashrl.algos.common import share
 from leashrl.core import override, to_json
-from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, need_matplotlib
+from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, dress, need_matplotlib, save
 from leashrl.dist import Normal
 from leashrl.environments import borrow, env_seed, give_back
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
 from leashrl.experiment import last_state, read_plan
 from leashrl.ops import slope
-from leashrl.papers.brac_plus import dress, save
 from leashrl.plan import Plan
 from leashrl.run import Run
 from leashrl.training.artefacts import Lines, is_run, read_json
