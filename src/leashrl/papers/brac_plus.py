@@ -60,8 +60,8 @@ def figure_4(out: Path, options: Figure4) -> tuple[dict[str, Any], list[Path]]:
         ends = [value[:, nearest(grid, [-at, at])] for at in (BEYOND, END)]
         rows.append(
             {"penalty": name}
-            | {"data RMSE": rmse(error[:, fit, inside]), "0.8-1 RMSE": rmse(error[:, fit, near])}
-            | {"1-2 slope": float(np.abs(slopes[:, fit, far]).mean())}
+            | {"data RMSE": rmse(error[:, which, inside]), "0.8-1 RMSE": rmse(error[:, which, near])}
+            | {"1-2 slope": float(np.abs(slopes[:, which, far]).mean())}
             | {"1-2 lowest": float(value[:, far].min(axis=1).mean())}
             | {"1-2 highest": float(value[:, far].max(axis=1).mean())}
             | {"1-2 change": float(np.abs(ends[1] - ends[0]).mean())}
