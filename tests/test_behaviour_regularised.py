@@ -90,10 +90,17 @@ def test_fishers_critic_is_log_density_plus_offset_and_pays_for_its_slope():
 
 def test_fishers_density_ends_at_the_margin():
     mu = Mixture(jnp.zeros((1, 1, 2)), f32([[[[0.0], [1.0]]]]), jnp.zeros((1, 1, 2, 1)))
-    inside, at, beyond = (float(fisher_brc.log_density(mu, f32([[u]]))[0]) for u in (7.0, 7.2543, 20.0))
+    hp = {"margin": f32(1e-6), "min_log_std": f32(-20.0)}
+    find = lambda u, hp=hp: float(fisher_brc.log_density(mu, f32([[u]]), hp)[0])
+    inside, at, beyond = (find(u) for u in (7.0, 7.2543, 20.0))
     assert inside != pytest.approx(at, abs=0.1) and beyond == pytest.approx(at, abs=1e-2)
-    slope = jax.grad(lambda u: fisher_brc.log_density(mu, u)[0])
+    slope = jax.grad(lambda u: fisher_brc.log_density(mu, u, hp)[0])
     assert float(slope(f32([[20.0]]))[0, 0]) == 0.0 and float(slope(f32([[0.3]]))[0, 0]) != 0.0
+    # A component that has shrunk onto actions of exactly 1 is as wide as the least that is allowed.
+    shrunk, least = (dataclasses.replace(mu, log_std=jnp.full((1, 1, 2, 1), x)) for x in (-30.0, -5.0))
+    floor = hp | {"min_log_std": f32(-5.0)}
+    values = [float(fisher_brc.log_density(m, f32([[1.0]]), floor)[0]) for m in (shrunk, least)]
+    assert values[0] == values[1] and np.isfinite(values[0])
 
 
 def test_fishers_stages_train_the_density_then_leave_it():

@@ -59,6 +59,9 @@ class Config:
       bonus: b, added to every reward before it is discounted.
       target_entropy: the policy's, in nats per action dimension.
       behaviour_entropy: the density's, in nats per action dimension.
+      margin: data actions, and what the density is asked about, are cut off at 1 - margin before atanh.
+      min_log_std: the least of the density's components. Data with actions of exactly ±1 have no likeliest
+        density without it: a component may shrink onto them for ever.
       policy_rate, critic_rate: Adam's learning rates; the policy's temperature uses the policy's.
       behaviour_rate: of the density and its temperature; a tenth of it from 80 % of their stage, a hundredth
         from 90 %.
@@ -83,6 +86,8 @@ class Config:
     bonus: float = 5.0
     target_entropy: float = -1.0
     behaviour_entropy: float = -1.0
+    margin: float = 1e-6
+    min_log_std: float = -20.0
     policy_rate: float = 3e-4
     critic_rate: float = 3e-4
     behaviour_rate: float = 1e-3
@@ -92,9 +97,10 @@ class Config:
         positive(self, "components", "ensemble")
         within(self, 0, 1, "gamma", "polyak")
         within(self, 0, math.inf, "penalty", "policy_rate", "critic_rate", "behaviour_rate")
+        within(self, 1e-7, 0.5, "margin")
+        within(self, -20, 2, "min_log_std")
 
 
-ACTION_MARGIN = 1e-6  # the authors'; half-cheetah's data hold exact ±1, where atanh has no value
 STAIRS = {0.8: 0.1, 0.9: 0.01}
 LOG_STD = (-20.0, 2.0)  # the authors' clip, for density and policy
 
@@ -116,19 +122,20 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def log_density(mu: Mixture, u: Array) -> Array:
+def log_density(mu: Mixture, u: Array, hp: HP) -> Array:
     """log mu(a|s) of actions tanh(u), (batch,). Beyond the margin it is the margin's and has no slope."""
-    limit = math.atanh(1.0 - ACTION_MARGIN)
+    limit = jnp.arctanh(1.0 - hp["margin"])
     u = jnp.clip(u, -limit, limit)
+    mu = dataclasses.replace(mu, log_std=jnp.maximum(mu.log_std, hp["min_log_std"]))
     return independent_log_prob(mu, u) - log_det_tanh(u)
 
 
-def behaviour_loss(params, behaviour: nn.Network, batch: Batch, key: Array, alpha: Array):
+def behaviour_loss(params, behaviour: nn.Network, batch: Batch, key: Array, alpha: Array, hp: HP):
     """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu; and the entropy of mu."""
     mu = behaviour.apply(params, batch.obs)
     # Which component a sample is of has no gradient, so only the density itself is asked to spread.
-    own = log_density(mu, jax.lax.stop_gradient(mu.sample(key)[..., 0]))
-    data = log_density(mu, unsquash(batch.action, ACTION_MARGIN))
+    own = log_density(mu, jax.lax.stop_gradient(mu.sample(key)[..., 0]), hp)
+    data = log_density(mu, unsquash(batch.action, hp["margin"]), hp)
     return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
 
 
@@ -191,7 +198,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         alpha = jnp.exp(state.log_alpha_behaviour)
         grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, behaviour, batch, key, alpha
+            state.behaviour, behaviour, batch, key, alpha, state.hp
         )
         target = dim * state.hp["behaviour_entropy"]
         rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
@@ -210,7 +217,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         def log_mu(obs: Array, u: Array) -> Array:
             if not config.representation:
                 return jnp.zeros(u.shape[:-1])
-            return log_density(behaviour.apply(state.behaviour, obs), u)
+            return log_density(behaviour.apply(state.behaviour, obs), u, hp)
 
         def min_q(params, obs: Array, u: Array) -> Array:
             return jnp.min(critic.apply(params, obs, jnp.tanh(u)), axis=0) + log_mu(obs, u)
@@ -218,7 +225,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         u_next = Normal(*policy.apply(state.policy, batch.next_obs)).sample(key_next)
         next_q = min_q(state.target_critic, batch.next_obs, u_next)
         y = td.target(batch.reward + hp["bonus"], batch.discount, next_q)
-        log_mu_data = log_mu(batch.obs, unsquash(batch.action, ACTION_MARGIN))
+        log_mu_data = log_mu(batch.obs, unsquash(batch.action, hp["margin"]))
         flat_at = batch.action
         if config.penalty_at == "policy":
             flat_at = jnp.tanh(Normal(*policy.apply(state.policy, batch.obs)).sample(key_penalty))
@@ -269,6 +276,8 @@ PRESETS = {
             "polyak": 0.02,
             "penalty": 10.0,
             "bonus": 0.0,
+            "margin": 1e-3,
+            "min_log_std": -5.0,
         },
     ),
     "authors": Preset("what the authors' public code does", {}),
