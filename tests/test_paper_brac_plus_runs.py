@@ -34,6 +34,9 @@ LOCAL, SCALE_1, SCALE_4 = (
 )
 
 
+pytestmark = pytest.mark.xdist_group("brac-plus-runs")  # one worker trains the runs
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """One run of two seeds, not pre-trained, and one of two values."""
