@@ -312,14 +312,15 @@ def test_exported_policy_equals_the_trained_one(case, tmp_path):
     @jax.jit
     def act(params, obs):
         timestep = TimeStep((obs - mean) / std, jnp.zeros(()), jnp.asarray(True))
-        return policy.act(params, policy.init(params), timestep, jax.random.key(0), policy.modes[0])[0]
+        return policy.act(params, policy.init(params), timestep, jax.random.key(0), "mean")[0]
 
     for i in (0, 1):
         params = jax.tree.map(lambda x, i=i: x[i], policy.params(state))
         exported = load_policy(tmp_path, f"seed-{i}")
         assert_same_bits(exported.params, params)
         wanted = SPEC.action.from_unit(np.stack([act(params, row) for row in obs]))
-        np.testing.assert_allclose(exported(obs), wanted, rtol=1e-4, atol=1e-5)
+        found = exported(obs, mode="mean")  # without a draw, whose keys are the caller's
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
         assert np.ptp(wanted, axis=0).min() > 1e-4  # it looks at what it is given
 
 
@@ -391,4 +392,4 @@ def test_probe_is_solved(name):
     params = policy.params(snapshot.state)
     actions = jax.vmap(jax.vmap(act, in_axes=(None, 0)), in_axes=(0, None))(params, jnp.asarray(states))
     slopes = np.polynomial.polynomial.polyfit(states, np.asarray(actions[..., 0]).T, 1)[1]
-    np.testing.assert_allclose(slopes, OPTIMUM[name], atol=0.24)  # nearer to it than to the other one
+    np.testing.assert_allclose(slopes, OPTIMUM[name], atol=0.15)
