@@ -110,7 +110,7 @@ def kl(p: Normal, q: Normal) -> Array:
     return jnp.sum(0.5 * (ratio + square - 1.0) + q.log_std - p.log_std, axis=-1)
 
 
-def unsquash(action: Array, margin: float) -> Array:
+def unsquash(action: Array, margin: float | Array) -> Array:
     """u = atanh(a), with the action first clipped to ±(1 - margin): data hold exact ±1."""
     limit = 1.0 - margin
     return jnp.arctanh(jnp.clip(action, -limit, limit))
