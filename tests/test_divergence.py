@@ -12,7 +12,8 @@ from leashrl.dist import Mixture, Normal, independent_log_prob, kl, log_det_tanh
 from leashrl.models.behaviour import autoencoders, one_of
 from leashrl.nn.mlp import bounded
 from leashrl.ops import divergence, dual, slope
-from leashrl.optim import adam, adam_init, cosine, descend, staircase
+from leashrl.optim import adam_init, cosine, descend, staircase
+from leashrl.types import Array, pytree
 
 RNG = np.random.default_rng(0)
 
@@ -232,25 +233,34 @@ def test_the_slope_of_a_critic_by_finite_differences():
 # --- Multipliers and rates -------------------------------------------------------------------
 
 
+@pytree
+class Parts:
+    x: Array
+    raw: Array
+    optimiser: dict
+
+
+def two_parts(**params):
+    return Parts(**params, optimiser={name: adam_init(value) for name, value in params.items()})
+
+
 @pytest.mark.parametrize("form", ["exp", "softplus"])
 def test_the_multiplier_settles_at_the_constraint(form):
     """max -(x - 2)^2 subject to x <= 1 has x = 1 and, as the slope there is 2, lambda = 2."""
-    params = {"x": jnp.float32(0.0), "raw": dual.raw_of(jnp.float32(0.5), form)}
 
-    def step(t, carry):
-        params, optimiser = carry
+    def step(t, state):
         rate = cosine(jnp.float32(1e-2), t, 20_000)  # a rate that stays makes the two circle
-        weight = dual.multiplier(params["raw"], form=form)
+        weight = dual.multiplier(state.raw, form=form)
         grads = {
-            "x": jax.grad(lambda x: (x - 2.0) ** 2 + weight * (x - 1.0))(params["x"]),
-            "raw": jax.grad(dual.dual_loss)(params["raw"], params["x"] - 1.0, 1e6, form),
+            "x": jax.grad(lambda x: (x - 2.0) ** 2 + weight * (x - 1.0))(state.x),
+            "raw": jax.grad(dual.dual_loss)(state.raw, state.x - 1.0, 1e6, form),
         }
-        return descend(grads, {"x": rate, "raw": rate}, params, optimiser)
+        return descend(state, grads, {"x": rate, "raw": rate})
 
-    start = (params, {name: adam_init(value) for name, value in params.items()})
-    params, _ = jax.jit(lambda start: jax.lax.fori_loop(0, 20_000, step, start))(start)
-    assert float(params["x"]) == pytest.approx(1.0, abs=0.02)
-    assert float(dual.multiplier(params["raw"], form=form)) == pytest.approx(2.0, abs=0.05)
+    start = two_parts(x=jnp.float32(0.0), raw=dual.raw_of(jnp.float32(0.5), form))
+    state = jax.jit(lambda start: jax.lax.fori_loop(0, 20_000, step, start))(start)
+    assert float(state.x) == pytest.approx(1.0, abs=0.02)
+    assert float(dual.multiplier(state.raw, form=form)) == pytest.approx(2.0, abs=0.05)
 
 
 def test_a_multiplier_for_every_state_moves_by_its_own_excess():
@@ -268,14 +278,12 @@ def test_a_staircase():
 
 
 def test_descend_steps_the_named_parts_alone():
-    params = {"a": jnp.float32(1.0), "b": jnp.float32(1.0), "c": jnp.float32(1.0)}
-    optimiser = {name: adam_init(value) for name, value in params.items()}
-    grads, rates = (
-        {"a": jnp.float32(3.0), "b": jnp.float32(-3.0)},
-        {"a": jnp.float32(0.5), "b": jnp.float32(0.1)},
-    )
-    new, moments = descend(grads, rates, params, optimiser)
-    assert new.keys() == moments.keys() == {"a", "b"}
-    wanted = adam(grads["a"], optimiser["a"], params["a"], rates["a"])[0]
-    assert float(new["a"]) == float(wanted) == pytest.approx(0.5, abs=1e-4)
-    assert float(new["b"]) == pytest.approx(1.1, abs=1e-4)
+    state = two_parts(x=jnp.float32(1.0), raw=jnp.float32(1.0))
+    new = descend(state, {"x": jnp.float32(3.0)}, {"x": jnp.float32(0.5)})
+    assert (float(new.x), float(new.raw)) == (
+        pytest.approx(0.5, abs=1e-4),
+        1.0,
+    )  # Adam's first step: its rate
+    assert int(new.optimiser["x"]["count"]) == 1 and new.optimiser["raw"] == state.optimiser["raw"]
+    new = descend(new, {"raw": jnp.float32(-3.0)}, {"raw": jnp.float32(0.1)}, x=jnp.float32(7.0))
+    assert (float(new.x), float(new.raw)) == (7.0, pytest.approx(1.1, abs=1e-4))

@@ -1,5 +1,6 @@
 """Adam whose learning rate is a traced scalar, so that it can differ between members of one program."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -41,10 +42,16 @@ def adam(grads: Any, state: dict[str, Any], params: Any, rate: Array) -> tuple[A
     return jax.tree.map(move, params, mean, square), {"mean": mean, "square": square, "count": count}
 
 
-def descend(grads: dict, rates: dict, params: dict, optimiser: dict) -> tuple[dict, dict]:
-    """Adam on each named part of `params` by its own rate: `(params, optimiser)` of the parts in `grads`."""
-    stepped = {name: adam(grads[name], optimiser[name], params[name], rates[name]) for name in grads}
-    return {name: new for name, (new, _) in stepped.items()}, {name: o for name, (_, o) in stepped.items()}
+def descend(state: Any, grads: dict, rates: dict, **other: Any) -> Any:
+    """`state` after a step of Adam on the parts named in `grads`, each at its own rate, and with `other`.
+
+    Args:
+      state: a dataclass whose `optimiser` has `adam_init` of each part by name.
+    """
+    names = tuple(grads)
+    steps = [adam(grads[n], state.optimiser[n], getattr(state, n), rates[n]) for n in names]
+    params, moments = (dict(zip(names, each, strict=True)) for each in zip(*steps, strict=True))
+    return dataclasses.replace(state, **params | other, optimiser=state.optimiser | moments)
 
 
 def cosine(rate: Array, step: Array, steps: int) -> Array:

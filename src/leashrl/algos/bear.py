@@ -188,8 +188,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             state.critic, critic, batch, y
         )
         rates["critic"] = hp["critic_rate"]
-        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
-        state = dataclasses.replace(state, **params, optimiser=state.optimiser | optimiser)
+        state = descend(state, grads, rates)
 
         latent = jax.random.normal(keys[2], (size, config.samples, vae.latent))
         latent = jnp.clip(latent, -LATENT_LIMIT, LATENT_LIMIT)
@@ -216,8 +215,13 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "log_beta": jax.grad(dual.dual_loss)(state.log_beta, apart - hp["threshold"]),
         }
         rates = {"policy": hp["policy_rate"], "log_beta": hp["alpha_rate"]}
-        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
-        metrics = {
+        new = descend(state, grads, rates)
+        return dataclasses.replace(
+            new,
+            log_beta=jnp.clip(new.log_beta, *LOG_BETA),
+            target_policy=dual.polyak(state.target_policy, new.policy, hp["polyak"]),
+            target_critic=dual.polyak(state.target_critic, state.critic, hp["polyak"]),
+        ), {
             "td_loss": td_loss,
             "behaviour_error": error,
             "q_data": jnp.mean(values),
@@ -227,16 +231,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "policy_std": std,
             "beta": jnp.exp(state.log_beta),
         }
-        return State(
-            behaviour=state.behaviour,
-            policy=params["policy"],
-            target_policy=dual.polyak(state.target_policy, params["policy"], hp["polyak"]),
-            critic=state.critic,
-            target_critic=dual.polyak(state.target_critic, state.critic, hp["polyak"]),
-            log_beta=jnp.clip(params["log_beta"], *LOG_BETA),
-            optimiser=state.optimiser | optimiser,
-            hp=hp,
-        ), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
     return Algorithm(

@@ -199,10 +199,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
             hp=hp,
         )
 
-    def step_of(state: State, grads: dict, rates: dict, **other) -> State:
-        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
-        return dataclasses.replace(state, **(params | other), optimiser=state.optimiser | optimiser)
-
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         alpha = jnp.exp(state.log_alpha_behaviour)
         grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
@@ -213,7 +209,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "behaviour": grads,
             "log_alpha_behaviour": jax.grad(dual.dual_loss)(state.log_alpha_behaviour, excess),
         }
-        state = step_of(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
+        state = descend(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
         return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
 
     def actions(normal: Normal, key: Array) -> Array:
@@ -268,7 +264,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
                 state.energy, g, dual_form, batch.obs, *pair, hp["slope_penalty"]
             )
             rates["energy"] = hp["critic_rate"]
-        state = step_of(state, grads, rates, target_critic=target_critic)
+        state = descend(state, grads, rates, target_critic=target_critic)
 
         on = (step >= share(config.steps, config.policy_only_percent)).astype(jnp.float32)
         policy_grads, (apart, entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
@@ -290,7 +286,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             excess = dim * hp["target_entropy"] - entropy
             grads["log_alpha_entropy"] = jax.grad(dual.dual_loss)(state.log_alpha_entropy, excess)
             rates["log_alpha_entropy"] = hp["policy_rate"]
-        state = step_of(state, grads, rates)
+        state = descend(state, grads, rates)
         return state, {
             "td_loss": td_loss,
             "q_data": jnp.mean(values),

@@ -191,10 +191,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
             hp=hp,
         )
 
-    def step_of(state: State, grads: dict, rates: dict, **other) -> State:
-        params, optimiser = descend(grads, rates, vars(state), state.optimiser)
-        return dataclasses.replace(state, **params, **other, optimiser=state.optimiser | optimiser)
-
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         alpha = jnp.exp(state.log_alpha_behaviour)
         grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
@@ -203,7 +199,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         target = dim * state.hp["behaviour_entropy"]
         rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
         dual_grad = jax.grad(dual.dual_loss)(state.log_alpha_behaviour, target - entropy)
-        state = step_of(
+        state = descend(
             state,
             {"behaviour": grads, "log_alpha_behaviour": dual_grad},
             {"behaviour": rate, "log_alpha_behaviour": rate},
@@ -232,7 +228,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         grads, (td_loss, values, steepness) = jax.grad(critic_loss, has_aux=True)(
             state.critic, critic, batch, log_mu_data, y, flat_at, hp["penalty"]
         )
-        state = step_of(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+        state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
         # The policy sees the critics from after their step, as in the authors' code.
         grads, (entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
@@ -241,7 +237,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         target = dim * hp["target_entropy"]
         dual_grad = jax.grad(dual.dual_loss)(state.log_alpha, target - entropy)
         rates = {"policy": hp["policy_rate"], "log_alpha": hp["policy_rate"]}
-        state = step_of(
+        state = descend(
             state,
             {"policy": grads, "log_alpha": dual_grad},
             rates,

@@ -12,7 +12,7 @@ from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, wi
 from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, draw, uniform
 from leashrl.dist import Mixture, Normal, kl_to_standard, log_det_tanh, squash_log_prob, unsquash
 from leashrl.ops import dual, td
-from leashrl.optim import adam, adam_init
+from leashrl.optim import adam_init, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -223,14 +223,15 @@ def build(config: Config, spec: Spec) -> Algorithm:
                 key_marginal,
             )
 
-        rates = {"policy": "policy_rate", "critic": "critic_rate", "value": "critic_rate"}
-        new, optimiser = {}, {}
-        for name, rate in (rates | {"marginal": "marginal_rate"}).items():
-            new[name], optimiser[name] = adam(
-                grads[name], state.optimiser[name], getattr(state, name), hp[rate]
-            )
-        target_value = dual.polyak(state.target_value, new["value"], hp["polyak"])
-        metrics = {
+        rates = {
+            "policy": hp["policy_rate"],
+            "critic": hp["critic_rate"],
+            "value": hp["critic_rate"],
+            "marginal": hp["marginal_rate"],
+        }
+        new = descend(state, grads, rates)
+        averaged = dual.polyak(state.target_value, new.value, hp["polyak"])
+        return dataclasses.replace(new, target_value=averaged), {
             "critic_loss": loss,
             "value_loss": v_loss,
             "marginal_loss": m_loss,
@@ -239,7 +240,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "entropy": -log_pi,
             "penalty": penalty,
         }
-        return State(**new, target_value=target_value, optimiser=optimiser, hp=hp), metrics
 
     stage = Stage("train", config.steps, sample, update, every=config.every)
     return Algorithm(init, (stage,), tanh_gaussian(policy))

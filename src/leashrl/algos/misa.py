@@ -15,7 +15,7 @@ from leashrl.errors import BadInput
 from leashrl.nn.critic import sweep, sweep_grad
 from leashrl.ops import dual, mi, td
 from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
-from leashrl.optim import adam, adam_init, cosine
+from leashrl.optim import adam_init, cosine, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -348,12 +348,10 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "log_alpha": hp["policy_rate"] * float(config.entropy),
             "log_lagrange": hp["critic_rate"] * float(config.lagrange),
         }
-        new, optimiser = {}, {}
-        for name, rate in rates.items():
-            if config.schedule == "cosine":
-                rate = cosine(rate, step, config.steps)
-            new[name], optimiser[name] = adam(grads[name], state.optimiser[name], getattr(state, name), rate)
-        target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])
+        if config.schedule == "cosine":
+            rates = {name: cosine(rate, step, config.steps) for name, rate in rates.items()}
+        new = descend(state, grads, rates)
+        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
 
         metrics |= {
             "td_loss": td.squared_error(data_values["critic"], y),
@@ -371,7 +369,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             metrics |= {f"bound_{b}": known - mi.log_partition(b, energies) for b in ("misa", "dv", "f")}
             metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", energies))
             metrics["acceptance"] = jnp.ones(()) if points is None else points.acceptance
-        return State(**new, target_critic=target_critic, optimiser=optimiser, hp=hp), metrics
+        return dataclasses.replace(new, target_critic=averaged), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
     return Algorithm(init, (stage,), tanh_gaussian(policy_net))

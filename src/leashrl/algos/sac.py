@@ -12,7 +12,7 @@ from leashrl.algos.common import continuous, positive, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.ops import dual, td
-from leashrl.optim import adam, adam_init
+from leashrl.optim import adam_init, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -133,29 +133,26 @@ def build(config: Config, spec: Spec) -> Algorithm:
         next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
         y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
         (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic, critic, batch, y)
-        new, optimiser = {}, {}
-
-        def step_of(name: str, grads, rate: Array) -> None:
-            new[name], optimiser[name] = adam(grads, state.optimiser[name], getattr(state, name), rate)
+        new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
         # The policy sees the critics from after their step, as in the public codes.
-        step_of("critic", grads, hp["critic_rate"])
-        grads, entropy = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, critic, new["critic"], batch.obs, key_pi, alpha
+        policy_grads, entropy = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, critic, new.critic, batch.obs, key_pi, alpha
         )
-        step_of("policy", grads, hp["policy_rate"])
-        grads = jax.grad(dual.temperature_loss)(state.log_alpha, entropy, dim * hp["target_entropy"])
-        step_of("log_alpha", grads, hp["policy_rate"])
-
-        target_critic = dual.polyak(state.target_critic, new["critic"], hp["polyak"])
-        metrics = {
+        target_entropy = dim * hp["target_entropy"]
+        grads = {
+            "policy": policy_grads,
+            "log_alpha": jax.grad(dual.temperature_loss)(state.log_alpha, entropy, target_entropy),
+        }
+        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
+        rates = dict.fromkeys(grads, hp["policy_rate"])
+        return descend(new, grads, rates, target_critic=averaged), {
             "critic_loss": loss,
             "q_data": jnp.mean(values),
             "target": jnp.mean(y),
             "entropy": entropy,
             "alpha": alpha,
         }
-        return State(**new, target_critic=target_critic, optimiser=optimiser, hp=hp), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update, every=config.every)
     return Algorithm(init, (stage,), tanh_gaussian(policy))

@@ -154,6 +154,16 @@ def compiled(stage: Stage):
     return jax.jit(partial(_advance_all, stage), donate_argnums=(0, 1))
 
 
+@lru_cache(maxsize=8)  # one trace a stage and shape: a resumed run asks several times
+def metrics_of(stage: Stage):
+    """`(state, data, keys) -> metrics` of one update of all members, to ask for shapes."""
+
+    def once(state: State, data: Data, key: Array) -> dict[str, Array]:
+        return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))[1]
+
+    return jax.jit(jax.vmap(once, in_axes=(0, None, 0)))
+
+
 def decode(tally: Tally, known: dict, algorithm: Algorithm, data: Data, state: State, keys: Array) -> dict:
     """`{member: (step, metric)}` of the members that went non-finite; `known` are those told before."""
     steps, metrics = np.asarray(tally.diverged_at), np.asarray(tally.diverged_in)
@@ -226,11 +236,7 @@ def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
 
     if isinstance(data, Replay):
         data = dataclasses.replace(data, first=jnp.int32(0))
-
-    def once(state, key):
-        return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))[1]
-
-    shapes = jax.eval_shape(jax.vmap(once), state, keys)
+    shapes = metrics_of(stage).eval_shape(state, data, keys)
     nothing = jnp.full(keys.shape, -1, jnp.int32)
     return Tally(
         total={name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()},
