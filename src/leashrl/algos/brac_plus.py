@@ -66,7 +66,9 @@ class Config:
       adapt_penalty: lambda rises while the penalty is above `max_slope` (code).
       measured: epsilon and H_0 come from the pre-trained behaviour and policy (code): D at the clone's end
         plus `slack`, and the data's mean -ELBO less d log `std_scale`; else `threshold` and `entropy_cap`.
-      keep_behaviour: train the behaviour on beside the policy (code).
+      stairs: the rates of behaviour and clone fall to a hundredth, from a fifth of their stage on (`early`,
+        the code) or in its last fifth (`late`).
+      keep_behaviour: train the behaviour on beside the policy, at a hundredth of its rate (code).
       epoch: updates after which the penalty's threshold is taken anew.
       best_of: samples, cut off at one standard deviation, of which the mode `best` takes the highest mean Q.
       evaluation: the first mode: `best` (code) or `mean` (text).
@@ -81,8 +83,9 @@ class Config:
       slack: see `measured`.
       std_scale: see `measured`.
       sigma: of the kernel exp(-d / (2 sigma)).
+      margin: data actions are cut off at 1 - margin before atanh.
       policy_rate, critic_rate, alpha_rate, beta_rate, behaviour_rate, clone_rate: Adam's learning rates;
-        those of behaviour and clone fall by stairs, and beta's is lambda's too.
+        those of behaviour and clone fall by `stairs`, and beta's is lambda's too.
 
     References:
       Zhang et al. (2020), BRAC+: Going Deeper with Behavior Regularized Offline RL; (2021), arXiv 2110.00894.
@@ -113,6 +116,7 @@ class Config:
     slope_squared: bool = False
     adapt_penalty: bool = True
     measured: bool = True
+    stairs: str = "early"
     keep_behaviour: bool = True
     epoch: int = 2500
     best_of: int = 20
@@ -128,6 +132,7 @@ class Config:
     slack: float = 0.2
     std_scale: float = 4.0
     sigma: float = 20.0
+    margin: float = 1e-6
     policy_rate: float = 5e-6
     critic_rate: float = 3e-4
     alpha_rate: float = 1e-3
@@ -140,16 +145,17 @@ class Config:
         choice("divergence", self.divergence, ("kl", "cross-entropy", "mmd"))
         choice("backup", self.backup, ("mean", "max"))
         choice("slope_weight", self.slope_weight, ("hard", "soft", "none"))
+        choice("stairs", self.stairs, STAIRS)
         choice("evaluation", self.evaluation, ("best", "mean"))
         positive(self, "ensemble", "members", "components", "latents", "samples", "epoch", "best_of")
         within(self, 0, 1, "gamma", "polyak")
         within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "beta_rate", "behaviour_rate")
         within(self, 0, math.inf, "clone_rate", "penalty", "max_slope")
         within(self, 1e-6, math.inf, "alpha", "beta", "sigma", "std_scale")
+        within(self, 1e-7, 0.5, "margin")
 
 
-ACTION_MARGIN = 1e-6
-STAIRS = {0.2: 0.5, 0.4: 0.1, 0.6: 0.05, 0.8: 0.01}
+STAIRS = {"early": {0.2: 0.5, 0.4: 0.1, 0.6: 0.05, 0.8: 0.01}, "late": {0.8: 0.1, 0.9: 0.01}}
 MAX_MULTIPLIER = 1e4
 WINDOW = 500  # updates over which what is measured is averaged
 
@@ -273,7 +279,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     # --- what several stages share
 
     def behaviour_grad(state: State, batch: Batch, key: Array):
-        u = unsquash(batch.action, ACTION_MARGIN)
+        u = unsquash(batch.action, state.hp["margin"])
         loss, grads = jax.value_and_grad(behaviour.loss)(state.behaviour, batch.obs, u, key)
         return grads, loss + jnp.mean(log_det_tanh(u))  # in the action's own coordinates
 
@@ -298,7 +304,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     def train_behaviour(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         grads, loss = behaviour_grad(state, batch, key)
-        rate = staircase(state.hp["behaviour_rate"], step, behaviour_steps, STAIRS)
+        rate = staircase(state.hp["behaviour_rate"], step, behaviour_steps, STAIRS[config.stairs])
         cap = state.entropy_cap
         if config.measured:
             cap = running(jnp.where(step == 0, loss, cap + shift(state)), loss, step) - shift(state)
@@ -323,7 +329,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             slack = state.hp["slack"]
             threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step) + slack
             slope_from = threshold + slack
-        rate = staircase(state.hp["clone_rate"], step, clone_steps, STAIRS)
+        rate = staircase(state.hp["clone_rate"], step, clone_steps, STAIRS[config.stairs])
         grads = {"policy": grads, "raw_beta": beta_grad(state, -log_pi)}
         rates = {"policy": rate, "raw_beta": state.hp["beta_rate"]}
         new = descend(state, grads, rates, threshold=threshold, slope_from=slope_from)
@@ -401,7 +407,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             rates["raw_penalty"] = hp["beta_rate"]
         if config.keep_behaviour:
             grads["behaviour"], _ = behaviour_grad(state, batch, keys[4])
-            rates["behaviour"] = hp["behaviour_rate"] * STAIRS[max(STAIRS)]
+            rates["behaviour"] = hp["behaviour_rate"] * 0.01
         new = descend(state, grads, rates)
         counted = jnp.stack([jnp.float32(apart.size), jnp.sum(apart), jnp.sum(apart**2)])
         return dataclasses.replace(
@@ -477,11 +483,13 @@ OURS = {
     "backup": "mean",
     "target_policy": False,
     "state_wise": True,
+    "stairs": "late",
     "keep_behaviour": False,
     "epoch": 500,
     "evaluation": "mean",
     "alpha": 1.0,
     "beta": 0.1,
+    "margin": 1e-3,
     "policy_rate": 3e-4,
     "critic_rate": 1e-3,
     "alpha_rate": 1e-4,
