@@ -167,12 +167,12 @@ def write_results(args: argparse.Namespace) -> None:
             title = f"{data.stem}, {args.seeds} seeds"
             draw(shown, picture, title, levels={"behaviour (the data)": level})
     lines = [
-        "| data | its mean | algorithm | updates | score | 95 % interval | seeds | mean of the curve "
-        "| actions sampled |",
+        "| data | its mean | algorithm | updates + pre-training | score | 95 % interval | seeds "
+        "| mean of the curve | actions sampled |",
         "|" + " --- |" * 9,
     ]
     lines += [
-        f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {r['steps']:,} | {r['mean']:.1f} "
+        f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {updates(r)} | {r['mean']:.1f} "
         f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
         f"| {r['curve_mean']:.1f} | {interval(r['sampled'])} |"
         for r in rows
@@ -184,6 +184,11 @@ def write_results(args: argparse.Namespace) -> None:
     }
     write_json(args.results.with_suffix(".json"), about | {"versions": versions(), "rows": rows})
     print(json.dumps({"rows": len(rows)}), "\n" + "\n".join(lines), flush=True)
+
+
+def updates(row: dict) -> str:
+    steps = row["config"]["steps"]
+    return f"{steps:,} + {row['steps'] - steps:,}" if row["steps"] > steps else f"{steps:,}"
 
 
 def interval(found: dict) -> str:
