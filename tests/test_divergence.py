@@ -280,10 +280,8 @@ def test_a_staircase():
 def test_descend_steps_the_named_parts_alone():
     state = two_parts(x=jnp.float32(1.0), raw=jnp.float32(1.0))
     new = descend(state, {"x": jnp.float32(3.0)}, {"x": jnp.float32(0.5)})
-    assert (float(new.x), float(new.raw)) == (
-        pytest.approx(0.5, abs=1e-4),
-        1.0,
-    )  # Adam's first step: its rate
+    assert float(new.x) == pytest.approx(0.5, abs=1e-4)  # Adam's first step is its rate
+    assert float(new.raw) == 1.0
     assert int(new.optimiser["x"]["count"]) == 1 and new.optimiser["raw"] == state.optimiser["raw"]
     new = descend(new, {"raw": jnp.float32(-3.0)}, {"raw": jnp.float32(0.1)}, x=jnp.float32(7.0))
     assert (float(new.x), float(new.raw)) == (7.0, pytest.approx(1.1, abs=1e-4))
