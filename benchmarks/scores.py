@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 
 from leashrl import experiment
-from leashrl.core import to_json
+from leashrl.core import override, to_json
 from leashrl.curves import curve, draw
 from leashrl.data import load
 from leashrl.evaluate.statistics import summary
 from leashrl.plan import configure
-from leashrl.policies import evaluate_run
+from leashrl.policies import evaluate_run, load_policy
 from leashrl.tasks import guess, normalise
 from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import read_json, versions, write_json
@@ -108,15 +108,17 @@ def refuse_another(folder: Path, algorithm: str, preset: str, options: dict) -> 
     """Stop where the folder holds a run of other options, such as an earlier default's."""
     found = read_json(folder / "config.json")
     place = find_task(found["task"]) if found["task"] else None
-    wanted = to_json(configure(algorithm, preset, place, options, found["data"]["name"]))
-    if other := [name for name, value in found["config"].items() if value != wanted[name]]:
+    config = configure(algorithm, preset, place, options, found["data"]["name"])
+    wanted = to_json(config)
+    there = to_json(override(type(config)(), found["config"]))  # options newer than the run at their defaults
+    if other := [name for name, value in there.items() if value != wanted[name]]:
         sys.exit(f"'{folder}' holds a run with another {', '.join(other)}: remove it or choose another --out")
 
 
 def evaluate_one(folder: Path, episodes: int) -> None:
     """Final policies on fresh episodes, once a mode; kept beside the run."""
     for mode, name in FINAL.items():
-        if not (folder / name).exists():
+        if not (folder / name).exists() and (mode is None or mode in load_policy(folder).modes):
             found = evaluate_run(folder, episodes=episodes, mode=mode)
             write_json(folder / name, found)
             print(
@@ -138,12 +140,14 @@ def write_results(args: argparse.Namespace) -> None:
         shown = {}
         for run in args.runs:
             folder = folder_of(data, run, args)
-            if not all((folder / name).exists() for name in FINAL.values()):
+            found = {
+                mode: [m["score"] for m in read_json(folder / name)["members"]]
+                for mode, name in FINAL.items()
+                if (folder / name).exists()
+            }
+            if None not in found:
                 continue
-            result = read_json(folder / "result.json")
-            scores, sampled = (
-                [m["score"] for m in read_json(folder / name)["members"]] for name in FINAL.values()
-            )
+            result, scores, sampled = read_json(folder / "result.json"), found[None], found.get("sample")
             points = curve([folder])[1]
             rows.append(
                 {
@@ -155,7 +159,7 @@ def write_results(args: argparse.Namespace) -> None:
                     "episodes": args.episodes,
                     "scores": scores,
                     **summary(scores),
-                    "sampled": {"scores": sampled, **summary(sampled)},
+                    "sampled": {"scores": sampled, **summary(sampled)} if sampled else None,
                     "curve": points,
                     "curve_mean": sum(mean for _, mean, _, _ in points) / len(points),
                     "versions": result["versions"],
@@ -191,8 +195,8 @@ def updates(row: dict) -> str:
     return f"{steps:,} + {row['steps'] - steps:,}" if row["steps"] > steps else f"{steps:,}"
 
 
-def interval(found: dict) -> str:
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+def interval(found: dict | None) -> str:
+    return "–" if found is None else f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
 
 
 if __name__ == "__main__":

@@ -98,19 +98,14 @@ def draw(
         axes.axhline(value, linestyle=dash, color=FAINT, linewidth=1.2, label=label, zorder=1)
 
     axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("gradient updates", color=INK)
+    axes.set_xlabel("gradient updates, pre-training counted", color=INK)
     axes.set_ylabel("normalised score" if units == {"score"} else "return", color=INK)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.margins(x=0.02)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=9, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    legend = axes.legend(loc="best", fontsize=9, frameon=True, labelcolor=INK)
-    legend.get_frame().set(edgecolor="none", alpha=0.8)
+    dress(axes)
+    legend_below(figure, axes)
 
     kind = out.suffix.lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
@@ -140,13 +135,13 @@ def dress(axes: Any) -> None:
 
 
 def legend_below(figure: Any, axes: Any) -> None:
-    """The legend of `axes` in one line below the picture."""
+    """The legend of `axes` below the picture, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=len(labels),
+        ncols=min(len(labels), 5),
         fontsize=9,
         frameon=False,
         labelcolor=INK,
