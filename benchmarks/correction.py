@@ -24,8 +24,8 @@ from leashrl.core import uniform
 from leashrl.data import load
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.experiment import Run
-from leashrl.nn.critic import sweep
 from leashrl.ops import mi
+from leashrl.ops.blocks import sweep
 from leashrl.ops.correction import Chain, Points, importance, in_action_space, whitened
 from leashrl.plan import Plan
 from leashrl.training import loop

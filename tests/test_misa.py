@@ -14,7 +14,7 @@ from leashrl import nn
 from leashrl.algos import bc, misa
 from leashrl.core import hyper, override
 from leashrl.errors import BadInput
-from leashrl.ops import dual, mi
+from leashrl.ops import conservative, dual, mi
 from leashrl.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Spec
@@ -60,8 +60,8 @@ LOG_Z = {
 
 @pytest.mark.parametrize("bound", mi.BOUNDS)
 def test_critic_loss_by_hand(bound):
-    loss, (data_values, energies) = misa.critic_loss(
-        CRITIC.init(None), CRITIC, bound, BATCH, ACTIONS, None, Y, f32(5.0), f32(0.5)
+    loss, (data_values, energies) = conservative.loss(
+        CRITIC.init(None), CRITIC.apply, bound, BATCH, ACTIONS, None, Y, f32(5.0), f32(0.5)
     )
     np.testing.assert_allclose(data_values, [[1.0, 0.5], [0.5, 0.25]])
     np.testing.assert_allclose(energies, [[[0.0, 1.0]] * 2, [[0.0, 0.5]] * 2])
@@ -70,15 +70,15 @@ def test_critic_loss_by_hand(bound):
 
 def test_critic_gradient_by_hand():
     """d/dw_1: 0.5 mean 2 (Q - y) q + 5 (mean softmax . q_k - mean q), q = dQ_1/dw_1 = Q_1 at w_1 = 1."""
-    arguments = (CRITIC, "misa", BATCH, ACTIONS, None, Y, f32(5.0), f32(0.5))
-    gradient, _ = jax.grad(misa.critic_loss, has_aux=True)(CRITIC.init(None), *arguments)
+    arguments = (CRITIC.apply, "misa", BATCH, ACTIONS, None, Y, f32(5.0), f32(0.5))
+    gradient, _ = jax.grad(conservative.loss, has_aux=True)(CRITIC.init(None), *arguments)
     by_hand = 0.5 * (2 * 1.0 * 1.0 + 2 * (-0.5) * 0.5) / 2 + 5 * (math.e / (1 + math.e) - 0.75)
     assert float(gradient[0]) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_critic_without_policy_actions_is_temporal_difference():
-    loss, _ = misa.critic_loss(
-        CRITIC.init(None), CRITIC, "misa", BATCH, ACTIONS[:, :0], None, Y, f32(5.0), f32(1.0)
+    loss, _ = conservative.loss(
+        CRITIC.init(None), CRITIC.apply, "misa", BATCH, ACTIONS[:, :0], None, Y, f32(5.0), f32(1.0)
     )
     assert float(loss) == pytest.approx(TD, rel=1e-6)
 
@@ -87,21 +87,22 @@ def test_critic_without_policy_actions_is_temporal_difference():
 @pytest.mark.parametrize("m", [1, 2])
 def test_resampled_critic_gradient_is_unbiased(bound, m):
     """Averaged over keys, `choose` and a backward pass over m of the k actions give the full gradient."""
-    config = misa.Config(bound=bound, critic_resample=m)
     rng = np.random.default_rng(0)
     actions = f32(rng.uniform(-0.9, 0.9, (2, 6, 1)))
     params = f32([2.0, -1.0])
     energies = linear_q(params, BATCH.obs, actions)
-    rest = (Y, f32(5.0), f32(0.5))
+    rest, grad = (Y, f32(5.0), f32(0.5)), jax.grad(conservative.loss, has_aux=True)
 
     @jax.jit
     @jax.vmap
     def gradient(key):
-        chosen = misa.choose(config, key, actions, energies)
-        return jax.grad(misa.critic_loss, has_aux=True)(params, CRITIC, bound, BATCH, *chosen, *rest)[0]
+        chosen = conservative.choose(key, bound, actions, energies, m)
+        return jax.grad(conservative.loss, has_aux=True)(params, CRITIC.apply, bound, BATCH, *chosen, *rest)[
+            0
+        ]
 
     drawn = np.asarray(gradient(jax.random.split(jax.random.key(0), 10_000)))
-    full, _ = jax.grad(misa.critic_loss, has_aux=True)(params, CRITIC, bound, BATCH, actions, None, *rest)
+    full, _ = grad(params, CRITIC.apply, bound, BATCH, actions, None, *rest)
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert np.all(error > 0)  # the draws do differ
     assert np.all(np.abs(drawn.mean(0) - np.asarray(full)) < 4 * error + 1e-4)
@@ -175,7 +176,8 @@ def test_uniform_proposals_give_the_penalty_of_cql():
         q, data = linear_q(params, BATCH.obs, actions), linear_q(params, BATCH.obs, BATCH.action)
         return jnp.sum(jnp.mean(jnp.log(jnp.sum(jnp.exp(q), -1)), -1)) - jnp.sum(jnp.mean(data, -1))
 
-    (ours, _), gradient = jax.value_and_grad(misa.critic_loss, has_aux=True)(params, CRITIC, "misa", *rest)
+    value_and_grad = jax.value_and_grad(conservative.loss, has_aux=True)
+    (ours, _), gradient = value_and_grad(params, CRITIC.apply, "misa", *rest)
     theirs, cql_gradient = jax.value_and_grad(cql)(params)
     assert float(theirs - ours) == pytest.approx(2 * math.log(7), rel=1e-5)  # once a member
     np.testing.assert_allclose(gradient, cql_gradient, rtol=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leashrl import nn
-from leashrl.nn.critic import BLOCK_ROWS, sweep, sweep_grad
+from leashrl.ops.blocks import BLOCK_ROWS, sweep, sweep_grad
 
 OBS, DIM, HIDDEN, ENSEMBLE = 3, 2, (6, 5), 2
 RNG = np.random.default_rng(0)

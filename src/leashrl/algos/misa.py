@@ -12,8 +12,8 @@ from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, wi
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
-from leashrl.nn.critic import sweep, sweep_grad
-from leashrl.ops import dual, mi, td
+from leashrl.ops import conservative, dual, mi, td
+from leashrl.ops.blocks import sweep
 from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
 from leashrl.optim import adam_init, cosine, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
@@ -152,44 +152,6 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def critic_loss(params, critic, bound: str, batch: Batch, actions: Array, mass, y: Array, weight, td_weight):
-    """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z_i - E_D[Q_i])   (equation 12).
-
-    Args:
-      actions: (batch, k, dim) policy actions, or (ensemble, batch, m, dim) chosen ones.
-      mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
-        mass * mean Q then stands for log Z (same gradient in expectation, another value).
-
-    Returns:
-      the loss, and Q_i of the data (ensemble, batch) and of the actions (ensemble, batch, k or m).
-    """
-    data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
-    values = critic.apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
-    data_values, energies = values[..., 0], values[..., 1:]
-    loss = td_weight * td.squared_error(data_values, y)
-    if energies.size:
-        if mass is None:
-            log_z = jnp.sum(jax.vmap(lambda e: mi.log_partition(bound, e))(energies))
-        else:
-            log_z = jnp.sum(mass * jnp.mean(energies, axis=-1))
-        loss += weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
-    return loss, (data_values, energies)
-
-
-def choose(config: Config, key: Array, actions: Array, energies: Array) -> tuple[Array, Array]:
-    """`critic_resample` of each state's k actions, drawn for each member of the ensemble by its own weights.
-
-    Returns:
-      actions (ensemble, batch, m, dim) and masses (ensemble, batch), as `critic_loss` takes them.
-    """
-
-    def member(key: Array, energies: Array) -> tuple[Array, Array]:
-        index, mass = mi.resample(key, mi.weights(config.bound, energies), config.critic_resample)
-        return jnp.take_along_axis(actions, index[..., None], axis=1), mass
-
-    return jax.vmap(member)(jax.random.split(key, len(energies)), energies)
-
-
 def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, hp: HP, config: Config):
     """-E[min Q(s, a_pi)] + gamma_2 (alpha E[log pi(a_pi)] - E_D[log pi(a)]) + gamma_2' correction(pi).
 
@@ -267,34 +229,15 @@ def build(config: Config, spec: Spec) -> Algorithm:
         if config.lagrange:
             weight *= dual.multiplier(state.log_lagrange)
 
-        def gradient(net: nn.Network, params, regularised: bool, weight, td_weight):
-            """Of `critic_loss`; and Q_i of the data (ensemble, batch) and of a_k (ensemble, batch, k)."""
-            if regularised and config.critic_resample:
-                values = sweep(net.apply, params, batch.obs, a_k)
-                chosen = choose(config, key_draw, a_k, values)
-                grads, (data_values, _) = jax.grad(critic_loss, has_aux=True)(
-                    params, net, config.bound, batch, *chosen, y, weight, td_weight
-                )
-                return grads, data_values, values
-
-            def loss(params, rows):
-                batch, actions, y = rows
-                return critic_loss(params, net, config.bound, batch, actions, None, y, weight, td_weight)
-
-            rows = (batch, a_k if regularised else a_k[:, :0], y)
-            # dv's one normaliser for all states is no mean over states: it goes in one piece.
-            whole = jax.grad(loss, has_aux=True)
-            blocked = config.bound != "dv"
-            grads, aux = sweep_grad(loss, params, rows, k + 1) if blocked else whole(params, rows)
-            return grads, *aux
-
         grads, data_values = {"energy": {}}, {}
-        grads["critic"], data_values["critic"], energies_k = gradient(
-            critic, state.critic, penalised, weight, hp["td_weight"]
+        how = {"bound": config.bound, "key": key_draw, "resample": config.critic_resample}
+        pushed = a_k if penalised else a_k[:, :0]
+        grads["critic"], data_values["critic"], energies_k = conservative.gradient(
+            state.critic, critic.apply, batch, pushed, y, weight, hp["td_weight"], **how
         )
         if separate:  # T itself climbs the bound; there is nothing temporal about it
-            grads["energy"], data_values["energy"], energies_k = gradient(
-                energy_net, state.energy, True, 1.0, 0.0
+            grads["energy"], data_values["energy"], energies_k = conservative.gradient(
+                state.energy, energy_net.apply, batch, a_k, y, 1.0, 0.0, **how
             )
         energies = jnp.min(energies_k, axis=0)
 

@@ -1,0 +1,110 @@
+"""Critics pushed down on a proposal's actions and up on the data's: MISA's equation 12 and CQL's 4.
+
+The proposal's actions come with log q where their energies are importance-weighted, T = Q - log q: with
+actions drawn from q, mean e^T estimates the integral of e^Q, which is CQL(H). Without it they are Q itself,
+and log Z is MISA's log-partition under the policy that drew them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.ops import mi, td
+from leashrl.ops.blocks import sweep, sweep_grad
+from leashrl.types import Array, Batch
+
+
+def loss(
+    params: Any,
+    apply: Any,
+    bound: str,
+    batch: Batch,
+    actions: Array,
+    mass: Array | None,
+    y: Array,
+    weight: Array | float,
+    td_weight: Array | float,
+    log_q: Array | None = None,
+):
+    """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z_i - E_D[Q_i]).
+
+    Args:
+      apply: `(params, obs, actions) -> (ensemble, batch, k)`, a critic.
+      bound: which log Z, as in `mi.log_partition`.
+      actions: (batch, k, dim) of the proposal, or (ensemble, batch, m, dim) chosen ones.
+      mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
+        mass * mean Q then stands for log Z (same gradient in expectation, another value).
+      log_q: (batch, k), or None for 0.
+
+    Returns:
+      the loss, and Q_i of the data (ensemble, batch) and T_i of the actions (ensemble, batch, k or m).
+    """
+    data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
+    values = apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
+    data_values, energies = values[..., 0], values[..., 1:]
+    if log_q is not None:
+        energies -= log_q[None]
+    total = td_weight * td.squared_error(data_values, y)
+    if energies.size:
+        if mass is None:
+            log_z = jnp.sum(jax.vmap(lambda e: mi.log_partition(bound, e))(energies))
+        else:
+            log_z = jnp.sum(mass * jnp.mean(energies, axis=-1))
+        total += weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
+    return total, (data_values, energies)
+
+
+def choose(key: Array, bound: str, actions: Array, energies: Array, m: int) -> tuple[Array, Array]:
+    """m of each state's k actions, drawn for each member of the ensemble by the weights of its own energies.
+
+    Returns:
+      actions (ensemble, batch, m, dim) and masses (ensemble, batch), as `loss` takes them.
+    """
+
+    def member(key: Array, energies: Array) -> tuple[Array, Array]:
+        index, mass = mi.resample(key, mi.weights(bound, energies), m)
+        return jnp.take_along_axis(actions, index[..., None], axis=1), mass
+
+    return jax.vmap(member)(jax.random.split(key, len(energies)), energies)
+
+
+def gradient(
+    params: Any,
+    apply: Any,
+    batch: Batch,
+    actions: Array,
+    y: Array,
+    weight: Array | float,
+    td_weight: Array | float,
+    *,
+    bound: str,
+    log_q: Array | None = None,
+    key: Array | None = None,
+    resample: int = 0,
+) -> tuple[Any, Array, Array]:
+    """Of `loss`; Q_i of the data (ensemble, batch) and T_i of the actions (ensemble, batch, k).
+
+    Args:
+      resample: m > 0 runs the backward pass on m of the k actions alone, drawn with `key` (unbiased).
+    """
+    k = actions.shape[1]
+    if k and resample:
+        assert key is not None
+        energies = sweep(apply, params, batch.obs, actions)
+        energies = energies if log_q is None else energies - log_q[None]
+        chosen = choose(key, bound, actions, energies, resample)
+        grads, (data_values, _) = jax.grad(loss, has_aux=True)(
+            params, apply, bound, batch, *chosen, y, weight, td_weight
+        )
+        return grads, data_values, energies
+
+    def of_rows(params, rows):
+        batch, actions, y, log_q = rows
+        return loss(params, apply, bound, batch, actions, None, y, weight, td_weight, log_q)
+
+    rows = (batch, actions, y, log_q)
+    # dv's one normaliser for all states is no mean over states: it goes in one piece.
+    whole = jax.grad(of_rows, has_aux=True)
+    grads, aux = whole(params, rows) if bound == "dv" else sweep_grad(of_rows, params, rows, k + 1)
+    return grads, *aux
