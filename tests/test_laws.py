@@ -32,7 +32,9 @@ SHORT = {
     "brac-p": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10},
     "brac-v": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10, "divergence": "kl-dual"},
     "brac-plus": dict.fromkeys(NETS, (8, 8)) | {"latents": 2, "samples": 2, "epoch": 5, "components": 1},
+    "cql": {"k": 3, "resample": 2, "warmup_percent": 50},
     "fisher-brc": {"behaviour_hidden": (8, 8), "components": 3},
+    "onestep": {"samples": 3},
 }
 
 PRESETS = [(name, preset) for name, entry in REGISTRY.items() for preset in entry.presets]
@@ -58,7 +60,12 @@ VARIANTS = [
     ("brac-p", "mmd", (("tune", True),)),
     ("brac-plus", "authors", (("divergence", "mmd"),)),
     ("brac-plus", "authors", (("divergence", "cross-entropy"), ("evaluation", "mean"))),
+    ("cql", "corl", (("lagrange", "gap"), ("backup", "max"), ("backup_entropy", True), ("resample", 0))),
+    ("cql", "rho", (("lagrange", "weighted"),)),
     ("fisher-brc", "no-representation", ()),
+    ("iql", "authors", (("dropout_percent", 50), ("schedule", "constant"))),
+    ("onestep", "easy-bcq", ()),
+    ("onestep", "exp-weight", ()),
 ]
 
 
@@ -90,6 +97,7 @@ def toy_data(rows=40):
         reward=normal(rows),
         terminal=jnp.asarray(rng.random(rows) < 0.1),
         next_obs=normal(rows, 4),
+        next_action=jnp.tanh(normal(rows, 2)),
     )
 
 
@@ -341,32 +349,44 @@ def bandit(rows=2000):
     action = np.clip(0.5 * best + 0.25 * rng.standard_normal((rows, 2)), -0.99, 0.99).astype(np.float32)
     obs = np.concatenate([s, np.zeros((rows, 3), np.float32)], axis=1)
     reward = (1 - np.sum((action - best) ** 2, axis=1)).astype(np.float32)
-    return Transitions(*map(jnp.asarray, (obs, action, reward, np.ones(rows, bool), obs)))
+    return Transitions(*map(jnp.asarray, (obs, action, reward, np.ones(rows, bool), obs, action)))
 
 
 OPTIMUM = {
+    "awac": 1.0,
     "bc": 0.5,
     "bear": 1.0,
     "brac-p": 1.0,
     "brac-plus": 1.0,
     "brac-v": 1.0,
+    "cql": 1.0,
     "fisher-brc": 1.0,
+    "iql": 1.0,
     "miracle": 1.0,
     "misa": 1.0,
+    "onestep": 1.0,
+    "rebrac": 1.0,
     "sac": 1.0,
+    "td3-bc": 1.0,
 }  # what each algorithm must reach, in units of the best action
 # Where the default is for larger problems: options with which 1500 updates are enough.
 BRAC_LOOSE = {"alpha": 1e-3, "critic_rate": 3e-3, "critic_hidden": (32, 32), "policy_only_percent": 2}
 LOOSE = {
+    "awac": {"temperature": 0.02, "critic_rate": 1e-2, "polyak": 0.05, "policy_rate": 1e-2},
     "bear": {"threshold": 10.0, "policy_only_percent": 2, "behaviour_hidden": (32, 32)},
     "brac-p": BRAC_LOOSE,
     "brac-v": BRAC_LOOSE,
     "brac-plus": dict.fromkeys(NETS, (32, 32))
     | {"alpha": 1e-3, "alpha_rate": 1e-5, "beta": 1e-3, "beta_rate": 1e-4, "slack": 100.0}
     | {"slope_weight": "none", "critic_rate": 3e-3},
+    "cql": {"weight": 0.01, "warmup_percent": 0, "critic_rate": 3e-3},
     "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
+    "iql": {"expectile": 0.95, "temperature": 50.0, "critic_rate": 3e-3, "value_rate": 3e-3, "polyak": 0.05},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
+    "onestep": {"alpha": 1e-3, "critic_rate": 3e-3},
+    "rebrac": {"policy_penalty": 1e-3, "critic_rate": 3e-3},
     "sac": {"critic_rate": 3e-3},
+    "td3-bc": {"alpha": 100.0, "critic_rate": 3e-3},
     "misa": {
         "gamma_1": 0.05,
         "gamma_2": 0.02,

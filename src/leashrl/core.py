@@ -88,7 +88,9 @@ class Preprocess:
     """`none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set."""
     reward: str = "none"
     """`none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
-    `antmaze`: 4 (r - 0.5)."""
+    `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5); `minus-one`: r - 1."""
+    best_percent: int = 100
+    """The share of episodes, those of highest return, that are learnt from."""
 
 
 class Entry(NamedTuple):
@@ -225,8 +227,12 @@ Data = Transitions | Replay
 """What `Stage.sample` draws from: a data set, or what a member has seen of its environment so far."""
 
 
-def uniform(batch_size: int) -> Callable[[Data, State, Array], Batch]:
-    """Sample rows with replacement: the `sample` of most stages."""
+def uniform(batch_size: int, next_action: bool = False) -> Callable[[Data, State, Array], Batch]:
+    """Sample rows with replacement: the `sample` of most stages.
+
+    Args:
+      next_action: with the data's action in s' as well; after a terminal it means nothing.
+    """
 
     def sample(data: Data, state: State, key: Array) -> Batch:
         rows, index = draw(data, key, batch_size)
@@ -237,6 +243,7 @@ def uniform(batch_size: int) -> Callable[[Data, State, Array], Batch]:
             reward=jnp.asarray(rows.reward)[index],
             discount=jnp.where(terminal, 0.0, state.hp["gamma"]),
             next_obs=jnp.asarray(rows.next_obs)[index],
+            next_action=jnp.asarray(rows.next_action)[index] if next_action else None,
         )
 
     return sample

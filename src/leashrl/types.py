@@ -86,6 +86,7 @@ class Transitions:
     reward: ArrayLike  # (n,) float32
     terminal: ArrayLike  # (n,) bool; a time-out is not a terminal
     next_obs: ArrayLike  # (n, obs_dim) float32
+    next_action: ArrayLike | None = None  # as action: the next row's, where there is one; None online
 
 
 @pytree
@@ -111,6 +112,7 @@ class Batch:
     reward: Array  # (batch,)
     discount: Array  # (batch,)
     next_obs: Array  # (batch, obs_dim)
+    next_action: Array | None = None  # (batch, action_dim), for stages that ask for it
 
 
 @pytree

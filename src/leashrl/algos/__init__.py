@@ -1,11 +1,26 @@
 """The algorithms, one file each, and the plain dictionary that names them. Layer 2."""
 
-from leashrl.algos import bc, bear, brac, brac_plus, fisher_brc, miracle, misa, sac
+from leashrl.algos import (
+    awac,
+    bc,
+    bear,
+    brac,
+    brac_plus,
+    cql,
+    fisher_brc,
+    iql,
+    miracle,
+    misa,
+    onestep,
+    sac,
+    td3_bc,
+)
 from leashrl.core import Entry
 
 BRAC = "Wu et al. 2019, arXiv 1911.11361"
 
 REGISTRY: dict[str, Entry] = {
+    "awac": Entry(awac.Config, awac.build, "Nair et al. 2020, arXiv 2006.09359", awac.PRESETS, awac.DOMAINS),
     "bc": Entry(bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS),
     "bear": Entry(bear.Config, bear.build, "Kumar et al. 2019, arXiv 1906.00949", bear.PRESETS, bear.DOMAINS),
     "brac-p": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_P),
@@ -17,9 +32,11 @@ REGISTRY: dict[str, Entry] = {
         brac_plus.DOMAINS,
     ),
     "brac-v": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_V),
+    "cql": Entry(cql.Config, cql.build, "Kumar et al. 2020, arXiv 2006.04779", cql.PRESETS, cql.DOMAINS),
     "fisher-brc": Entry(
         fisher_brc.Config, fisher_brc.build, "Kostrikov et al. 2021, arXiv 2103.08050", fisher_brc.PRESETS
     ),
+    "iql": Entry(iql.Config, iql.build, "Kostrikov et al. 2022, arXiv 2110.06169", iql.PRESETS, iql.DOMAINS),
     "miracle": Entry(
         miracle.Config,
         miracle.build,
@@ -29,5 +46,18 @@ REGISTRY: dict[str, Entry] = {
         online=True,
     ),
     "misa": Entry(misa.Config, misa.build, "Ma et al. 2023, arXiv 2210.07484", misa.PRESETS, misa.DOMAINS),
+    "onestep": Entry(
+        onestep.Config, onestep.build, "Brandfonbrener et al. 2021, arXiv 2106.08909", onestep.PRESETS
+    ),
+    "rebrac": Entry(
+        td3_bc.Config,
+        td3_bc.build,
+        "Tarasov et al. 2023, arXiv 2305.09836",
+        td3_bc.PRESETS_REBRAC,
+        td3_bc.DOMAINS_REBRAC,
+    ),
     "sac": Entry(sac.Config, sac.build, "Haarnoja et al. 2018, arXiv 1812.05905", sac.PRESETS, online=True),
+    "td3-bc": Entry(
+        td3_bc.Config, td3_bc.build, "Fujimoto & Gu 2021, arXiv 2106.06860", td3_bc.PRESETS, td3_bc.DOMAINS
+    ),
 }

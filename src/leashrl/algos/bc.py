@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Policy, Preprocess, Preset, Stage, uniform
+from leashrl.algos.common import continuous, tanh_gaussian, tanh_of, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.optim import adam, adam_init
-from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, pytree
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -101,22 +101,14 @@ def build(config: Config, spec: Spec) -> Algorithm:
         return State(params, optimiser, state.hp), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(
-        init, (stage,), deterministic(network) if config.deterministic else tanh_gaussian(network)
-    )
-
-
-def deterministic(network: nn.Network) -> Policy:
-    """tanh(network(obs))."""
-
-    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
-        return jnp.tanh(network.apply(params, timestep.obs)), carry
-
-    return Policy(lambda state: state.policy, lambda params: (), act, ("mean",))
+    return Algorithm(init, (stage,), tanh_of(network) if config.deterministic else tanh_gaussian(network))
 
 
 PRESETS = {
     "default": Preset("a tanh-Gaussian, observations standardised", {}),
     "deterministic": Preset("squared error", {"deterministic": True}),
+    "best-10": Preset(
+        "10%BC: the tenth of the episodes with the highest return", {"preprocess.best_percent": 10}
+    ),
     "raw": Preset("observations as they are", {"preprocess.obs": "none"}),
 }

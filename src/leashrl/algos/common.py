@@ -63,6 +63,25 @@ def tanh_gaussian(network: Network) -> Policy:
     return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
 
 
+def tanh_of(network: Network) -> Policy:
+    """tanh of the network in `state.policy`: deterministic."""
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        return jnp.tanh(network.apply(params, timestep.obs)), carry
+
+    return Policy(lambda state: state.policy, lambda params: (), act, ("mean",))
+
+
+def clipped_gaussian(network: Network) -> Policy:
+    """The mean, or a sample, of the unsquashed Gaussian in `state.policy`, cut off at the action space."""
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        pi = Normal(*network.apply(params, timestep.obs))
+        return jnp.clip(pi.mean if mode == "mean" else pi.sample(key), -1.0, 1.0), carry
+
+    return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
+
+
 def best_of(
     policy: Network,
     critic: Network,
@@ -78,8 +97,10 @@ def best_of(
       policy, critic: of `state.policy` and `state.critic`.
       modes: the order of `mean`, `sample` and `best`; the first is how the algorithm is evaluated.
       spread: standard deviations from the mean at which samples are cut off; 0 leaves them.
-      score: Q of the `first` critic, or the critics' `mean`.
+      score: Q of the `first` critic, or the critics' `mean` or `min`.
     """
+
+    scores = {"first": lambda q: q[0], "mean": lambda q: jnp.mean(q, 0), "min": lambda q: jnp.min(q, 0)}
 
     def act(params, carry, timestep: TimeStep, key: Array, mode: str):
         pi = Normal(*policy.apply(params["policy"], timestep.obs))
@@ -92,7 +113,7 @@ def best_of(
             noise = jnp.clip(noise, -spread, spread)
         a = jnp.tanh(pi.mean[None] + jnp.exp(pi.log_std)[None] * noise)
         q = critic.apply(params["critic"], timestep.obs[None], a[None])[:, 0]  # (ensemble, n)
-        return a[jnp.argmax(q[0] if score == "first" else jnp.mean(q, axis=0))], carry
+        return a[jnp.argmax(scores[score](q))], carry
 
     return Policy(
         lambda state: {"policy": state.policy, "critic": state.critic}, lambda params: (), act, modes

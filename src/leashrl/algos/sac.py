@@ -90,12 +90,6 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
-    """sum_i E(Q_i - y)^2 (equation 5; a half of it there), and Q_i (ensemble, batch)."""
-    values = critic.apply(params, batch.obs, batch.action)
-    return td.squared_error(values, y), values
-
-
 def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, obs, key: Array, alpha: Array):
     """E[alpha log pi(a|s) - min_i Q_i(s, a)] over a ~ pi (equation 9), and the policy's entropy."""
     pi = Normal(*policy.apply(params, obs))
@@ -132,7 +126,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         u_next = pi_next.sample(key_next)
         next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
         y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
-        (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic, critic, batch, y)
+        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+            state.critic, critic.apply, batch, y
+        )
         new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
         # The policy sees the critics from after their step, as in the public codes.

@@ -158,7 +158,9 @@ class Dataset:
     # --- Views ------------------------------------------------------------------------
 
     def transitions(self, view: str = "bellman") -> dict[str, np.ndarray]:
-        """Rows (s, a, r, terminal, s') as `obs, action, reward, terminal, next_obs`.
+        """Rows (s, a, r, terminal, s', a') as `obs, action, reward, terminal, next_obs, next_action`.
+
+        a' is the next row's action, also after a row that ends an episode, where it means nothing.
 
         `bellman`: D4RL's `qlearning_dataset`, row for row. s' is the next row's observation (a stored
         `next_obs` is not used), rows at a time-out and the very last row are left out. Without
@@ -183,6 +185,7 @@ class Dataset:
             "reward": self.reward[rows],
             "terminal": self.terminal[rows],
             "next_obs": self.obs[rows + 1] if after is None else after[rows],
+            "next_action": self.action[np.minimum(rows + 1, len(self) - 1)],
         }
 
     def rows(self, view: str) -> np.ndarray:
@@ -242,16 +245,25 @@ def prepare(
 
     Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` and `zero-one`
     take the extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
+    With `best_percent`, the data set is its best episodes alone.
 
     Raises:
-      BadInput: an unknown choice; `unit` or `zero-one` where all rewards are equal.
+      BadInput: an unknown choice; `unit` or `zero-one` where all rewards are equal, `return` where all
+        returns are.
     """
+    if not 1 <= preprocess.best_percent <= 100:
+        raise BadInput(
+            f"option 'preprocess.best_percent' must be from 1 to 100, not {preprocess.best_percent}"
+        )
+    if preprocess.best_percent < 100:
+        dataset = dataset.top(preprocess.best_percent / 100)
     rows = dataset.transitions(view)
     if isinstance(dataset.action_space, Box):
         low, high = np.asarray(dataset.action_space.low), np.asarray(dataset.action_space.high)
         if not (np.all(low == -1) and np.all(high == 1)):
-            unit = dataset.action_space.to_unit(rows["action"])
-            rows["action"] = np.clip(unit, -1, 1).astype(np.float32)
+            for key in ("action", "next_action"):
+                unit = dataset.action_space.to_unit(rows[key])
+                rows[key] = np.clip(unit, -1, 1).astype(np.float32)
 
     reward = rows["reward"]
     if preprocess.reward in ("unit", "zero-one"):
@@ -261,10 +273,19 @@ def prepare(
             raise BadInput(f"{dataset.name}: every reward is {lowest:g}, so {scaled}")
         share = (reward.astype(np.float64) - lowest) / (highest - lowest)
         rows["reward"] = (2 * share - 1 if preprocess.reward == "unit" else share).astype(np.float32)
+    elif preprocess.reward == "return":
+        returns = dataset.returns()
+        if not returns.max() > returns.min():
+            scaled = "reward='return' has no range to scale"
+            raise BadInput(f"{dataset.name}: every episode's return is {returns[0]:g}, so {scaled}")
+        scale = 1000 / (returns.max() - returns.min())
+        rows["reward"] = (reward.astype(np.float64) * scale).astype(np.float32)
     elif preprocess.reward == "antmaze":
         rows["reward"] = (4 * (reward - np.float32(0.5))).astype(np.float32)
+    elif preprocess.reward == "minus-one":
+        rows["reward"] = reward - np.float32(1)
     elif preprocess.reward != "none":
-        known = nearest(preprocess.reward, ("none", "unit", "zero-one", "antmaze"))
+        known = nearest(preprocess.reward, ("none", "unit", "zero-one", "return", "antmaze", "minus-one"))
         raise BadInput(f"no reward preprocessing '{preprocess.reward}': {known}")
 
     obs_dim = dataset.obs.shape[1]

@@ -2,6 +2,17 @@
 
 from leashrl.nn.critic import critic
 from leashrl.nn.density import Vae, mixture, vae
-from leashrl.nn.mlp import ACTIVATIONS, Network, Params, gaussian, mlp
+from leashrl.nn.mlp import ACTIVATIONS, Network, Params, free_gaussian, gaussian, mlp
 
-__all__ = ["ACTIVATIONS", "Network", "Params", "Vae", "critic", "gaussian", "mixture", "mlp", "vae"]
+__all__ = [
+    "ACTIVATIONS",
+    "Network",
+    "Params",
+    "Vae",
+    "critic",
+    "free_gaussian",
+    "gaussian",
+    "mixture",
+    "mlp",
+    "vae",
+]

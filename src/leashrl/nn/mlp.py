@@ -44,9 +44,16 @@ def layer_norm(x: Array) -> Array:
 
 
 def mlp(
-    inputs: int, outputs: int, hidden: Sequence[int], *, activation: str = "relu", out_scale: float = 1.0
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int],
+    *,
+    activation: str = "relu",
+    norm: bool = False,
+    out_scale: float = 1.0,
+    dropout_percent: int = 0,
 ) -> Network:
-    """`(..., inputs) -> (..., outputs)`."""
+    """`(..., inputs) -> (..., outputs)`. With a `key`, `apply` drops that share of the hidden units."""
     act = ACTIVATIONS[activation]
     sizes = (inputs, *hidden)
 
@@ -55,9 +62,14 @@ def mlp(
         layers = [dense(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
         return {"hidden": layers, "out": dense(keys[-1], sizes[-1], outputs, scale=out_scale)}
 
-    def apply(params: Params, x: Array) -> Array:
-        for layer in params["hidden"]:
-            x = act(affine(layer, x))
+    def apply(params: Params, x: Array, key: Array | None = None) -> Array:
+        for i, layer in enumerate(params["hidden"]):
+            x = affine(layer, x)
+            x = act(layer_norm(x) if norm else x)
+            if dropout_percent and key is not None:
+                keep = 1.0 - dropout_percent / 100
+                kept = jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape)
+                x = jnp.where(kept, x / keep, 0.0)
         return affine(params["out"], x)
 
     return Network(init, apply)
@@ -92,6 +104,33 @@ def gaussian(
         if scaled:
             raw = params["multiplier"] * raw + params["offset"]
         return jnp.clip(mean, -mean_limit, mean_limit), bounded(raw, bound, log_std_range)
+
+    return Network(init, apply)
+
+
+def free_gaussian(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int],
+    *,
+    mean: str = "tanh",
+    log_std_range: tuple[float, float] = (-5.0, 2.0),
+    dropout_percent: int = 0,
+) -> Network:
+    """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`: a Gaussian over actions, unsquashed.
+
+    Its log_std is one learnt number a dimension, the same in every state; its mean is bent into [-1, 1]
+    (`mean="tanh"`) or not (`free`). With a `key`, `apply` drops that share of the hidden units.
+    """
+    body = mlp(inputs, outputs, hidden, dropout_percent=dropout_percent)
+    bend = {"tanh": jnp.tanh, "free": lambda x: x}[mean]
+
+    def init(key: Array) -> Params:
+        return body.init(key) | {"log_std": jnp.zeros(outputs)}
+
+    def apply(params: Params, x: Array, key: Array | None = None) -> tuple[Array, Array]:
+        centre = bend(body.apply(params, x, key))
+        return centre, jnp.broadcast_to(jnp.clip(params["log_std"], *log_std_range), centre.shape)
 
     return Network(init, apply)
 

@@ -1,8 +1,11 @@
 """Temporal-difference targets."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 
-from leashrl.types import Array
+from leashrl.types import Array, Batch
 
 
 def target(reward: Array, discount: Array, next_value: Array) -> Array:
@@ -25,3 +28,9 @@ def squared_error(values: Array, targets: Array) -> Array:
     2.5
     """
     return jnp.sum(jnp.mean((values - targets[None]) ** 2, axis=-1))
+
+
+def critic_loss(params: Any, apply: Callable, batch: Batch, y: Array) -> tuple[Array, Array]:
+    """sum_i E_D(Q_i(s, a) - y)^2, and Q_i (ensemble, batch). `apply` is a critic's."""
+    values = apply(params, batch.obs, batch.action)
+    return squared_error(values, y), values

@@ -1,0 +1,270 @@
+"""CQL: Conservative Q-Learning (Kumar et al., NeurIPS 2020, arXiv 2006.04779)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import choice, continuous, positive, share, tanh_gaussian, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.errors import BadInput
+from leashrl.ops import conservative, dual, mi, td
+from leashrl.optim import adam_init, descend
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""CQL: critics pushed down where a policy would go, up on the data: lower bounds of its value.
+
+    CQL(H), equation 4, for each member of the ensemble, with $y = r + \gamma\min_i Q'_i(s',a')$, $a'\sim\pi$:
+
+    $$E_D(Q_i - y)^2 + w\,\big(E_s\log\textstyle\int e^{Q_i(s,a)}da - E_D[Q_i(s,a)]\big)$$
+
+    The integral is estimated by importance sampling, $\log\sum_j e^{Q_i(s,a_j) - \log q(a_j)}$, over k
+    actions each of the uniform distribution, of $\pi(s)$ and of $\pi(s')$, the latter judged in s too.
+    CQL($\rho$) leaves the weights out and counts the data's action among them. With the policy's actions
+    alone as proposal, it is the critic of MISA: both are `ops.conservative`.
+
+    Policy and temperature are SAC's, after a while of behaviour cloning:
+
+    $$\max_\phi\ E[\min_i Q_i(s,a_\pi) - \alpha\log\pi(a_\pi|s)]$$
+
+    Args:
+      steps: gradient updates.
+      warmup_percent: the share of them in which the policy clones, $\log\pi(a|s)$ in place of Q.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training.
+      hidden: widths of all networks' hidden layers.
+      ensemble: number of critics; targets and policy take their minimum.
+      form: `h`, or `rho`.
+      k: actions of each of the three proposals.
+      resample: m > 0 runs the critic's backward pass on m of the 3 k actions, drawn by their weights
+        (unbiased); 0 on all of them.
+      lagrange: `none`; or tune w's multiplier by the excess of the gap in brackets: `weighted`, w gap - tau
+        (the authors), or `gap`, w (gap - tau) (JaxCQL and what came of it).
+      backup: next actions in the target: one `sample`, or the `max` over k.
+      backup_entropy: targets less the temperature times log pi (SAC's own).
+      gamma: discount.
+      polyak: rate of the target critics.
+      weight: w above.
+      tau: budget of the Lagrange forms.
+      target_entropy: the temperature's target, in nats per action dimension.
+      policy_rate, critic_rate: Adam's learning rates; the temperature uses the policy's, the multiplier the
+        critic's.
+
+    References:
+      Kumar et al. (2020), Conservative Q-Learning for Offline Reinforcement Learning.
+    """
+
+    steps: int = 1_000_000
+    warmup_percent: int = 4
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (256, 256, 256)
+    ensemble: int = 2
+    form: str = "h"
+    k: int = 10
+    resample: int = 0
+    lagrange: str = "none"
+    backup: str = "sample"
+    backup_entropy: bool = False
+    gamma: float = 0.99
+    polyak: float = 0.005
+    weight: float = 5.0
+    tau: float = 5.0
+    target_entropy: float = -1.0
+    policy_rate: float = 1e-4
+    critic_rate: float = 3e-4
+
+    def __post_init__(self) -> None:
+        choice("form", self.form, ("h", "rho"))
+        choice("lagrange", self.lagrange, ("none", "weighted", "gap"))
+        choice("backup", self.backup, ("sample", "max"))
+        positive(self, "ensemble", "k")
+        within(self, 0, 100, "warmup_percent")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "weight", "policy_rate", "critic_rate")
+        if not self.hidden:  # the critic splits its first layer by state and action
+            raise BadInput("option 'hidden' must hold at least one width")
+
+
+ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as MISA's and BC's
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict
+    critic: dict  # leading ensemble axis
+    target_critic: dict
+    log_alpha: Array  # () entropy temperature
+    log_lagrange: Array  # () multiplier of w
+    optimiser: dict  # Adam's moments of all but the target
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def policy_loss(params, policy: nn.Network, value, batch: Batch, key: Array, alpha: Array, cloning: Array):
+    """E[alpha log pi(a_pi) - min_i Q_i(s, a_pi)], or with E_D[log pi(a)] for Q while `cloning`.
+
+    Args:
+      value: (batch, dim) actions -> (batch,) smallest Q.
+      cloning: () bool.
+    """
+    pi = Normal(*policy.apply(params, batch.obs))
+    u = pi.sample(key)
+    entropy = -jnp.mean(squash_log_prob(pi, u))
+    q = jnp.mean(value(jnp.tanh(u)))
+    log_prob_data = jnp.mean(squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
+    wanted = jnp.where(cloning, log_prob_data, q)
+    return -alpha * entropy - wanted, {
+        "q_policy": q,
+        "entropy": entropy,
+        "log_prob_data": log_prob_data,
+        "policy_std": jnp.mean(jnp.exp(pi.log_std)),
+    }
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """CQL for continuous actions in [-1, 1]^d."""
+    dim = continuous("cql", spec).dim
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    warmup = share(config.steps, config.warmup_percent)
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key)
+        params = {
+            "policy": policy.init(keys[0]),
+            "critic": critic.init(keys[1]),
+            "log_alpha": jnp.zeros(()),
+            # The multiplier starts at 1 with the authors, at e in JaxCQL.
+            "log_lagrange": jnp.float32(config.lagrange == "gap"),
+        }
+        return State(
+            **params,
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    def proposals(pi: Normal, pi_next: Normal, batch: Batch, key: Array) -> tuple[Array, Array]:
+        """Actions (batch, 3 k, dim), and their log densities (batch, 3 k) under what drew them."""
+        keys, n = jax.random.split(key, 3), batch.reward.shape[0]
+        anywhere = jax.random.uniform(keys[0], (n, config.k, dim), minval=-1.0, maxval=1.0)
+        actions, log_q = [anywhere], [jnp.full((n, config.k), -dim * math.log(2.0))]
+        for own, key in ((pi_next, keys[1]), (pi, keys[2])):
+            u = own.sample(key, (config.k,))
+            own = Normal(own.mean[None], own.log_std[None])
+            actions.append(jnp.moveaxis(jnp.tanh(u), 0, 1))
+            log_q.append(squash_log_prob(own, u).T)
+        if config.form == "rho":
+            actions.append(batch.action[:, None])
+        return jnp.concatenate(actions, axis=1), jnp.concatenate(log_q, axis=1)
+
+    def targets(state: State, pi_next: Normal, batch: Batch, key: Array) -> Array:
+        u = jnp.moveaxis(pi_next.sample(key, (config.k if config.backup == "max" else 1,)), 0, 1)
+        values = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u)), axis=0)
+        if config.backup_entropy:
+            each = Normal(pi_next.mean[:, None], pi_next.log_std[:, None])
+            values -= jnp.exp(state.log_alpha) * squash_log_prob(each, u)
+        return td.target(batch.reward, batch.discount, jnp.max(values, axis=-1))
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        # All gradients are taken at the parameters from before the update, as in the authors' code.
+        hp = state.hp
+        key_next, key_proposal, key_draw, key_pi = jax.random.split(key, 4)
+        both = policy.apply(state.policy, jnp.concatenate([batch.obs, batch.next_obs]))
+        pi, pi_next = (Normal(*x) for x in zip(*(jnp.split(x, 2) for x in both), strict=True))
+        y = targets(state, pi_next, batch, key_next)
+        actions, log_q = proposals(pi, pi_next, batch, key_proposal)
+        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.multiplier(state.log_lagrange)
+        grads = {}
+        grads["critic"], values, energies = conservative.gradient(
+            state.critic, critic.apply, batch, actions, y, multiplier * hp["weight"], 1.0,
+            bound="misa", log_q=log_q if config.form == "h" else None,
+            key=key_draw, resample=config.resample,
+        )  # fmt: skip
+
+        def min_q(action: Array) -> Array:
+            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
+
+        grads["policy"], metrics = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), step < warmup
+        )
+        n = actions.shape[1]
+        gap = mi.log_partition("misa", energies.reshape(-1, n)) + math.log(n) - jnp.mean(values)
+        excess = hp["weight"] * gap - hp["tau"]
+        if config.lagrange == "gap":
+            excess = hp["weight"] * (gap - hp["tau"])
+        grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, excess)
+        grads["log_alpha"] = jax.grad(dual.temperature_loss)(
+            state.log_alpha, metrics["entropy"], dim * hp["target_entropy"]
+        )
+        rates = {
+            "critic": hp["critic_rate"],
+            "policy": hp["policy_rate"],
+            "log_alpha": hp["policy_rate"],
+            "log_lagrange": hp["critic_rate"] * float(config.lagrange != "none"),
+        }
+        new = descend(state, grads, rates)
+        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
+        return dataclasses.replace(new, target_critic=averaged), metrics | {
+            "td_loss": td.squared_error(values, y),
+            "q_data": jnp.mean(values),
+            "target": jnp.mean(y),
+            "gap": gap,
+            "lagrange": multiplier,
+            "alpha": jnp.exp(state.log_alpha),
+        }
+
+    stage = Stage("train", config.steps, uniform(config.batch_size), update)
+    return Algorithm(init, (stage,), tanh_gaussian(policy))
+
+
+# --- Presets -----------------------------------------------------------------
+
+OURS = {
+    "preprocess.obs": "standardise",
+    "hidden": (256, 256),
+    "resample": 4,
+    "polyak": 0.02,
+    "policy_rate": 1e-3,
+    "critic_rate": 1e-3,
+}
+AUTHORS_DOMAINS = {"antmaze": {"preprocess.reward": "antmaze", "lagrange": "weighted", "tau": 5.0}}
+CORL_DOMAINS = {
+    "gym": {"weight": 10.0, "policy_rate": 3e-5},
+    "adroit": {"weight": 1.0, "policy_rate": 1e-4},
+    "antmaze": {
+        "preprocess.obs": "none",
+        "preprocess.reward": "antmaze",
+        "hidden": (256,) * 5,
+        "lagrange": "gap",
+        "tau": 0.8,
+        "backup": "max",
+    },
+}
+PRESETS = {
+    "default": Preset("ours: standardised observations, two layers, backward on 4 of 30 actions", OURS),
+    "authors": Preset("what the authors' public code does", {}),
+    "corl": Preset(
+        "the public re-implementation whose tables are cited", {"preprocess.obs": "standardise"}, CORL_DOMAINS
+    ),
+    "rho": Preset("CQL(rho): no importance weights, the data's action among the rest", {"form": "rho"}),
+    "lagrange": Preset("the authors' Lagrange form", {"lagrange": "weighted", "tau": 10.0}),
+}
+DOMAINS = AUTHORS_DOMAINS

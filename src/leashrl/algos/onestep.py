@@ -1,0 +1,211 @@
+"""OneStep RL: a single step of policy improvement (Brandfonbrener et al., NeurIPS 2021, arXiv 2106.08909)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import best_of, choice, continuous, positive, share, within
+from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Normal, kl, squash_log_prob, unsquash
+from leashrl.ops import dual, td
+from leashrl.ops.advantage import exponential_weight
+from leashrl.optim import adam_init, descend
+from leashrl.types import Array, Batch, Metrics, Spec, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""OneStep RL: the behaviour, its value, and one step from there. Nothing is evaluated off the data.
+
+    Behaviour $\beta$ by maximum likelihood; its critics by SARSA, a' the data's next action,
+
+    $$E_D(Q_i - y)^2,\quad y = r + \gamma\min_i Q'_i(s', a')$$
+
+    and then the policy, from $\beta$ on, by one of
+
+    * `reverse-kl`: $\max_\pi\ E[\min_i Q_i(s,a_\pi)] - \alpha\,KL(\pi(\cdot|s)\,\|\,\beta(\cdot|s))$;
+    * `exp-weight`: $\max_\pi\ E_D[\min(e^{t A}, 100)\log\pi(a|s)]$, A over the mean of n actions of $\beta$;
+    * `easy-bcq`: no training: of n actions of $\beta$ the one with the highest Q.
+
+    Args:
+      steps: gradient updates of the policy (of the critics, for `easy-bcq`).
+      behaviour_percent: updates of the behaviour before, in percent of `steps`.
+      value_percent: updates of the critics before, in percent of `steps`.
+      batch_size: transitions an update.
+      preprocess: what is done to observations and rewards before training.
+      hidden: widths of all networks' hidden layers.
+      ensemble: number of critics; targets and policy take their minimum.
+      improvement: `reverse-kl`, `exp-weight` or `easy-bcq`.
+      samples: n above.
+      gamma: discount.
+      polyak: rate of the target critics.
+      alpha: weight of the divergence.
+      temperature: t above, which multiplies the advantage.
+      policy_rate, critic_rate, behaviour_rate: Adam's learning rates.
+
+    References:
+      Brandfonbrener et al. (2021), Offline RL Without Off-Policy Evaluation.
+    """
+
+    steps: int = 100_000
+    behaviour_percent: int = 500
+    value_percent: int = 2000
+    batch_size: int = 512
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    hidden: tuple[int, ...] = (1024, 1024)
+    ensemble: int = 1
+    improvement: str = "reverse-kl"
+    samples: int = 10
+    gamma: float = 0.99
+    polyak: float = 0.0025
+    alpha: float = 1.0
+    temperature: float = 0.01
+    policy_rate: float = 1e-4
+    critic_rate: float = 1e-4
+    behaviour_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        choice("improvement", self.improvement, ("reverse-kl", "exp-weight", "easy-bcq"))
+        positive(self, "ensemble", "samples")
+        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, math.inf, "alpha", "temperature", "policy_rate", "critic_rate", "behaviour_rate")
+
+
+ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as BC's
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    behaviour: dict
+    critic: dict  # leading ensemble axis
+    target_critic: dict
+    policy: dict
+    optimiser: dict  # Adam's moments of the three that learn
+    hp: HP
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def behaviour_loss(params, policy: nn.Network, batch: Batch, weight: Array | float = 1.0):
+    """-E_D[weight log pi(a|s)]."""
+    pi = Normal(*policy.apply(params, batch.obs))
+    return -jnp.mean(weight * squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
+
+
+def reverse_kl_loss(params, policy: nn.Network, beta: Normal, value, obs: Array, key: Array, alpha: Array):
+    """E[alpha KL(pi || beta) - min_i Q_i(s, a_pi)], and the mean Q and KL.
+
+    Args:
+      value: (batch, dim) actions -> (batch,).
+    """
+    pi = Normal(*policy.apply(params, obs))
+    # Squashing is one-to-one, so the divergence is that of the Gaussians before it; the authors sample it.
+    apart = jnp.mean(kl(pi, beta))
+    q = jnp.mean(value(jnp.tanh(pi.sample(key))))
+    return alpha * apart - q, (q, apart)
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """OneStep RL for continuous actions in [-1, 1]^d."""
+    dim = continuous("onestep", spec).dim
+    # The authors' spread, within e^-5 and 1; their mean is bent into [-1, 1] where here the action is.
+    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, bound="tanh", log_std_range=(-5.0, 0.0))
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key)
+        behaviour = policy.init(keys[0])
+        params = {
+            "behaviour": behaviour,
+            "critic": critic.init(keys[1]),
+            "policy": jax.tree.map(jnp.copy, behaviour),
+        }
+        return State(
+            **params,
+            target_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
+
+    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        loss, grads = jax.value_and_grad(behaviour_loss)(state.behaviour, policy, batch)
+        new = descend(state, {"behaviour": grads}, {"behaviour": state.hp["behaviour_rate"]})
+        same = jax.tree.map(jnp.copy, new.behaviour)
+        return dataclasses.replace(new, policy=same), {"behaviour_loss": loss}
+
+    def evaluate(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, batch.next_action), axis=0)
+        y = td.target(batch.reward, batch.discount, next_q)
+        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+            state.critic, critic.apply, batch, y
+        )
+        new = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
+        averaged = dual.polyak(state.target_critic, new.critic, state.hp["polyak"])
+        metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
+        return dataclasses.replace(new, target_critic=averaged), metrics
+
+    def improve(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        hp, beta = state.hp, Normal(*policy.apply(state.behaviour, batch.obs))
+
+        def value(action: Array) -> Array:
+            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
+
+        if config.improvement == "reverse-kl":
+            grads, (q, apart) = jax.grad(reverse_kl_loss, has_aux=True)(
+                state.policy, policy, beta, value, batch.obs, key, hp["alpha"]
+            )
+            metrics = {"q_policy": q, "divergence": apart}
+        else:
+            own = jnp.moveaxis(jnp.tanh(beta.sample(key, (config.samples,))), 0, 1)
+            values = value(jnp.concatenate([batch.action[:, None], own], axis=1))
+            advantage = values[:, 0] - jnp.mean(values[:, 1:], axis=1)
+            weight = exponential_weight(advantage, hp["temperature"])
+            loss, grads = jax.value_and_grad(behaviour_loss)(state.policy, policy, batch, weight)
+            metrics = {"policy_loss": loss, "advantage": jnp.mean(advantage), "weight": jnp.mean(weight)}
+        return descend(state, {"policy": grads}, {"policy": hp["policy_rate"]}), metrics
+
+    sample, pairs = uniform(config.batch_size), uniform(config.batch_size, next_action=True)
+    behaviour = Stage("behaviour", share(config.steps, config.behaviour_percent), sample, clone)
+    if config.improvement == "easy-bcq":
+        stages = (behaviour, Stage("train", config.steps, pairs, evaluate))
+    else:
+        value_steps = share(config.steps, config.value_percent)
+        stages = (behaviour, Stage("value", value_steps, pairs, evaluate))
+        stages += (Stage("train", config.steps, sample, improve),)
+    modes = ("best", "mean", "sample") if config.improvement == "easy-bcq" else ("mean", "sample", "best")
+    return Algorithm(init, stages, best_of(policy, critic, config.samples, modes=modes, score="min"))
+
+
+# --- Presets -----------------------------------------------------------------
+
+OURS = {
+    "preprocess.obs": "standardise",
+    "steps": 1_000_000,
+    "behaviour_percent": 50,
+    "value_percent": 100,
+    "batch_size": 256,
+    "hidden": (256, 256),
+    "ensemble": 2,
+    "policy_rate": 1e-3,
+    "critic_rate": 1e-3,
+    "behaviour_rate": 1e-3,
+    "polyak": 0.02,
+}
+PRESETS = {
+    "default": Preset("ours: two critics of 2 x 256, shorter pre-training", OURS),
+    "authors": Preset("the authors' networks, rates and shares; alpha is swept by task there", {}),
+    "exp-weight": Preset("exponentially weighted imitation", OURS | {"improvement": "exp-weight"}),
+    "easy-bcq": Preset("the best of ten actions of the behaviour", OURS | {"improvement": "easy-bcq"}),
+}

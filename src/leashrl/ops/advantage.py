@@ -1,0 +1,45 @@
+"""Advantages as weights: what makes an actor imitate the better of the data's actions."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from leashrl.dist import Normal
+from leashrl.types import Array, Batch
+
+
+def expectile_loss(difference: Array, expectile: Array | float) -> Array:
+    """mean |expectile - 1(difference < 0)| difference^2: least where the expectile of `difference` is 0.
+
+    At 0.5 it is half the squared error; towards 1 only what lies above counts (Kostrikov et al. 2021,
+    arXiv 2110.06169, equation 4).
+
+    >>> round(float(expectile_loss(jnp.array([2.0, -2.0]), 0.75)), 4)
+    2.0
+    """
+    side = jnp.where(difference < 0, 1.0 - expectile, expectile)
+    return jnp.mean(side * difference**2)
+
+
+def exponential_weight(advantage: Array, scale: Array | float, limit: float = 100.0) -> Array:
+    """min(e^(scale * advantage), limit), without overflow.
+
+    >>> [round(x, 3) for x in exponential_weight(jnp.array([0.0, 1.0, 1e4]), 2.0).tolist()]
+    [1.0, 7.389, 100.0]
+    """
+    return jnp.exp(jnp.minimum(scale * advantage, math.log(limit)))
+
+
+def weighted_likelihood(
+    params: Any, apply: Callable, batch: Batch, weight: Array, *rest: Any
+) -> tuple[Array, Array]:
+    """-E_D[weight log pi(a|s)], pi a Gaussian over actions themselves; and E_D[log pi(a|s)].
+
+    Args:
+      apply: `(params, obs, *rest) -> (mean, log_std)`.
+      weight: (batch,).
+    """
+    log_prob = Normal(*apply(params, batch.obs, *rest)).log_prob(batch.action)
+    return -jnp.mean(weight * log_prob), jnp.mean(log_prob)

@@ -1,0 +1,460 @@
+"""IQL, AWAC, TD3+BC, ReBRAC, CQL, OneStep: their losses against numbers worked out by hand or elsewhere."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import logsumexp
+from scipy.stats import expectile, norm
+
+from leashrl import nn
+from leashrl.algos import REGISTRY, cql, onestep, td3_bc
+from leashrl.core import hyper, override
+from leashrl.data import Dataset, prepare
+from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.errors import BadInput
+from leashrl.ops import advantage, conservative
+from leashrl.plan import configure
+from leashrl.tasks import task
+from leashrl.types import Batch, Box, Spec, TimeStep
+
+SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
+SMALL = {"hidden": (8, 8), "batch_size": 16, "steps": 40}
+RNG = np.random.default_rng(0)
+
+
+def f32(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def normal(*shape):
+    return f32(RNG.standard_normal(shape))
+
+
+def many(n=16):
+    discount = f32(np.where(RNG.random(n) < 0.2, 0.0, 0.9))
+    actions = jnp.tanh(normal(n, 2)), jnp.tanh(normal(n, 2))
+    return Batch(normal(n, 3), actions[0], normal(n), discount, normal(n, 3), actions[1])
+
+
+BATCH = many()
+
+
+def built(name, preset="default", **options):
+    entry = REGISTRY[name]
+    config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
+    algorithm = entry.build(config, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
+    return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
+
+
+STILL = {"policy_rate": 0.0, "critic_rate": 0.0}  # metrics are then of the state as it was
+
+
+def update(name, preset="default", step=0, stage="train", change=None, **options):
+    """State before and after one update on BATCH, and its metrics."""
+    _, _, state, stages = built(name, preset, **options)
+    state = change(state) if change else state
+    after, metrics = jax.jit(stages[stage].update)(state, BATCH, jax.random.key(1), jnp.int32(step))
+    return state, after, {name: float(x) for name, x in metrics.items()}
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+CRITIC, MLP = nn.critic(3, 2, (8, 8)), nn.mlp(3, 1, (8, 8))
+
+
+def q_of(params, obs, action):
+    return np.asarray(CRITIC.apply(params, obs, action), np.float64)
+
+
+def linear(slopes):
+    """Critics Q_i(s, a) = s_1 + slopes_i a_1."""
+    return lambda params, obs, a: obs[None, :, 0] + f32(slopes)[:, None] * a[None, :, 0]
+
+
+# --- Advantages as weights ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.7, 0.9])
+def test_the_expectile_loss_is_least_at_scipys_expectile(tau):
+    x = RNG.standard_normal(50)
+    slope = jax.grad(lambda v: advantage.expectile_loss(f32(x) - v, tau))
+    best = expectile(x, tau)
+    assert abs(float(slope(f32(best)))) < 1e-6
+    assert float(slope(f32(best - 0.1))) < -1e-3 < 1e-3 < float(slope(f32(best + 0.1)))
+
+
+def test_weighted_likelihood_against_scipy():
+    policy = nn.free_gaussian(3, 2, (8,))
+    params = policy.init(jax.random.key(0)) | {"log_std": f32([-0.5, 0.3])}
+    weight = jnp.abs(normal(16))
+    mean = np.asarray(policy.apply(params, BATCH.obs)[0], np.float64)
+    log_prob = norm.logpdf(np.asarray(BATCH.action), mean, np.exp([-0.5, 0.3])).sum(1)
+    loss, found = advantage.weighted_likelihood(params, policy.apply, BATCH, weight)
+    assert float(found) == pytest.approx(log_prob.mean(), rel=1e-5)
+    assert float(loss) == pytest.approx(-(np.asarray(weight) * log_prob).mean(), rel=1e-5)
+
+
+# --- IQL ---------------------------------------------------------------------------------------
+
+
+def test_iqls_update_against_numpy():
+    options = STILL | {"value_rate": 0.0, "expectile": 0.8, "temperature": 2.0}
+    state, _, metrics = update("iql", **options)
+    value = lambda obs: np.asarray(MLP.apply(state.value, obs), np.float64)[:, 0]
+    q = q_of(state.target_critic, BATCH.obs, BATCH.action)
+    apart = q.min(0) - value(BATCH.obs)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * value(BATCH.next_obs)
+    wanted = {
+        "value_loss": (np.where(apart < 0, 0.2, 0.8) * apart**2).mean(),
+        "td_loss": ((q - y) ** 2).mean(1).sum(),
+        "target": y.mean(),
+        "advantage": apart.mean(),
+        "weight": np.minimum(np.exp(2.0 * apart), 100).mean(),
+    }
+    for name, number in wanted.items():
+        assert metrics[name] == pytest.approx(number, rel=1e-4), name
+
+
+def test_iqls_critics_and_policy_see_the_new_value():
+    _, _, still = update("iql", value_rate=0.0)
+    _, _, moved = update("iql", value_rate=0.1)
+    assert moved["value_loss"] == still["value_loss"]
+    assert moved["target"] != still["target"] and moved["advantage"] != still["advantage"]
+
+
+def test_iqls_policy_rate_falls_as_a_cosine_and_its_units_drop_out():
+    moved = {}
+    for schedule in ("cosine", "constant"):
+        before, after, _ = update("iql", step=40, schedule=schedule)
+        moved[schedule] = not same(before.policy, after.policy)
+    assert moved == {"cosine": False, "constant": True}
+    net = nn.mlp(3, 4, (64,), dropout_percent=50)
+    params, x = net.init(jax.random.key(0)), normal(1, 3)
+    drawn = jax.vmap(lambda key: net.apply(params, x, key))(jax.random.split(jax.random.key(1), 20_000))
+    assert float(jnp.std(drawn, axis=0).min()) > 0.01
+    np.testing.assert_allclose(jnp.mean(drawn, axis=0), net.apply(params, x), atol=0.02)
+
+
+# --- AWAC --------------------------------------------------------------------------------------
+
+
+def narrow(state):
+    """The policy without spread: what it samples is its mean."""
+    return dataclasses.replace(state, policy=state.policy | {"log_std": jnp.full(2, -20.0)})
+
+
+def test_awacs_update_against_numpy():
+    state, _, metrics = update("awac", change=narrow, **STILL, temperature=0.5)
+    policy = nn.free_gaussian(3, 2, (8, 8), mean="free")
+    act = lambda obs: jnp.clip(policy.apply(state.policy, obs)[0], -1, 1)
+    next_q = q_of(state.target_critic, BATCH.next_obs, act(BATCH.next_obs)).min(0)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * next_q
+    q, own = (q_of(state.critic, BATCH.obs, a) for a in (BATCH.action, act(BATCH.obs)))
+    wanted = {
+        "td_loss": ((q - y) ** 2).mean(1).sum(),
+        "target": y.mean(),
+        "q_policy": own.min(0).mean(),
+        "weight": np.minimum(np.exp((q.min(0) - own.min(0)) / 0.5), 100).mean(),
+    }
+    for name, number in wanted.items():
+        assert metrics[name] == pytest.approx(number, rel=1e-4), name
+
+
+# --- TD3+BC and ReBRAC -------------------------------------------------------------------------
+
+
+def constant_policy(action):
+    """pi(s) = action everywhere; its parameters are before tanh."""
+    apply = lambda p, obs: jnp.broadcast_to(p, (*obs.shape[:-1], 2))
+    return nn.Network(lambda key: None, apply), jnp.arctanh(f32(action))
+
+
+@pytest.mark.parametrize(("penalty", "apart"), [("mean", 0.17), ("sum", 0.34)])
+def test_td3_bcs_policy_loss_by_hand(penalty, apart):
+    """pi = (0.5, -0.2), a = (0, 0.1): distance 0.25 + 0.09. Q = 2 s_1 - 1 = 3, -5: mean -1, mean |Q| 4."""
+    policy, params = constant_policy([0.5, -0.2])
+    batch = dataclasses.replace(many(2), obs=f32([[2, 0, 0], [-2, 0, 0]]), action=f32([[0, 0.1]] * 2))
+    hp = {"alpha": f32(2.5), "policy_penalty": f32(0.6)}
+    q = lambda a: 2 * batch.obs[:, 0] - 2 * a[:, 0]
+    loss, (value, found) = td3_bc.policy_loss(params, policy, q, batch, hp, penalty)
+    assert float(value) == pytest.approx(-1.0) and float(found) == pytest.approx(apart, rel=1e-5)
+    assert float(loss) == pytest.approx(0.6 * apart - 2.5 * -1.0 / 4.0, rel=1e-5)
+    # Rewards ten times as large change nothing: Q is normalised, and its scale has no gradient.
+    slope = lambda q: jax.grad(lambda p: td3_bc.policy_loss(p, policy, q, batch, hp, penalty)[0])(params)
+    np.testing.assert_allclose(slope(q), slope(lambda a: 10 * q(a)), rtol=1e-5)
+    by_hand = 0.6 * 2 * np.array([0.5, -0.3]) / (2 if penalty == "mean" else 1) + 2.5 * np.array([2, 0]) / 4
+    np.testing.assert_allclose(slope(q), by_hand * (1 - np.array([0.5, -0.2]) ** 2), rtol=1e-4)
+
+
+def test_td3_bc_is_misas_special_case():
+    """The Barber-Agakov bound of a Gaussian of fixed spread: -log pi(a|s) is |pi(s) - a|^2 / 2 sigma^2."""
+    policy, params = constant_policy([0.5, -0.2])
+    hp, sigma = {"alpha": f32(2.5), "policy_penalty": f32(1.0)}, 0.7
+
+    def misa(p):
+        mean = jnp.tanh(policy.apply(p, BATCH.obs))
+        q = BATCH.obs[:, 1] * mean[:, 0]
+        log_prob = Normal(mean, jnp.full_like(mean, math.log(sigma))).log_prob(BATCH.action)
+        gamma_2 = 2 * sigma**2 / 2  # the mean over 2 dimensions in place of the sum
+        return -2.5 * jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) - gamma_2 * jnp.mean(log_prob)
+
+    q = lambda a: BATCH.obs[:, 1] * a[:, 0]
+    ours = jax.grad(lambda p: td3_bc.policy_loss(p, policy, q, BATCH, hp, "mean")[0])(params)
+    np.testing.assert_allclose(ours, jax.grad(misa)(params), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["td3-bc", "rebrac"])
+def test_targets_without_noise_against_numpy(name):
+    options = STILL | {"noise": 0.0, "critic_penalty": 0.7}
+    state, _, metrics = update(name, **options)
+    critic = nn.critic(3, 2, (8, 8), norm=name == "rebrac")
+    action = np.tanh(np.asarray(nn.mlp(3, 2, (8, 8)).apply(state.target_policy, BATCH.next_obs)))
+    q = np.asarray(critic.apply(state.target_critic, BATCH.next_obs, f32(action))).min(0)
+    square = (action - np.asarray(BATCH.next_action)) ** 2
+    apart = square.mean(1) if name == "td3-bc" else square.sum(1)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * (q - 0.7 * apart)
+    assert metrics["target"] == pytest.approx(y.mean(), rel=1e-4)
+
+
+def test_the_targets_noise_is_cut_off():
+    wide = update("td3-bc", **STILL, noise=100.0, noise_clip=0.0)[2]["target"]
+    assert wide == update("td3-bc", **STILL, noise=0.0)[2]["target"]
+    assert wide != update("td3-bc", **STILL, noise=100.0)[2]["target"]
+
+
+def test_policy_and_averages_move_at_every_second_update():
+    for step, moves in ((0, False), (1, True), (2, False)):
+        before, after, metrics = update("td3-bc", step=step)
+        assert not same(before.critic, after.critic)
+        for part in ("policy", "target_policy", "target_critic"):
+            assert same(getattr(before, part), getattr(after, part)) != moves, part
+        assert (metrics["behaviour_error"] > 0) == moves
+
+
+def test_rebracs_values_go_by_data_set():
+    config = configure("rebrac", "default", task("hopper"), {}, "hopper-medium-expert-like")
+    assert (config.policy_penalty, config.critic_penalty, config.batch_size) == (0.1, 0.01, 1024)
+    config = configure("rebrac", "default", task("door"), {}, "door-human")
+    assert (config.policy_penalty, config.critic_penalty, config.policy_rate) == (0.1, 0.1, 3e-4)
+
+
+# --- CQL ---------------------------------------------------------------------------------------
+
+
+def silent(state):
+    """Q = 0 everywhere, and a policy that is wide: what few actions of a narrow one leave out is much."""
+    wide = state.policy | {"offset": jnp.zeros(())}
+    return dataclasses.replace(state, critic=jax.tree.map(jnp.zeros_like, state.critic), policy=wide)
+
+
+def test_with_q_zero_cqls_integral_is_the_volume_of_the_actions():
+    """E_q[1 / q] = 2^d for each proposal, so log sum over 3 k actions = log(3 k 2^d)."""
+    _, _, metrics = update("cql", change=silent, k=3000, resample=0)
+    assert metrics["gap"] == pytest.approx(math.log(9000 * 2**2), abs=0.05)
+    _, _, metrics = update("cql", "rho", change=silent, k=10)
+    assert metrics["gap"] == pytest.approx(math.log(31), rel=1e-5)  # and the data's action, no weights
+
+
+def test_cqls_critic_is_misas_with_a_mixed_proposal():
+    """`conservative` with T = Q - log q: the gradient of w (log sum_j e^{Q_j} / q_j - E_D[Q]), in float64."""
+    slopes, k = np.array([0.8, -0.4]), 6
+    actions, log_q = RNG.uniform(-0.9, 0.9, (16, k, 2)), RNG.normal(size=(16, k))
+
+    def apply(p, obs, a):
+        a = a if a.ndim == 4 else a[None]
+        return obs[None, :, 0, None] + p[:, None, None] * a[..., 0]
+
+    y, obs, data = (np.asarray(x, np.float64) for x in (BATCH.reward, BATCH.obs, BATCH.action))
+
+    def by_hand(p):
+        q = obs[None, :, 0, None] + p[:, None, None] * actions[None, ..., 0]
+        own = obs[None, :, 0] + p[:, None] * data[None, :, 0]
+        push = logsumexp(q - log_q, axis=-1).mean(1) - own.mean(1)
+        return (((own - y) ** 2).mean(1) + 3.0 * push).sum()
+
+    each = (f32(slopes), apply, BATCH, f32(actions), BATCH.reward, 3.0, 1.0)
+    grads, _, _ = conservative.gradient(*each, bound="misa", log_q=f32(log_q))
+    step = 1e-5
+    slope = [(by_hand(slopes + step * e) - by_hand(slopes - step * e)) / (2 * step) for e in np.eye(2)]
+    np.testing.assert_allclose(grads, slope, rtol=1e-4)
+    # Without log q, and with the policy's own actions, it is the critic of MISA.
+    misa = jax.grad(conservative.loss, has_aux=True)(
+        f32(slopes), apply, "misa", BATCH, f32(actions), None, BATCH.reward, 3.0, 1.0
+    )[0]
+    plain, _, _ = conservative.gradient(*each, bound="misa")
+    np.testing.assert_allclose(plain, misa, rtol=1e-5)
+    assert np.abs(np.asarray(misa) - slope).max() > 0.01
+    # A backward pass on 2 of the 6 has the same mean.
+    draw = lambda key: conservative.gradient(*each, bound="misa", log_q=f32(log_q), key=key, resample=2)[0]
+    drawn = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000)))
+    error = drawn.std(0) / math.sqrt(len(drawn))
+    assert np.all(error > 0) and np.all(np.abs(drawn.mean(0) - slope) < 4 * error + 1e-3)
+
+
+@pytest.mark.parametrize("form", ["weighted", "gap"])
+def test_cqls_multiplier_rises_while_the_gap_is_above_its_budget(form):
+    """At w = 5 and a gap of log(36000) = 10.5, `weighted` compares 52.5 with tau, `gap` 10.5."""
+    for tau, rises in ((9.0, (True, True)), (30.0, (True, False)), (60.0, (False, False))):
+        options = {"lagrange": form, "k": 3000, "resample": 0, "weight": 5.0, "tau": tau}
+        before, after, metrics = update("cql", change=silent, **options)
+        assert (after.log_lagrange > before.log_lagrange) == rises[form == "gap"]
+        assert metrics["lagrange"] == pytest.approx(math.e if form == "gap" else 1.0)
+    assert same(*(s.log_lagrange for s in update("cql")[:2]))
+
+
+def test_cqls_policy_clones_before_it_climbs():
+    policy = nn.gaussian(3, 2, (8, 8))
+    params, key = policy.init(jax.random.key(3)), jax.random.key(4)
+    value = lambda a: 3.0 * a[:, 0]
+    find = lambda cloning: cql.policy_loss(params, policy, value, BATCH, key, f32(0.2), jnp.asarray(cloning))
+    pi = Normal(*policy.apply(params, BATCH.obs))
+    u = pi.sample(key)
+    log_pi = float(jnp.mean(squash_log_prob(pi, u)))
+    data = float(jnp.mean(squash_log_prob(pi, unsquash(BATCH.action, 1e-3))))
+    climb = float(jnp.mean(value(jnp.tanh(u))))
+    assert float(find(True)[0]) == pytest.approx(0.2 * log_pi - data, rel=1e-5)
+    assert float(find(False)[0]) == pytest.approx(0.2 * log_pi - climb, rel=1e-5)
+    before, cloned, _ = update("cql", step=0, warmup_percent=10)  # 4 of 40
+    _, climbed, _ = update("cql", step=4, warmup_percent=10)
+    assert not same(cloned.policy, climbed.policy) and not same(before.policy, climbed.policy)
+
+
+def test_cqls_targets():
+    """With a policy that has no spread: one sample, the largest of k, and SAC's entropy in them."""
+
+    def still(state):
+        out = state.policy["out"] | {"kernel": jnp.zeros_like(state.policy["out"]["kernel"])}
+        return dataclasses.replace(state, policy=state.policy | {"out": out, "offset": jnp.float32(-5.0)})
+
+    state, _, metrics = update("cql", change=still)
+    q = q_of(state.target_critic, BATCH.next_obs, jnp.zeros((16, 2))).min(0)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * q
+    assert metrics["target"] == pytest.approx(y.mean(), abs=0.02)
+    assert update("cql", change=still, backup="max", k=20)[2]["target"] >= metrics["target"]
+    soft = update("cql", change=still, backup_entropy=True)[2]["target"]
+    # alpha = 1; the expected log density of a normal of spread e^-5 in two dimensions, squashed at 0
+    log_pi = 2 * (-0.5 * math.log(2 * math.pi * math.e) + 5.0)
+    assert metrics["target"] - soft == pytest.approx(np.asarray(BATCH.discount).mean() * log_pi, rel=0.25)
+
+
+# --- OneStep -----------------------------------------------------------------------------------
+
+
+def test_reverse_kl_by_quadrature():
+    """KL of two tanh-Gaussians, integrated over actions."""
+
+    def fixed(mean, std):
+        both = lambda obs: (jnp.full((len(obs), 1), mean), jnp.full((len(obs), 1), math.log(std)))
+        return nn.Network(lambda key: None, lambda p, obs: both(obs))
+
+    beta = Normal(*fixed(-0.1, 0.8).apply(None, BATCH.obs))
+    loss, (q, apart) = onestep.reverse_kl_loss(
+        None, fixed(0.4, 0.3), beta, lambda a: jnp.full(len(a), 2.0), BATCH.obs, jax.random.key(0), f32(3.0)
+    )
+
+    def density(a, mean, std):
+        return norm.pdf(np.arctanh(a), mean, std) / (1 - a**2)
+
+    term = lambda a: density(a, 0.4, 0.3) * np.log(density(a, 0.4, 0.3) / density(a, -0.1, 0.8))
+    wanted = quad(term, -0.95, 0.999)[0]
+    assert float(apart) == pytest.approx(wanted, rel=1e-3) and float(q) == 2.0
+    assert float(loss) == pytest.approx(3.0 * wanted - 2.0, rel=1e-3)
+
+
+def test_onesteps_critics_see_the_datas_next_action_alone():
+    state, after, metrics = update("onestep", stage="value")
+    q = q_of(state.target_critic, BATCH.next_obs, BATCH.next_action).min(0)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * q
+    assert metrics["target"] == pytest.approx(y.mean(), rel=1e-4)
+    assert same((state.policy, state.behaviour), (after.policy, after.behaviour))
+
+
+def test_onesteps_policy_starts_as_the_behaviour_and_leaves_it_in_its_own_stage():
+    _, cloned, _ = update("onestep", stage="behaviour")
+    assert same(cloned.policy, cloned.behaviour)
+    before, after, _ = update("onestep")
+    assert same((before.behaviour, before.critic), (after.behaviour, after.critic))
+    assert not same(before.policy, after.policy)
+
+
+def test_onesteps_weights_against_numpy():
+    def narrow(state):
+        out = jax.tree.map(jnp.zeros_like, state.behaviour["out"])
+        out["bias"] = f32([0.3, -0.2, -50.0, -50.0])  # the spread is at its least, e^-5
+        return dataclasses.replace(state, behaviour=state.behaviour | {"out": out})
+
+    state, _, metrics = update("onestep", "exp-weight", change=narrow, temperature=2.0)
+    own = jnp.broadcast_to(jnp.tanh(f32([0.3, -0.2])), (16, 2))
+    apart = q_of(state.critic, BATCH.obs, BATCH.action).min(0) - q_of(state.critic, BATCH.obs, own).min(0)
+    assert metrics["advantage"] == pytest.approx(apart.mean(), abs=5e-3)
+    assert metrics["weight"] == pytest.approx(np.exp(2 * apart).mean(), rel=0.02)
+
+
+def test_easy_bcq_acts_by_the_best_of_the_behaviours_actions():
+    _, algorithm, state, stages = built("onestep", "easy-bcq", samples=50)
+    assert list(stages) == ["behaviour", "train"] and algorithm.policy.modes[0] == "best"
+    params = algorithm.policy.params(state)
+    step = TimeStep(BATCH.obs[0], jnp.zeros(()), jnp.asarray(True))
+    keys = jax.random.split(jax.random.key(0), 20)
+    act = lambda mode: jax.vmap(lambda k: algorithm.policy.act(params, (), step, k, mode)[0])(keys)
+    value = lambda a: q_of(state.critic, jnp.broadcast_to(BATCH.obs[0], (20, 3)), a).min(0)
+    assert value(act("best")).min() > np.quantile(value(act("sample")), 0.5)
+
+
+# --- What they ask of the data -----------------------------------------------------------------
+
+
+def logged():
+    """Three episodes of 2, 3 and 2 rows, returns 3, -1 and 9; the second is cut off."""
+    return Dataset.from_arrays(
+        obs=np.arange(7.0)[:, None],
+        action=np.linspace(-2, 2, 7)[:, None],
+        reward=[1.0, 2.0, 0.0, 0.0, -1.0, 4.0, 5.0],
+        terminal=[0, 1, 0, 0, 0, 0, 1],
+        timeout=[0, 0, 0, 0, 1, 0, 0],
+        action_space=Box((-2.0,), (2.0,)),
+    )
+
+
+def prepared(**options):
+    return prepare(logged(), override(REGISTRY["iql"].config().preprocess, options))[0]
+
+
+def test_next_actions_are_the_next_rows():
+    rows = prepared()
+    np.testing.assert_array_equal(rows["obs"][:, 0], [0, 1, 2, 3, 5])
+    np.testing.assert_allclose(rows["next_action"][:, 0], (np.array([1, 2, 3, 4, 6]) - 3) / 3, rtol=1e-6)
+
+
+def test_rewards_scaled_by_returns_and_shifted():
+    np.testing.assert_allclose(prepared(reward="return")["reward"], np.array([1, 2, 0, 0, 4]) * 100)
+    np.testing.assert_array_equal(prepared(reward="minus-one")["reward"], [0, 1, -1, -1, 3])
+    flat = dataclasses.replace(logged(), reward=np.zeros(7, np.float32))
+    with pytest.raises(BadInput, match="every episode's return is 0"):
+        prepare(flat, override(REGISTRY["iql"].config().preprocess, {"reward": "return"}))
+
+
+def test_ten_percent_bc_learns_from_the_best_episodes():
+    np.testing.assert_array_equal(prepared(best_percent=34)["reward"], [4])  # the last row has no next one
+    np.testing.assert_array_equal(prepared(best_percent=67)["reward"], [1, 2, 4])
+    assert configure("bc", "best-10", None, {}).preprocess.best_percent == 10
+    for wrong in (0, 101):
+        with pytest.raises(BadInput, match="best_percent"):
+            prepared(best_percent=wrong)
+
+
+def test_domains_choose_the_authors_values():
+    config = configure("iql", "default", task("hopper"), {}, "hopper-medium")
+    assert (config.expectile, config.temperature, config.preprocess.reward) == (0.7, 3.0, "return")
+    config = configure("iql", "default", task("antmaze-umaze-v2"), {}, "antmaze-umaze")
+    assert (config.expectile, config.temperature, config.preprocess.reward) == (0.9, 10.0, "minus-one")
+    config = configure("awac", "default", task("door"), {}, "door-human")
+    assert config.temperature == 0.1
