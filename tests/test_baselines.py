@@ -445,7 +445,7 @@ def test_rewards_scaled_by_returns_and_shifted():
 def test_ten_percent_bc_learns_from_the_best_episodes():
     np.testing.assert_array_equal(prepared(best_percent=34)["reward"], [4])  # the last row has no next one
     np.testing.assert_array_equal(prepared(best_percent=67)["reward"], [1, 2, 4])
-    assert configure("bc", "best-10", None, {}).preprocess.best_percent == 10
+    assert configure("bc-10", "default", None, {}).preprocess.best_percent == 10
     for wrong in (0, 101):
         with pytest.raises(BadInput, match="best_percent"):
             prepared(best_percent=wrong)

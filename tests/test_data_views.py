@@ -193,7 +193,7 @@ def test_prepare_maps_actions_rewards_and_observations():
     np.testing.assert_allclose(rows["next_obs"], [[2 / 2.001, 0], [6 / 2.001, 0]], rtol=1e-6)
     np.testing.assert_allclose(rows["reward"], [-1, -0.5])  # -10..30 is the range over the data set
     assert {key: x.dtype.name for key, x in rows.items()} == {
-        **dict.fromkeys(("obs", "action", "reward", "next_obs"), "float32"),
+        **dict.fromkeys(("obs", "action", "reward", "next_obs", "next_action"), "float32"),
         "terminal": "bool",
     }
     np.testing.assert_array_equal(data.obs[:, 0], [0, 4, 8])  # the data set itself is as it was

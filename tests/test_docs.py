@@ -73,7 +73,7 @@ def test_an_algorithms_page_holds_all_of_its_config():
     assert "*Nobody, A Toy*" in page and "$$y = x_1$$" in page and "leashrl train toy" in page
     assert row(page, "`steps`") == ["`steps`", "`7`", r"how many; steps \* batch_size rows in all."]
     assert row(page, "`beta` ∗, `rate` ∗")[1:] == ["`0.5`, `0.001`", "E[log pi(a&#124;s)] and `a|b`."]
-    assert row(page, "`preprocess`")[1:] == ["`obs=none, reward=none`", "of the data."]
+    assert row(page, "`preprocess`")[1:] == ["`obs=none, reward=none, best_percent=100`", "of the data."]
     assert "## References\n\nNobody (2020)." in page
 
 

@@ -186,6 +186,20 @@ def test_uniform_proposals_give_the_penalty_of_cql():
     assert float(theirs) == pytest.approx((logsumexp(q, axis=-1).mean(-1) - data.mean(-1)).sum(), rel=1e-5)
 
 
+def test_a_separate_energy_at_a_size_that_is_cut_into_blocks():
+    """Its critic has no actions to be pushed down on, and so no blocks; its energy has both."""
+    config = override(misa.Config(), misa.PRESETS["t"].values | {"hidden": (8, 8), "estimator": "none"})
+    algorithm = misa.build(config, Spec(1, Box((-1.0,), (1.0,))))
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
+    rng = np.random.default_rng(0)
+    obs, action = f32(rng.standard_normal((256, 1))), f32(rng.uniform(-1, 1, (256, 1)))
+    batch = Batch(obs, action, obs[:, 0], jnp.full(256, 0.9), obs)
+    after, metrics = jax.jit(algorithm.stages[0].update)(state, batch, jax.random.key(1), jnp.int32(0))
+    assert all(np.isfinite(x) for x in metrics.values())
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), state.energy, after.energy)
+    assert all(jax.tree.leaves(changed))
+
+
 # --- Presets: which hyper-parameters reach which network --------------------------------
 
 SPEC = Spec(1, Box((-1.0,), (1.0,)))

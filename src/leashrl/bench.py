@@ -13,7 +13,7 @@ import numpy as np
 from leashrl.core import hyper, to_json
 from leashrl.plan import configure, find_algorithm
 from leashrl.training import loop
-from leashrl.types import Box, Spec, Transitions
+from leashrl.types import Box, Episodes, Spec, Transitions
 
 ROWS = 100_000
 
@@ -36,10 +36,9 @@ def bench(
     `share_of_matmul_rate` sets them against the best float32 product timed in the same process.
     """
     config = configure(algorithm, preset, None, options or {})
-    built = find_algorithm(algorithm).build(
-        config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim))
-    )
-    data = random_data(obs_dim, action_dim)
+    entry = find_algorithm(algorithm)
+    built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
+    data = random_data(obs_dim, action_dim, entry.view)
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
     hp = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config))
 
@@ -98,17 +97,17 @@ def bench(
     }
 
 
-def random_data(obs_dim: int, action_dim: int) -> Transitions:
-    """ROWS transitions of noise, on the device."""
+def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episodes:
+    """ROWS rows of noise, on the device; in episodes of 1,000 where whole ones are asked for."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    return Transitions(
-        obs=jnp.asarray(normal(ROWS, obs_dim)),
-        action=jnp.asarray(np.tanh(normal(ROWS, action_dim))),
-        reward=jnp.asarray(normal(ROWS)),
-        terminal=jnp.asarray(rng.random(ROWS) < 0.01),
-        next_obs=jnp.asarray(normal(ROWS, obs_dim)),
-    )
+    obs, action = jnp.asarray(normal(ROWS, obs_dim)), jnp.asarray(np.tanh(normal(ROWS, action_dim)))
+    reward = jnp.asarray(normal(ROWS))
+    if view == "episodes":
+        row = jnp.arange(ROWS, dtype=jnp.int32)
+        return Episodes(obs, action, reward, reward, row % 1000, row // 1000 * 1000 + 1000)
+    terminal, next_obs = jnp.asarray(rng.random(ROWS) < 0.01), jnp.asarray(normal(ROWS, obs_dim))
+    return Transitions(obs, action, reward, terminal, next_obs, jnp.roll(action, -1, axis=0))
 
 
 def matmul_rate(rounds: int = 15) -> float:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl.errors import BadInput, nearest
-from leashrl.types import Array, Batch, Metrics, Replay, Spec, TimeStep, Transitions
+from leashrl.types import Array, Batch, Episodes, Metrics, Replay, Spec, TimeStep, Transitions
 
 State = Any  # a `types.pytree` dataclass with a field `hp: dict[str, Array]`
 HP = dict[str, Array]
@@ -103,6 +103,8 @@ class Entry(NamedTuple):
     domains: Mapping[str, Mapping[str, Any]] = {}
     """Values per task domain (`gym`), task, or environment and kind of data (`hopper-medium-expert`), laid
     over every preset that has none of its own. `tasks.places` has the names."""
+    view: str = "bellman"
+    """How it sees a data set: as `Dataset.transitions` pairs rows (`bellman`), or whole `episodes`."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
 
@@ -223,7 +225,7 @@ def from_json(cls: type[C], values: Mapping[str, Any]) -> C:
 # --- Sampling ----------------------------------------------------------------
 
 
-Data = Transitions | Replay
+Data = Transitions | Episodes | Replay
 """What `Stage.sample` draws from: a data set, or what a member has seen of its environment so far."""
 
 
@@ -251,6 +253,7 @@ def uniform(batch_size: int, next_action: bool = False) -> Callable[[Data, State
 
 def draw(data: Data, key: Array, n: int, newest: int | None = None) -> tuple[Transitions, Array]:
     """A table, and n uniform indices of its rows; of a replay's `newest` rows alone where that is given."""
+    assert not isinstance(data, Episodes)
     if isinstance(data, Transitions):
         return data, jax.random.randint(key, (n,), 0, data.reward.shape[0])
     first, capacity, count = map(jnp.asarray, (data.first, data.capacity, data.count))

@@ -54,6 +54,17 @@ def descend(state: Any, grads: dict, rates: dict, **other: Any) -> Any:
     return dataclasses.replace(state, **params | other, optimiser=state.optimiser | moments)
 
 
+def clip_norm(grads: Any, limit: Array | float) -> Any:
+    """`grads` scaled down so that their norm, over all arrays together, is at most `limit`.
+
+    >>> clip_norm({"a": jnp.float32([3.0]), "b": jnp.float32([4.0])}, 1.0)["b"].tolist()
+    [0.800000011920929]
+    """
+    norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)))
+    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
+    return jax.tree.map(lambda leaf: leaf * scale, grads)
+
+
 def cosine(rate: Array, step: Array, steps: int) -> Array:
     """`rate` falling to 0 over `steps` updates: rate (1 + cos(pi step / steps)) / 2.
 

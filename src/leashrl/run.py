@@ -35,7 +35,7 @@ from leashrl.training import loop
 from leashrl.training.artefacts import Lines, make_folder, read_json, versions, write_atomically, write_json
 from leashrl.training.checkpoint import restore, save_checkpoint, to_bytes
 from leashrl.training.interrupts import Interrupts
-from leashrl.types import Spec, Transitions
+from leashrl.types import Episodes, Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0
 Report = Callable[[str, dict[str, Any]], None]
@@ -54,7 +54,7 @@ class Run:
     task: Task | None
     spec: Spec
     algorithm: Any
-    source: Transitions | Simulator
+    source: Transitions | Episodes | Simulator
     normaliser: Normaliser
     keys: jax.Array
     hp: dict[str, jax.Array]
@@ -74,12 +74,13 @@ class Run:
             source = Simulator(task, spec, algorithm.policy, plan.members, keys, plan.config)
             normaliser = Normaliser(np.zeros(spec.obs_dim, np.float32), np.ones(spec.obs_dim, np.float32))
         else:
-            rows, normaliser = prepare(dataset, plan.config.preprocess)
+            rows, normaliser = prepare(dataset, plan.config.preprocess, entry.view)
             if not len(rows["reward"]):
                 raise BadInput(f"'{dataset.name}' has no whole transition to learn from")
             spec = dataset.spec
             algorithm = entry.build(plan.config, spec)
-            source = Transitions(**{name: jnp.asarray(x) for name, x in rows.items()})
+            kind = Episodes if entry.view == "episodes" else Transitions
+            source = kind(**{name: jnp.asarray(x) for name, x in rows.items()})
         # What cannot be built fails here, before a folder is made.
         jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
         return Run(plan, task, spec, algorithm, source, normaliser, keys, hp)

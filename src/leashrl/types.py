@@ -90,6 +90,18 @@ class Transitions:
 
 
 @pytree
+class Episodes:
+    """The same for sequence models: every row of the data set, in order, and its place in its episode."""
+
+    obs: ArrayLike  # (n, obs_dim) float32
+    action: ArrayLike  # (n, action_dim) float32, or (n,) int32
+    reward: ArrayLike  # (n,) float32
+    to_go: ArrayLike  # (n,) float32, the rewards' sum from here to the episode's end
+    step: ArrayLike  # (n,) int32, rows since the episode began
+    end: ArrayLike  # (n,) int32, the row behind the episode's last
+
+
+@pytree
 class Replay:
     """What an online run has seen, in place of a data set: a ring of rows for each member.
 

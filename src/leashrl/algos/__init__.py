@@ -7,6 +7,7 @@ from leashrl.algos import (
     brac,
     brac_plus,
     cql,
+    dt,
     fisher_brc,
     iql,
     miracle,
@@ -22,6 +23,7 @@ BRAC = "Wu et al. 2019, arXiv 1911.11361"
 REGISTRY: dict[str, Entry] = {
     "awac": Entry(awac.Config, awac.build, "Nair et al. 2020, arXiv 2006.09359", awac.PRESETS, awac.DOMAINS),
     "bc": Entry(bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS),
+    "bc-10": Entry(bc.Config, bc.build, "10%BC of Chen et al. 2021, arXiv 2106.01345", bc.PRESETS_TEN),
     "bear": Entry(bear.Config, bear.build, "Kumar et al. 2019, arXiv 1906.00949", bear.PRESETS, bear.DOMAINS),
     "brac-p": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_P),
     "brac-plus": Entry(
@@ -33,6 +35,9 @@ REGISTRY: dict[str, Entry] = {
     ),
     "brac-v": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_V),
     "cql": Entry(cql.Config, cql.build, "Kumar et al. 2020, arXiv 2006.04779", cql.PRESETS, cql.DOMAINS),
+    "dt": Entry(
+        dt.Config, dt.build, "Chen et al. 2021, arXiv 2106.01345", dt.PRESETS, dt.DOMAINS, view="episodes"
+    ),
     "fisher-brc": Entry(
         fisher_brc.Config, fisher_brc.build, "Kostrikov et al. 2021, arXiv 2103.08050", fisher_brc.PRESETS
     ),

@@ -107,8 +107,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
 PRESETS = {
     "default": Preset("a tanh-Gaussian, observations standardised", {}),
     "deterministic": Preset("squared error", {"deterministic": True}),
-    "best-10": Preset(
-        "10%BC: the tenth of the episodes with the highest return", {"preprocess.best_percent": 10}
-    ),
     "raw": Preset("observations as they are", {"preprocess.obs": "none"}),
+}
+PRESETS_TEN = {
+    "default": Preset("the same, of the best tenth of the episodes", {"preprocess.best_percent": 10}),
+    "deterministic": Preset("squared error", {"preprocess.best_percent": 10, "deterministic": True}),
 }

@@ -188,6 +188,22 @@ class Dataset:
             "next_action": self.action[np.minimum(rows + 1, len(self) - 1)],
         }
 
+    def whole(self) -> dict[str, np.ndarray]:
+        """All rows as `obs, action, reward, step, end`: copies, with each row's place in its episode.
+
+        `step` counts from the episode's first row; `end` is the row behind its last.
+        """
+        parts = self.episodes()
+        lengths = [part.stop - part.start for part in parts]
+        start = np.repeat(np.array([part.start for part in parts], np.int32), lengths)
+        return {
+            "obs": self.obs.copy(),
+            "action": self.action.copy(),
+            "reward": self.reward.copy(),
+            "step": np.arange(len(self), dtype=np.int32) - start,
+            "end": np.repeat(np.array([part.stop for part in parts], np.int32), lengths),
+        }
+
     def rows(self, view: str) -> np.ndarray:
         """The row numbers of a view of `transitions`, in order; there may be none."""
         if view == "bellman":
@@ -245,7 +261,8 @@ def prepare(
 
     Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` and `zero-one`
     take the extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
-    With `best_percent`, the data set is its best episodes alone.
+    With `best_percent`, the data set is its best episodes alone. The view `episodes` is `Dataset.whole`
+    with returns to go.
 
     Raises:
       BadInput: an unknown choice; `unit` or `zero-one` where all rewards are equal, `return` where all
@@ -257,11 +274,11 @@ def prepare(
         )
     if preprocess.best_percent < 100:
         dataset = dataset.top(preprocess.best_percent / 100)
-    rows = dataset.transitions(view)
+    rows = dataset.whole() if view == "episodes" else dataset.transitions(view)
     if isinstance(dataset.action_space, Box):
         low, high = np.asarray(dataset.action_space.low), np.asarray(dataset.action_space.high)
         if not (np.all(low == -1) and np.all(high == 1)):
-            for key in ("action", "next_action"):
+            for key in rows.keys() & {"action", "next_action"}:
                 unit = dataset.action_space.to_unit(rows[key])
                 rows[key] = np.clip(unit, -1, 1).astype(np.float32)
 
@@ -295,10 +312,22 @@ def prepare(
         mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
         std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
         normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32))
-        for key in ("obs", "next_obs"):  # in place: the view's arrays are copies already
+        for key in rows.keys() & {"obs", "next_obs"}:  # in place: the view's arrays are copies already
             np.subtract(rows[key], normaliser.mean, out=rows[key])
             np.divide(rows[key], normaliser.std, out=rows[key])
     elif preprocess.obs != "none":
         known = nearest(preprocess.obs, ("none", "standardise"))
         raise BadInput(f"no observation preprocessing '{preprocess.obs}': {known}")
+    if view == "episodes":
+        rows["to_go"] = to_go(rows["reward"], rows["end"])
     return rows, normaliser
+
+
+def to_go(reward: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(n,) float32: the sum of the rewards from each row to its episode's end, its own included.
+
+    >>> to_go(np.array([1.0, 2.0, 4.0]), np.array([2, 2, 3])).tolist()
+    [3.0, 2.0, 4.0]
+    """
+    before = np.concatenate([[0.0], np.cumsum(reward, dtype=np.float64)])
+    return (before[end] - before[:-1]).astype(np.float32)

@@ -3,6 +3,7 @@
 from leashrl.nn.critic import critic
 from leashrl.nn.density import Vae, mixture, vae
 from leashrl.nn.mlp import ACTIVATIONS, Network, Params, free_gaussian, gaussian, mlp
+from leashrl.nn.transformer import transformer
 
 __all__ = [
     "ACTIVATIONS",
@@ -14,5 +15,6 @@ __all__ = [
     "gaussian",
     "mixture",
     "mlp",
+    "transformer",
     "vae",
 ]

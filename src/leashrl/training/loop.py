@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import HP, Algorithm, Data, Stage, State
-from leashrl.types import Array, Replay, Transitions, pytree
+from leashrl.types import Array, Episodes, Replay, Transitions, pytree
 
 LIMIT = 1e12
 """A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
@@ -62,7 +62,7 @@ class Snapshot(NamedTuple):
 
 def run(
     algorithm: Algorithm,
-    source: Transitions | Source,
+    source: Transitions | Episodes | Source,
     keys: Array,
     hp: HP,
     *,
@@ -81,8 +81,8 @@ def run(
       resume: `(step, arrays)` of a checkpoint, arrays as `blank` lays them out.
     """
     step = 0
-    online = None if isinstance(source, Transitions) else source
-    data = source if isinstance(source, Transitions) else source.data
+    online = None if isinstance(source, Transitions | Episodes) else source
+    data = source if isinstance(source, Transitions | Episodes) else source.data
     if resume is None:
         state = initial(algorithm.init)(keys, hp)
         tally = None

@@ -1,0 +1,248 @@
+"""Decision Transformer (Chen et al., NeurIPS 2021, arXiv 2106.01345)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import continuous, positive, share, within
+from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
+from leashrl.errors import BadInput
+from leashrl.nn.mlp import affine, dense, layer_norm
+from leashrl.optim import adam_init, clip_norm, descend
+from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""Decision Transformer: imitation of the data, told what return is still to come.
+
+    Of each row of a window of `context` rows a causal transformer sees three tokens, the return to go
+    $\hat R_t = \sum_{t'\ge t} r_{t'}$, observation and action, and says the action after the first two:
+
+    $$\min_\theta\ E\big[\|\tanh f_\theta(\hat R_{\le t}, s_{\le t}, a_{<t}) - a_t\|^2 / d\big]$$
+
+    To act it is told a return worth having, less what has been earned since the episode began. The rewards
+    that are fed back are the environment's own.
+
+    Args:
+      steps: gradient updates.
+      batch_size: windows an update.
+      preprocess: what is done to observations; rewards stay as they are.
+      context: rows of a window.
+      width: of tokens and blocks.
+      layers: blocks.
+      heads: of attention.
+      dropout_percent: of attention weights and blocks' outputs, while it trains.
+      max_steps: rows of an episode that are told apart; later ones count as the last of them.
+      warmup_percent: the share of updates in which the rate rises from 0.
+      targets: returns to ask for, a mode of the policy each, the first is how it is evaluated; with none, the
+        highest return of the data.
+      scale: returns are divided by it.
+      policy_rate: Adam's learning rate.
+      decay: of all weights, decoupled from Adam.
+      clip: the most that the gradient's norm may be.
+
+    References:
+      Chen et al. (2021), Decision Transformer: Reinforcement Learning via Sequence Modeling.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 64
+    preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    context: int = 20
+    width: int = 128
+    layers: int = 3
+    heads: int = 1
+    dropout_percent: int = 10
+    max_steps: int = 1000
+    warmup_percent: int = 10
+    targets: tuple[int, ...] = ()
+    scale: int = 1000
+    policy_rate: float = 1e-4
+    decay: float = 1e-4
+    clip: float = 0.25
+
+    def __post_init__(self) -> None:
+        positive(self, "context", "width", "layers", "heads", "max_steps", "scale")
+        within(self, 0, 99, "dropout_percent")
+        within(self, 0, 100, "warmup_percent")
+        within(self, 0, math.inf, "policy_rate", "decay", "clip")
+        if self.width % self.heads:
+            raise BadInput(f"option 'width' must be a multiple of heads = {self.heads}, not {self.width}")
+        if self.preprocess.reward != "none":
+            raise BadInput("dt is told the environment's own rewards: leave preprocess.reward at none")
+
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict
+    best: Array  # () the highest return of the data, scaled
+    optimiser: dict  # Adam's moments of the policy
+    hp: HP
+
+
+@pytree
+class Window:
+    """`context` rows of one episode; those behind its end are not `inside`."""
+
+    to_go: Array  # (batch, context), scaled
+    obs: Array  # (batch, context, obs_dim)
+    action: Array  # (batch, context, action_dim)
+    step: Array  # (batch, context) int32
+    inside: Array  # (batch, context) bool
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+def imitation_loss(params, network: nn.Network, window: Window, key: Array):
+    """The squared error of the actions inside, a mean over rows and dimensions."""
+    found = network.apply(params, window.to_go, window.obs, window.action, window.step, key)
+    error = jnp.mean((found - window.action) ** 2, axis=-1)
+    return jnp.mean(error, where=window.inside)
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def model(config: Config, obs_dim: int, dim: int) -> nn.Network:
+    """`apply(params, to_go (..., t), obs (..., t, obs_dim), action (..., t, dim), step (..., t))` gives
+    actions (..., t, dim), each from what comes before it."""
+    width = config.width
+    body = nn.transformer(
+        width, layers=config.layers, heads=config.heads, dropout_percent=config.dropout_percent
+    )
+
+    def init(key: Array) -> nn.Params:
+        keys = jax.random.split(key, 6)
+        return {
+            "to_go": dense(keys[0], 1, width),
+            "obs": dense(keys[1], obs_dim, width),
+            "action": dense(keys[2], dim, width),
+            "step": 0.02 * jax.random.normal(keys[3], (config.max_steps, width)),
+            "body": body.init(keys[4]),
+            "out": dense(keys[5], width, dim),
+        }
+
+    def apply(params, to_go, obs, action, step, key: Array | None = None):
+        when = params["step"][jnp.minimum(step, config.max_steps - 1)]
+        three = [
+            affine(params[name], x) + when
+            for name, x in (("to_go", to_go[..., None]), ("obs", obs), ("action", action))
+        ]
+        tokens = jnp.stack(three, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], width)
+        seen = body.apply(params["body"], layer_norm(tokens), key)
+        return jnp.tanh(affine(params["out"], seen[..., 1::3, :]))  # after the observations' tokens
+
+    return nn.Network(init, apply)
+
+
+def windows(config: Config):
+    """`sample(data, state, key)`: windows that begin at rows drawn uniformly, so at an episode in proportion
+    to its length, and anywhere in it."""
+
+    def sample(data: Data, state: State, key: Array) -> Window:
+        assert isinstance(data, Episodes)
+        n = data.reward.shape[0]
+        first = jax.random.randint(key, (config.batch_size,), 0, n)
+        row = first[:, None] + jnp.arange(config.context)[None]
+        inside = row < jnp.asarray(data.end)[first][:, None]
+        row = jnp.minimum(row, n - 1)
+        return Window(
+            to_go=jnp.asarray(data.to_go)[row] / config.scale,
+            obs=jnp.asarray(data.obs)[row],
+            action=jnp.asarray(data.action)[row],
+            step=jnp.asarray(data.step)[row],
+            inside=inside,
+        )
+
+    return sample
+
+
+def acting(config: Config, network: nn.Network, obs_dim: int, dim: int) -> Policy:
+    """With the last `context` rows of the episode as memory."""
+    asked = {f"return-{target}": jnp.float32(target / config.scale) for target in config.targets}
+
+    def init(params):
+        rows = config.context
+        return {
+            "to_go": jnp.zeros(rows),
+            "obs": jnp.zeros((rows, obs_dim)),
+            "action": jnp.zeros((rows, dim)),
+            "step": jnp.zeros(rows, jnp.int32),
+            "count": jnp.zeros((), jnp.int32),
+        }
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        t = carry["count"]
+        full = t >= config.context
+        carry = {  # a full memory forgets its first row
+            name: jnp.where(full, jnp.roll(x, -1, axis=0), x) if x.ndim else x for name, x in carry.items()
+        }
+        at = jnp.minimum(t, config.context - 1)
+        target = asked.get(mode, params["best"])
+        before = carry["to_go"][jnp.maximum(at - 1, 0)]
+        to_go = jnp.where(t == 0, target, before - timestep.reward / config.scale)
+        carry = carry | {
+            "to_go": carry["to_go"].at[at].set(to_go),
+            "obs": carry["obs"].at[at].set(timestep.obs),
+            "step": carry["step"].at[at].set(t),
+        }
+        # What lies behind row `at` is of no concern: the transformer is causal.
+        found = network.apply(params["policy"], carry["to_go"], carry["obs"], carry["action"], carry["step"])
+        action = found[at]
+        return action, carry | {"action": carry["action"].at[at].set(action), "count": t + 1}
+
+    return Policy(
+        lambda state: {"policy": state.policy, "best": state.best}, init, act, (*asked,) or ("best",)
+    )
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """Decision Transformer for continuous actions in [-1, 1]^d."""
+    dim = continuous("dt", spec).dim
+    network = model(config, spec.obs_dim, dim)
+    warmup = share(config.steps, config.warmup_percent)
+
+    def init(key: Array, hp: HP) -> State:
+        params = network.init(key)
+        return State(params, jnp.zeros(()), {"policy": adam_init(params)}, hp)
+
+    def update(state: State, window: Window, key: Array, step: Array) -> tuple[State, Metrics]:
+        loss, grads = jax.value_and_grad(imitation_loss)(state.policy, network, window, key)
+        rate = state.hp["policy_rate"] * jnp.minimum(1.0, (step + 1).astype(jnp.float32) / max(1, warmup))
+        new = descend(state, {"policy": clip_norm(grads, state.hp["clip"])}, {"policy": rate})
+        shrink = rate * state.hp["decay"]
+        decayed = jax.tree.map(lambda after, before: after - shrink * before, new.policy, state.policy)
+        return dataclasses.replace(new, policy=decayed), {"policy_loss": loss}
+
+    def look(state: State, data: Data, key: Array) -> State:
+        """The highest return of the data, once."""
+        assert isinstance(data, Episodes)
+        returns = jnp.where(jnp.asarray(data.step) == 0, data.to_go, -jnp.inf)
+        return dataclasses.replace(state, best=jnp.max(returns) / config.scale)
+
+    stage = Stage("train", config.steps, windows(config), update, look, config.steps)
+    return Algorithm(init, (stage,), acting(config, network, spec.obs_dim, dim))
+
+
+# --- Presets -----------------------------------------------------------------
+
+DOMAINS = {
+    "hopper": {"targets": (3600, 1800)},
+    "halfcheetah": {"targets": (12000, 6000)},
+    "walker2d": {"targets": (5000, 2500)},
+}
+PRESETS = {
+    "default": Preset("ours: a rate of 1e-3", {"policy_rate": 1e-3}),
+    "authors": Preset("the authors' values", {}),
+}

@@ -1,0 +1,57 @@
+"""A causal transformer over tokens: what a sequence model is made of."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from leashrl.nn.mlp import Network, Params, affine, dense, layer_norm
+from leashrl.types import Array
+
+
+def transformer(width: int, *, layers: int, heads: int, dropout_percent: int = 0) -> Network:
+    """`(..., tokens, width)` to the same; token t sees tokens up to t alone.
+
+    Pre-norm blocks (attention, then 4 * width ReLU units), normalised once more at the end. With a `key`,
+    `apply` drops that share of attention weights and of each block's outputs.
+    """
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of {heads} heads")
+
+    def init(key: Array) -> Params:
+        def block(key: Array) -> Params:
+            keys = jax.random.split(key, 4)
+            return {
+                # Without a bias: the keys' has no gradient, which Adam would make a random walk of.
+                "qkv": dense(keys[0], width, 3 * width)["kernel"],
+                "mix": dense(keys[1], width, width),
+                "up": dense(keys[2], width, 4 * width),
+                "down": dense(keys[3], 4 * width, width),
+            }
+
+        return [block(key) for key in jax.random.split(key, layers)]
+
+    def drop(x: Array, key: Array | None, i: int) -> Array:
+        if not dropout_percent or key is None:
+            return x
+        keep = 1.0 - dropout_percent / 100
+        return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape), x / keep, 0.0)
+
+    def attend(params: Params, x: Array, key: Array | None, i: int) -> Array:
+        tokens = x.shape[-2]
+        qkv = jnp.matmul(x, params["qkv"]).reshape(*x.shape[:-1], 3, heads, width // heads)
+        q, k, v = (qkv[..., j, :, :] for j in range(3))  # (..., tokens, heads, depth)
+        scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / math.sqrt(width // heads)
+        past = jnp.tril(jnp.ones((tokens, tokens), bool)).reshape((1,) * (scores.ndim - 2) + (tokens, tokens))
+        weights = drop(jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1), key, i)
+        mixed = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
+        return affine(params["mix"], mixed)
+
+    def apply(params: Params, x: Array, key: Array | None = None) -> Array:
+        for i, block in enumerate(params):
+            x = x + drop(attend(block, layer_norm(x), key, 3 * i), key, 3 * i + 1)
+            hidden = jax.nn.relu(affine(block["up"], layer_norm(x)))
+            x = x + drop(affine(block["down"], hidden), key, 3 * i + 2)
+        return layer_norm(x)
+
+    return Network(init, apply)

@@ -1,0 +1,216 @@
+"""Decision Transformer: its network, its windows, its protocol of acting."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from leashrl import nn
+from leashrl.algos import REGISTRY, dt
+from leashrl.core import hyper, override
+from leashrl.data import Dataset, prepare
+from leashrl.errors import BadInput
+from leashrl.plan import configure
+from leashrl.tasks import task
+from leashrl.types import Box, Episodes, Spec, TimeStep
+
+SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
+TINY = {"context": 4, "width": 8, "layers": 2, "heads": 2, "max_steps": 50, "batch_size": 16, "steps": 40}
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.standard_normal(shape, np.float32))
+
+
+def built(**options):
+    config = override(dt.Config(), TINY | options)
+    algorithm = dt.build(config, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
+    return config, algorithm, state
+
+
+def rows(lengths):
+    """Episodes of so many rows, their observations numbered."""
+    end = np.repeat(np.cumsum(lengths), lengths).astype(np.int32)
+    start = np.repeat(np.cumsum(lengths) - lengths, lengths).astype(np.int32)
+    n = sum(lengths)
+    obs = jnp.broadcast_to(jnp.arange(n, dtype=jnp.float32)[:, None], (n, 3))
+    return Episodes(
+        obs, jnp.tanh(normal(n, 2)), normal(n), normal(n), np.arange(n, dtype=np.int32) - start, end
+    )
+
+
+# --- The network ---------------------------------------------------------------------------------
+
+
+def test_the_transformer_against_numpy():
+    """One block, two heads of width 4, token by token and head by head."""
+    net = nn.transformer(8, layers=1, heads=2)
+    (block,) = params = net.init(jax.random.key(0))
+    x = normal(5, 8)
+    p = jax.tree.map(lambda w: np.asarray(w, np.float64), block)
+    dense = lambda name, x: x @ p[name]["kernel"] + p[name]["bias"]
+    unit = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+    h = np.asarray(x, np.float64)
+    q, k, v = np.split(unit(h) @ p["qkv"], 3, axis=-1)
+    mixed = np.zeros((5, 8))
+    for head in (slice(0, 4), slice(4, 8)):
+        for t in range(5):
+            score = np.array([q[t, head] @ k[s, head] / 2.0 for s in range(t + 1)])
+            weight = np.exp(score) / np.exp(score).sum()
+            mixed[t, head] = sum(w * v[s, head] for s, w in enumerate(weight))
+    h = h + dense("mix", mixed)
+    h = h + dense("down", np.maximum(dense("up", unit(h)), 0))
+    np.testing.assert_allclose(net.apply(params, x), unit(h), atol=1e-4)
+
+
+def test_a_token_sees_the_past_alone():
+    net = nn.transformer(8, layers=2, heads=1)
+    params, x = net.init(jax.random.key(0)), normal(3, 6, 8)
+    changed = net.apply(params, x.at[:, 4].set(normal(3, 8))) - net.apply(params, x)
+    assert not np.any(changed[:, :4])
+    assert np.abs(changed[:, 4:]).max() > 0.01
+
+
+def test_dropout_needs_a_key_and_keeps_the_mean_of_what_it_drops():
+    net = nn.transformer(8, layers=1, heads=1, dropout_percent=50)
+    params, x = net.init(jax.random.key(0)), normal(6, 8)
+    np.testing.assert_array_equal(net.apply(params, x), net.apply(params, x))
+    keys = jax.random.split(jax.random.key(1), 3)
+    drawn = [net.apply(params, x, key) for key in keys]
+    assert np.abs(drawn[0] - drawn[1]).max() > 0.01
+
+
+# --- Windows -------------------------------------------------------------------------------------
+
+
+def test_rows_know_their_place_and_what_is_to_come():
+    data = Dataset.from_arrays(
+        obs=np.arange(7.0)[:, None],
+        action=np.linspace(-2, 2, 7)[:, None],
+        reward=[1.0, 2.0, 0.0, 4.0, -1.0, 4.0, 5.0],
+        terminal=[0, 1, 0, 0, 0, 0, 0],
+        timeout=[0, 0, 0, 0, 1, 0, 0],
+        action_space=Box((-2.0,), (2.0,)),
+    )
+    found, normaliser = prepare(data, dt.Config().preprocess, "episodes")
+    np.testing.assert_array_equal(found["to_go"], [3, 2, 3, 3, -1, 9, 5])  # the open tail is an episode
+    np.testing.assert_array_equal(found["step"], [0, 1, 0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(found["end"], [2, 2, 5, 5, 5, 7, 7])
+    np.testing.assert_allclose(found["action"][:, 0], np.linspace(-1, 1, 7), atol=1e-6)
+    np.testing.assert_allclose(found["obs"][:, 0], (np.arange(7) - 3) / (2 + 1e-3), rtol=1e-6)
+    assert normaliser.mean.tolist() == [3.0]
+    np.testing.assert_array_equal(data.obs[:, 0], np.arange(7))  # the data set itself is as it was
+    best, _ = prepare(data, dataclasses.replace(dt.Config().preprocess, best_percent=34), "episodes")
+    np.testing.assert_array_equal(best["to_go"], [9, 5])
+
+
+def test_windows_begin_anywhere_and_end_with_the_episode():
+    config, _, state = built(batch_size=4000, scale=2)
+    data = rows([1, 3, 7])
+    window = dt.windows(config)(data, state, jax.random.key(0))
+    first = np.asarray(window.obs)[:, 0, 0].astype(int)
+    counts = np.bincount(first, minlength=11)
+    assert np.abs(counts - 4000 / 11).max() < 5 * np.sqrt(4000 / 11)
+    inside = np.arange(4)[None] < (np.asarray(data.end)[first] - first)[:, None]
+    np.testing.assert_array_equal(window.inside, inside)
+    row = np.minimum(first[:, None] + np.arange(4), 10)
+    np.testing.assert_array_equal(window.step, np.asarray(data.step)[row])
+    np.testing.assert_allclose(window.to_go, np.asarray(data.to_go)[row] / 2)
+    np.testing.assert_array_equal(window.action, np.asarray(data.action)[row])
+
+
+def test_the_loss_is_of_the_rows_inside():
+    guess = nn.Network(
+        lambda key: None, lambda params, to_go, obs, action, step, key: jnp.full_like(action, 0.5)
+    )
+    action = jnp.float32([[[0.5, 0.0], [9.0, 9.0]], [[1.0, 0.5], [0.5, -0.5]]])
+    inside = jnp.asarray([[True, False], [True, True]])
+    window = dt.Window(None, None, action, None, inside)
+    # squared errors, a mean over two dimensions: 0.125, outside, 0.125, 0.5
+    assert float(dt.imitation_loss(None, guess, window, None)) == pytest.approx(0.75 / 3)
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def test_the_rate_rises_and_weights_decay_beside_adam():
+    _, algorithm, state = built(clip=0.0, decay=0.5, policy_rate=0.1, warmup_percent=10)
+    (stage,) = algorithm.stages
+    window = stage.sample(rows([20, 20]), state, jax.random.key(0))
+    for step, rate in ((0, 0.025), (1, 0.05), (3, 0.1), (30, 0.1)):
+        after, _ = stage.update(state, window, jax.random.key(1), jnp.int32(step))  # no gradient is left
+        for old, new in zip(jax.tree.leaves(state.policy), jax.tree.leaves(after.policy), strict=True):
+            np.testing.assert_allclose(new, old * (1 - rate * 0.5), rtol=1e-5, atol=1e-8)
+
+
+def test_it_learns_the_highest_return_of_the_data():
+    _, algorithm, state = built(scale=10)
+    data = rows([2, 3])
+    data = dataclasses.replace(data, to_go=jnp.float32([3.0, 90.0, 7.0, 8.0, 9.0]))  # 3 and 7 are returns
+    (stage,) = algorithm.stages
+    assert stage.every == 40 and float(stage.refresh(state, data, None).best) == pytest.approx(0.7)
+
+
+# --- Acting --------------------------------------------------------------------------------------
+
+
+def test_it_acts_as_it_was_trained():
+    """An episode of 7 steps through the policy: the network on the last 4 rows, returns less rewards."""
+    config, algorithm, state = built(targets=(50, 20), scale=10)
+    policy = algorithm.policy
+    assert policy.modes == ("return-50", "return-20")
+    params = policy.params(state)
+    obs, reward = normal(7, 3), np.array([0.0, 1.0, 2.0, -1.0, 3.0, 0.5, 4.0], np.float32)
+    network = dt.model(config, 3, 2)
+    act = jax.jit(policy.act, static_argnums=4)
+    for mode, target in (("return-50", 5.0), ("return-20", 2.0)):
+        carry, actions = policy.init(params), []
+        to_go = target - np.cumsum(reward) / 10
+        for t in range(7):
+            step = TimeStep(obs[t], jnp.float32(reward[t]), jnp.asarray(t == 0))
+            action, carry = act(params, carry, step, jax.random.key(0), mode)
+            past = slice(max(0, t - 3), t + 1)
+            known = jnp.stack([*actions, jnp.full(2, 77.0)])[
+                past
+            ]  # its own action, still to come, is not seen
+            when = jnp.arange(t + 1, dtype=jnp.int32)[past]
+            wanted = network.apply(state.policy, jnp.float32(to_go[past]), obs[past], known, when)[-1]
+            np.testing.assert_allclose(action, wanted, atol=1e-5)
+            actions.append(action)
+    assert np.abs(np.asarray(actions)).max() < 1
+
+
+def test_without_targets_it_asks_for_the_best_of_the_data():
+    _, algorithm, state = built()
+    policy = algorithm.policy
+    assert policy.modes == ("best",)
+    step = TimeStep(normal(3), jnp.zeros(()), jnp.asarray(True))
+    act = lambda best: policy.act(
+        policy.params(dataclasses.replace(state, best=jnp.float32(best))),
+        policy.init(None), step, jax.random.key(0), "best",
+    )  # fmt: skip
+    assert float(act(0.7)[1]["to_go"][0]) == pytest.approx(0.7)
+    assert not np.array_equal(act(0.7)[0], act(9.0)[0])
+
+
+# --- Options -------------------------------------------------------------------------------------
+
+
+def test_targets_come_with_the_task():
+    assert configure("dt", "default", task("walker2d"), {}, "walker2d-medium").targets == (5000, 2500)
+    assert configure("dt", "default", None, {}).targets == ()
+    assert REGISTRY["dt"].view == "episodes"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"heads": 3}, {"context": 0}, {"preprocess.reward": "unit"}, {"dropout_percent": 100}],
+)
+def test_options_that_make_no_sense(options):
+    with pytest.raises(BadInput):
+        override(dt.Config(), options)
