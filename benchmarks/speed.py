@@ -1,6 +1,6 @@
 """Updates per second of all algorithms, each case in a fresh process; a Markdown table and JSON.
 
-    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...] [--of misa | leash]
+    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...] [--of misa | leash | baselines]
 
 Hopper's shapes, batch 256, networks 2 x 256, random data. On a shared machine run it when nothing else does.
 """
@@ -51,7 +51,20 @@ LEASH: dict[str, list[str]] = {  # the stage after pre-training, with sac to com
     "misa": ["misa"],
     "misa, k = 10, full backward pass": ["misa", "--set", "critic_resample=0"],
 }
-CASES = {"misa": MISA, "leash": LEASH}
+SETTINGS: dict[str, list[str]] = {  # as other implementations are measured: 2 x 256, batch 256
+    "td3-bc": ["td3-bc"],
+    "iql": ["iql"],
+    "awac": ["awac"],
+    "awac, 3 x 256": ["awac", "--preset", "corl"],
+    "cql, backward on 4 of 30 actions": ["cql"],
+    "cql, backward on all": ["cql", "--set", "resample=0"],
+    "rebrac, 3 x 256, batch 1024": ["rebrac", "--preset", "authors"],
+    "onestep": ["onestep"],
+    "dt, batch 64 of 20 rows": ["dt"],
+}
+BASELINES = SETTINGS | {f"{name}, 8 seeds": [*SETTINGS[name], "--seeds", "8"] for name in ("td3-bc", "iql")}
+BASELINES |= {"cql, 8 seeds": ["cql", "--seeds", "8"], "awac, 8 seeds": ["awac", "--seeds", "8"]}
+CASES = {"misa": MISA, "leash": LEASH, "baselines": BASELINES}
 
 
 def main() -> None:
