@@ -1,6 +1,6 @@
 """Updates per second of all algorithms, each case in a fresh process; a Markdown table and JSON.
 
-    python benchmarks/speed.py --results benchmarks/results/speed [--only NAME...] [--of misa | leash | baselines]
+    python benchmarks/speed.py --results benchmarks/results/speed [--of misa|leash|baselines] [--only NAME...]
 
 Hopper's shapes, batch 256, networks 2 x 256, random data. On a shared machine run it when nothing else does.
 """

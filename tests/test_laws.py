@@ -36,6 +36,8 @@ SHORT = {
     "dt": {"context": 3, "width": 8, "layers": 1, "max_steps": 10},
     "cql": {"k": 3, "resample": 2, "warmup_percent": 50},
     "fisher-brc": {"behaviour_hidden": (8, 8), "components": 3},
+    "mopo": {"model_hidden": (8, 8), "members": 3, "elites": 2, "check": 3, "rollouts": 5}
+    | {"horizon": 2, "every": 5, "model_percent": 100},
     "onestep": {"samples": 3},
 }
 
@@ -235,7 +237,7 @@ def test_update_changes_every_network(case):
     before = start_of(case)
     for _, after, metrics in python_steps(case):  # noqa: B007
         assert all(np.isfinite(m) for m in metrics.values())
-    for name in ("policy", "critic", "energy", "value", "marginal", "behaviour"):
+    for name in ("policy", "critic", "energy", "value", "marginal", "behaviour", "model"):
         old, new = (jax.tree.leaves(getattr(state, name, {})) for state in (before, after))
         if name == "behaviour" and case[1] == "no-representation":
             continue
@@ -385,6 +387,7 @@ OPTIMUM = {
     "iql": 1.0,
     "miracle": 1.0,
     "misa": 1.0,
+    "mopo": 1.0,
     "onestep": 1.0,
     "rebrac": 1.0,
     "sac": 1.0,
@@ -405,6 +408,7 @@ LOOSE = {
     "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
     "iql": {"expectile": 0.95, "temperature": 50.0, "critic_rate": 3e-3, "value_rate": 3e-3, "polyak": 0.05},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
+    "mopo": {"model_hidden": (32, 32), "rollouts": 200, "horizon": 1, "gamma": 0.0, "penalty": 1.0},
     "onestep": {"alpha": 1e-3, "critic_rate": 3e-3},
     "rebrac": {"policy_penalty": 1e-3, "critic_rate": 3e-3},
     "sac": {"critic_rate": 3e-3},

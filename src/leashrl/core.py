@@ -155,11 +155,12 @@ def override(config: C, values: Mapping[str, Any]) -> C:
       BadInput: an unknown field (the nearest one is named) or a value of the wrong type.
     """
     names = {f.name: f.type for f in dataclasses.fields(config)}  # pyright: ignore[reportArgumentType]
+    changed: dict[str, Any] = {}  # all at once, since some options are checked against each other
     for name, value in values.items():
         head, _, rest = name.partition(".")
         if head not in names:
             raise BadInput(f"no option '{name}': {nearest(head, names)}")
-        old = getattr(config, head)
+        old = changed.get(head, getattr(config, head))
         if rest:
             if not dataclasses.is_dataclass(old):
                 raise BadInput(f"option '{head}' has no part '{rest}': give '{head}' a value")
@@ -171,8 +172,8 @@ def override(config: C, values: Mapping[str, Any]) -> C:
             new = override(old, value) if isinstance(value, Mapping) else value
         else:
             new = _read(head, names[head], value)
-        config = dataclasses.replace(config, **{head: new})  # pyright: ignore[reportArgumentType]
-    return config
+        changed[head] = new
+    return dataclasses.replace(config, **changed) if changed else config  # pyright: ignore[reportArgumentType]
 
 
 def _read(name: str, kind: Any, value: Any) -> Any:

@@ -12,6 +12,7 @@ from leashrl.algos import (
     iql,
     miracle,
     misa,
+    mopo,
     onestep,
     sac,
     td3_bc,
@@ -51,6 +52,7 @@ REGISTRY: dict[str, Entry] = {
         online=True,
     ),
     "misa": Entry(misa.Config, misa.build, "Ma et al. 2023, arXiv 2210.07484", misa.PRESETS, misa.DOMAINS),
+    "mopo": Entry(mopo.Config, mopo.build, "Yu et al. 2020, arXiv 2005.13239", mopo.PRESETS, mopo.DOMAINS),
     "onestep": Entry(
         onestep.Config, onestep.build, "Brandfonbrener et al. 2021, arXiv 2106.08909", onestep.PRESETS
     ),

@@ -11,7 +11,7 @@ from leashrl import nn
 from leashrl.algos.common import continuous, positive, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob
-from leashrl.ops import dual, td
+from leashrl.ops import dual, soft, td
 from leashrl.optim import adam_init, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
@@ -87,18 +87,6 @@ class State:
     hp: HP
 
 
-# --- Losses ------------------------------------------------------------------
-
-
-def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, obs, key: Array, alpha: Array):
-    """E[alpha log pi(a|s) - min_i Q_i(s, a)] over a ~ pi (equation 9), and the policy's entropy."""
-    pi = Normal(*policy.apply(params, obs))
-    u = pi.sample(key)
-    log_pi = squash_log_prob(pi, u)
-    value = jnp.min(critic.apply(critic_params, obs, jnp.tanh(u)), axis=0)
-    return jnp.mean(alpha * log_pi - value), -jnp.mean(log_pi)
-
-
 # --- Build -------------------------------------------------------------------
 
 
@@ -132,8 +120,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
         # The policy sees the critics from after their step, as in the public codes.
-        policy_grads, entropy = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, critic, new.critic, batch.obs, key_pi, alpha
+        min_q = lambda a: jnp.min(critic.apply(new.critic, batch.obs, a), axis=0)
+        policy_grads, entropy = jax.grad(soft.policy_loss, has_aux=True)(
+            state.policy, policy.apply, min_q, batch.obs, key_pi, alpha
         )
         target_entropy = dim * hp["target_entropy"]
         grads = {

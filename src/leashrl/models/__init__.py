@@ -1,1 +1,1 @@
-"""What is learnt of the data before or beside a policy: behaviour. Layer 2, below the algorithms."""
+"""What is learnt of the data beside a policy: behaviour, and what comes next. Below the algorithms."""

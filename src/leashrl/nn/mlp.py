@@ -23,7 +23,12 @@ def elu(x: Array) -> Array:
     return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0.0, x)) - 1.0)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "elu": elu, "tanh": jnp.tanh}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "elu": elu,
+    "swish": jax.nn.swish,
+    "tanh": jnp.tanh,
+}
 
 
 def dense(key: Array, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tuple[int, ...] = ()) -> Params:

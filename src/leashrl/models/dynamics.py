@@ -1,0 +1,106 @@
+"""What comes next, by an ensemble of Gaussian networks: PETS (Chua et al. 2018, 1805.12114), as in MOPO."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.types import Array
+
+Params = Any
+
+
+SHARES = (0.5, 1.0, 1.5, 1.5, 2.0)
+"""MOPO's decay of the kernels, layer by layer, in units of 5e-5; in between for other depths."""
+
+
+class Dynamics(NamedTuple):
+    """`members` networks of reward and change of the observation, (1 + obs_dim) numbers a row.
+
+    Attributes:
+      init: `(key) -> params`, every array with a leading axis of members but for `scale`.
+      predict: `(params, obs (batch, obs_dim), action (batch, dim)) -> (mean, log_var)`, each
+        (members, batch, 1 + obs_dim).
+      loss: `(params, obs, action, outcome, decay) -> ()`, rows (members, batch, ...), each member its own.
+    """
+
+    init: Callable[[Array], Params]
+    predict: Callable[[Params, Array, Array], tuple[Array, Array]]
+    loss: Callable[..., Array]
+
+
+def ensemble(obs_dim: int, dim: int, hidden: tuple[int, ...], members: int) -> Dynamics:
+    """Swish networks; log variances are bent into a learnt range, softly."""
+    out = 1 + obs_dim
+    net = nn.mlp(obs_dim + dim, 2 * out, hidden, activation="swish")
+    depths = jnp.linspace(0.0, 1.0, len(hidden) + 1)
+    shares = jnp.interp(depths, jnp.linspace(0.0, 1.0, len(SHARES)), jnp.asarray(SHARES))
+
+    def init(key: Array) -> Params:
+        return {
+            "net": jax.vmap(net.init)(jax.random.split(key, members)),
+            "high": jnp.full((members, out), 0.5, jnp.float32),
+            "low": jnp.full((members, out), -10.0, jnp.float32),
+            "scale": {"mean": jnp.zeros(obs_dim + dim), "std": jnp.ones(obs_dim + dim)},
+        }
+
+    def heads(params: Params, x: Array) -> tuple[Array, Array]:
+        """(members, batch, obs_dim + dim), each member its own rows."""
+        x = (x - params["scale"]["mean"][None, None]) / params["scale"]["std"][None, None]
+        mean, raw = jnp.split(jax.vmap(net.apply)(params["net"], x), 2, axis=-1)
+        high, low = params["high"][:, None], params["low"][:, None]
+        log_var = high - jax.nn.softplus(high - raw)
+        return mean, low + jax.nn.softplus(log_var - low)
+
+    def predict(params: Params, obs: Array, action: Array) -> tuple[Array, Array]:
+        x = jnp.concatenate([obs, action], axis=-1)
+        return heads(params, jnp.broadcast_to(x[None], (members, *x.shape)))
+
+    def loss(params: Params, obs: Array, action: Array, outcome: Array, decay: Array) -> Array:
+        """sum over members of E[(mean - y)^2 / var + log var], the range's width, and the weights' norms."""
+        mean, log_var = heads(params, jnp.concatenate([obs, action], axis=-1))
+        fit = jnp.sum(jnp.mean((mean - outcome) ** 2 * jnp.exp(-log_var) + log_var, axis=(1, 2)))
+        width = 0.01 * (jnp.sum(params["high"]) - jnp.sum(params["low"]))
+        layers = [*params["net"]["hidden"], params["net"]["out"]]
+        norms = jnp.stack([jnp.sum(layer["kernel"] ** 2) for layer in layers])
+        return fit + width + decay * jnp.sum(shares * norms)
+
+    return Dynamics(init, predict, loss)
+
+
+def scale_of(obs: Array, action: Array) -> dict[str, Array]:
+    """Mean and standard deviation of the networks' inputs over a data set, for `params["scale"]`."""
+    x = jnp.concatenate([obs, action], axis=-1)
+    return {"mean": jnp.mean(x, axis=0), "std": jnp.std(x, axis=0) + 1e-6}
+
+
+def squared_errors(dynamics: Dynamics, params: Params, obs: Array, action: Array, outcome: Array) -> Array:
+    """(members,) mean squared error of the predicted means, on the same rows for all."""
+    mean, _ = dynamics.predict(params, obs, action)
+    return jnp.mean((mean - outcome[None]) ** 2, axis=(1, 2))
+
+
+# --- Where an episode ends, by the simulators' own rules ------------------------------------------
+
+
+def never(next_obs: Array) -> Array:
+    return jnp.zeros(next_obs.shape[:-1], bool)
+
+
+def hopper(next_obs: Array) -> Array:
+    """Gymnasium's Hopper: height, angle, and everything behind the angle within its bounds."""
+    height, angle, rest = next_obs[..., 0], next_obs[..., 1], next_obs[..., 1:]
+    healthy = (height > 0.7) & (jnp.abs(angle) < 0.2) & jnp.all(jnp.abs(rest) < 100.0, axis=-1)
+    return ~healthy
+
+
+def walker2d(next_obs: Array) -> Array:
+    """Gymnasium's Walker2d: height and angle within their bounds."""
+    height, angle = next_obs[..., 0], next_obs[..., 1]
+    return ~((height > 0.8) & (height < 2.0) & (jnp.abs(angle) < 1.0))
+
+
+TERMINATIONS: dict[str, Callable[[Array], Array]] = {"none": never, "hopper": hopper, "walker2d": walker2d}
+"""`next_obs (..., obs_dim) -> (...) bool`, in the environment's units."""
