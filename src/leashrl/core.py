@@ -209,7 +209,7 @@ def to_json(config: Any) -> dict[str, Any]:
     """A Config as a JSON-ready dictionary.
 
     >>> to_json(Preprocess())
-    {'obs': 'none', 'reward': 'none'}
+    {'obs': 'none', 'reward': 'none', 'best_percent': 100}
     """
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
@@ -218,7 +218,7 @@ def from_json(cls: type[C], values: Mapping[str, Any]) -> C:
     """The inverse of `to_json`.
 
     >>> from_json(Preprocess, {"obs": "standardise", "reward": "none"})
-    Preprocess(obs='standardise', reward='none')
+    Preprocess(obs='standardise', reward='none', best_percent=100)
     """
     return override(cls(), values)
 
