@@ -36,6 +36,7 @@ SHORT = {
     "dt": {"context": 3, "width": 8, "layers": 1, "max_steps": 10},
     "cql": {"k": 3, "resample": 2, "warmup_percent": 50},
     "fisher-brc": {"behaviour_hidden": (8, 8), "components": 3},
+    "mbop": {"members": 2, "horizon": 3, "samples": 4},
     "mopo": {"model_hidden": (8, 8), "members": 3, "elites": 2, "check": 3, "rollouts": 5}
     | {"horizon": 2, "every": 5, "model_percent": 100},
     "onestep": {"samples": 3},
@@ -386,6 +387,7 @@ OPTIMUM = {
     "fisher-brc": 1.0,
     "iql": 1.0,
     "miracle": 1.0,
+    "mbop": 1.0,
     "misa": 1.0,
     "mopo": 1.0,
     "onestep": 1.0,
@@ -408,6 +410,7 @@ LOOSE = {
     "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
     "iql": {"expectile": 0.95, "temperature": 50.0, "critic_rate": 3e-3, "value_rate": 3e-3, "polyak": 0.05},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
+    "mbop": {"horizon": 1, "samples": 2000, "bootstrap": False, "beta": 0.0, "sigma": 0.3, "kappa": 50.0},
     "mopo": {"model_hidden": (32, 32), "rollouts": 200, "horizon": 1, "gamma": 0.0, "penalty": 1.0},
     "onestep": {"alpha": 1e-3, "critic_rate": 3e-3},
     "rebrac": {"policy_penalty": 1e-3, "critic_rate": 3e-3},

@@ -10,6 +10,7 @@ from leashrl.algos import (
     dt,
     fisher_brc,
     iql,
+    mbop,
     miracle,
     misa,
     mopo,
@@ -43,6 +44,13 @@ REGISTRY: dict[str, Entry] = {
         fisher_brc.Config, fisher_brc.build, "Kostrikov et al. 2021, arXiv 2103.08050", fisher_brc.PRESETS
     ),
     "iql": Entry(iql.Config, iql.build, "Kostrikov et al. 2022, arXiv 2110.06169", iql.PRESETS, iql.DOMAINS),
+    "mbop": Entry(
+        mbop.Config,
+        mbop.build,
+        "Argenson & Dulac-Arnold 2021, arXiv 2008.05556",
+        mbop.PRESETS,
+        view="episodes",
+    ),
     "miracle": Entry(
         miracle.Config,
         miracle.build,

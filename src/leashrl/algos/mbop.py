@@ -1,0 +1,224 @@
+"""MBOP: Model-Based Offline Planning (Argenson and Dulac-Arnold, ICLR 2021, arXiv 2008.05556)."""
+
+import dataclasses
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.algos.common import continuous, positive, within
+from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
+from leashrl.optim import adam_init, descend
+from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
+
+# --- Config ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    r"""MBOP: no policy is learnt. A planner looks ahead with what was: model, behaviour, and what came of it.
+
+    Three ensembles, each of least squares on its own draws of the data: the next observation and reward
+    $f_m(s_t, a_t)$, the behaviour $f_b(s_t, a_{t-1})$, and the reward of the next H steps
+    $f_R(s_t, a_{t-1})$. At each step, from the plan T of the step before, N trajectories n of H steps,
+
+    $$a_t = (1-\beta)\,(f_b(s_t, a_{t-1}) + \epsilon_t) + \beta\,T_{t+1},\quad \epsilon\sim N(0,\sigma^2),$$
+
+    $$R_n = \sum_t r(s_t,a_t) + f_R(s_H, a_{H-1})$$
+
+    where each trajectory follows one network, and rewards are the ensemble's mean. The new plan is their
+    mean, weighted by $e^{\kappa R_n}$, and its first action is taken.
+
+    Args:
+      steps: gradient updates.
+      batch_size: rows an update, for each network its own.
+      preprocess: what is done to observations and rewards.
+      hidden: widths of all networks' hidden layers.
+      members: networks of each ensemble.
+      horizon: H above.
+      samples: N above.
+      bootstrap: add f_R at the horizon.
+      beta: how much of the old plan is kept.
+      sigma: of the noise, in units of the action range's half.
+      kappa: how sharply trajectories are told apart.
+      policy_rate, model_rate, value_rate: Adam's learning rates of f_b, f_m, f_R.
+
+    References:
+      Argenson and Dulac-Arnold (2021), Model-Based Offline Planning.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    hidden: tuple[int, ...] = (500, 500)
+    members: int = 3
+    horizon: int = 10
+    samples: int = 100
+    bootstrap: bool = True
+    beta: float = 0.2
+    sigma: float = 0.2
+    kappa: float = 1.0
+    policy_rate: float = 1e-3
+    model_rate: float = 1e-3
+    value_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        positive(self, "members", "horizon", "samples")
+        within(self, 0, 1, "beta")
+        within(self, 0, math.inf, "sigma", "kappa", "policy_rate", "model_rate", "value_rate")
+
+
+# --- State -------------------------------------------------------------------
+
+
+@pytree
+class State:
+    policy: dict  # f_b; of all three a leading member axis
+    model: dict  # f_m
+    value: dict  # f_R
+    optimiser: dict  # Adam's moments of the three
+    hp: HP
+
+
+@pytree
+class Rows:
+    """What the networks learn from, each (members, batch, ...)."""
+
+    obs: Array
+    action: Array
+    before: Array  # the action of the row before, zeros at an episode's first
+    reward: Array
+    ahead: Array  # the sum of the next H rewards, or of those that are left
+    next_obs: Array
+    inside: Array  # bool: the next row is of the same episode
+
+
+# --- Build -------------------------------------------------------------------
+
+
+def rows(config: Config):
+    """`sample(data, state, key)`: rows drawn uniformly, anew for each network."""
+
+    def sample(data: Data, state: State, key: Array) -> Rows:
+        assert isinstance(data, Episodes)
+        n = data.reward.shape[0]
+        obs, action, to_go = jnp.asarray(data.obs), jnp.asarray(data.action), jnp.asarray(data.to_go)
+        i = jax.random.randint(key, (config.members, config.batch_size), 0, n)
+        end = jnp.asarray(data.end)[i]
+        later = jnp.where(i + config.horizon < end, to_go[jnp.minimum(i + config.horizon, n - 1)], 0.0)
+        after = jnp.minimum(i + 1, n - 1)
+        begins = jnp.asarray(data.step)[i] == 0
+        return Rows(
+            obs=obs[i],
+            action=action[i],
+            before=jnp.where(begins[..., None], 0.0, action[jnp.maximum(i - 1, 0)]),
+            reward=jnp.asarray(data.reward)[i],
+            ahead=to_go[i] - later,
+            next_obs=obs[after],
+            inside=i + 1 < end,
+        )
+
+    return sample
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """MBOP for continuous actions in [-1, 1]^d."""
+    dim = continuous("mbop", spec).dim
+    inputs = spec.obs_dim + dim
+    nets = {
+        "policy": nn.mlp(inputs, dim, config.hidden),
+        "model": nn.mlp(inputs, 1 + spec.obs_dim, config.hidden),
+        "value": nn.mlp(inputs, 1, config.hidden),
+    }
+
+    def init(key: Array, hp: HP) -> State:
+        keys = jax.random.split(key, len(nets))
+        params = {
+            name: jax.vmap(net.init)(jax.random.split(k, config.members))
+            for (name, net), k in zip(nets.items(), keys, strict=True)
+        }
+        return State(**params, optimiser={name: adam_init(value) for name, value in params.items()}, hp=hp)
+
+    def each(name: str, params, obs: Array, action: Array) -> Array:
+        """All members of an ensemble, each on rows of its own (members, batch, ...)."""
+        return jax.vmap(nets[name].apply)(params, jnp.concatenate([obs, action], axis=-1))
+
+    def losses(params: dict, batch: Rows) -> tuple[Array, Metrics]:
+        action = each("policy", params["policy"], batch.obs, batch.before)
+        outcome = each("model", params["model"], batch.obs, batch.action)
+        ahead = each("value", params["value"], batch.obs, batch.before)[..., 0]
+        inside = batch.inside.astype(jnp.float32)
+        change = jnp.mean((outcome[..., 1:] - (batch.next_obs - batch.obs)) ** 2, axis=-1)
+        found = {
+            "behaviour_error": jnp.mean((action - batch.action) ** 2),
+            "reward_error": jnp.mean((outcome[..., 0] - batch.reward) ** 2),
+            # Where every episode has one row, there is no next one to learn.
+            "next_obs_error": jnp.sum(change * inside) / jnp.maximum(jnp.sum(inside), 1.0),
+            "value_error": jnp.mean((ahead - batch.ahead) ** 2),
+        }
+        return config.members * sum(found.values(), jnp.zeros(())), found
+
+    def update(state: State, batch: Rows, key: Array, step: Array) -> tuple[State, Metrics]:
+        params = {name: getattr(state, name) for name in nets}
+        grads, metrics = jax.grad(losses, has_aux=True)(params, batch)
+        return descend(state, grads, {name: state.hp[f"{name}_rate"] for name in nets}), metrics
+
+    # --- planning
+
+    def plan(params, obs: Array, before: Array, old: Array, key: Array) -> Array:
+        """The new plan (horizon, dim), from an observation, the last action, and the old plan shifted."""
+        hp = params["hp"]
+        member = jnp.arange(config.samples) % config.members
+        noise = hp["sigma"] * jax.random.normal(key, (config.horizon, config.samples, dim))
+
+        def all_of(name: str, obs: Array, action: Array) -> Array:
+            """(members, samples, ...): every network on the same rows."""
+            x = jnp.concatenate([obs, action], axis=-1)
+            return jax.vmap(nets[name].apply, in_axes=(0, None))(params[name], x)
+
+        def own(values: Array) -> Array:
+            """(samples, ...): each trajectory's network's."""
+            return jnp.take_along_axis(values, member[None, :, None], axis=0)[0]
+
+        def follow(carry, inputs):
+            obs, before, total = carry
+            noise, kept = inputs
+            action = jnp.clip(own(all_of("policy", obs, before)) + noise, -1.0, 1.0)
+            action = (1.0 - hp["beta"]) * action + hp["beta"] * kept[None]
+            outcome = all_of("model", obs, action)
+            total = total + jnp.mean(outcome[..., 0], axis=0)
+            return (obs + own(outcome)[:, 1:], action, total), action
+
+        spread = lambda x: jnp.broadcast_to(x[None], (config.samples, *x.shape))
+        start = (spread(obs), spread(before), jnp.zeros(config.samples))
+        (obs, before, total), actions = jax.lax.scan(follow, start, (noise, old))
+        if config.bootstrap:
+            total = total + jnp.mean(all_of("value", obs, before)[..., 0], axis=0)
+        weight = jax.nn.softmax(hp["kappa"] * total)
+        return jnp.sum(weight[None, :, None] * actions, axis=1)
+
+    def begin(params):
+        return {"plan": jnp.zeros((config.horizon, dim)), "before": jnp.zeros(dim)}
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        x = jnp.concatenate([timestep.obs, carry["before"]])
+        habit = jnp.mean(jax.vmap(nets["policy"].apply, in_axes=(0, None))(params["policy"], x), axis=0)
+        if mode == "mean":
+            action = jnp.clip(habit, -1.0, 1.0)
+            return action, carry | {"before": action}
+        shifted = jnp.concatenate([carry["plan"][1:], carry["plan"][-1:]])
+        new = plan(params, timestep.obs, carry["before"], shifted, key)
+        return new[0], {"plan": new, "before": new[0]}
+
+    def params_of(state: State):
+        return {name: getattr(state, name) for name in nets} | {
+            "hp": {name: state.hp[name] for name in ("beta", "sigma", "kappa")}
+        }
+
+    stage = Stage("train", config.steps, rows(config), update)
+    return Algorithm(init, (stage,), Policy(params_of, begin, act, ("plan", "mean")))
+
+
+PRESETS = {"default": Preset("ours: the method's, its values by task were not verified", {})}
