@@ -240,7 +240,7 @@ def test_policy_and_averages_move_at_every_second_update():
 
 
 def test_rebracs_values_go_by_data_set():
-    config = configure("rebrac", "default", task("hopper"), {}, "hopper-medium-expert-like")
+    config = configure("rebrac", "authors", task("hopper"), {}, "hopper-medium-expert-like")
     assert (config.policy_penalty, config.critic_penalty, config.batch_size) == (0.1, 0.01, 1024)
     config = configure("rebrac", "default", task("door"), {}, "door-human")
     assert (config.policy_penalty, config.critic_penalty, config.policy_rate) == (0.1, 0.1, 3e-4)
