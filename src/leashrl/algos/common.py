@@ -1,4 +1,4 @@
-"""What several algorithms share besides `ops` and `nn`: option checks and the usual policy."""
+"""What several algorithms share besides `ops` and `nn`: option checks, usual policies, SAC's update."""
 
 import math
 from collections.abc import Iterable
@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from leashrl.core import Policy
-from leashrl.dist import Normal
+from leashrl.dist import Normal, squash_log_prob
 from leashrl.errors import BadInput, nearest
 from leashrl.nn import Network
-from leashrl.types import Array, Box, Spec, TimeStep
+from leashrl.ops import dual, soft, td
+from leashrl.optim import descend
+from leashrl.types import Array, Batch, Box, Metrics, Spec, TimeStep
 
 
 def choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -51,6 +53,48 @@ def continuous(algorithm: str, spec: Spec) -> Box:
             f"{algorithm} needs continuous actions; this data set has {spec.action.dim} discrete ones"
         )
     return spec.action
+
+
+def soft_update(
+    state: Any, batch: Batch, key: Array, policy: Network, critic: Network, target_entropy: Array
+) -> tuple[Any, Metrics, Array]:
+    """One update of SAC (Haarnoja et al. 2018, arXiv 1812.05905): the new state, metrics, Q of the batch.
+
+    Args:
+      state: with `policy`, `critic`, `target_critic`, `log_alpha` and their `optimiser`.
+      target_entropy: the temperature's, in nats for all action dimensions together.
+    """
+    hp, alpha = state.hp, jnp.exp(state.log_alpha)
+    key_next, key_pi = jax.random.split(key)
+
+    pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
+    u_next = pi_next.sample(key_next)
+    next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
+    y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
+    (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, critic.apply, batch, y
+    )
+    new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+
+    # The policy sees the critics from after their step, as in the public codes.
+    min_q = lambda a: jnp.min(critic.apply(new.critic, batch.obs, a), axis=0)
+    policy_grads, entropy = jax.grad(soft.policy_loss, has_aux=True)(
+        state.policy, policy.apply, min_q, batch.obs, key_pi, alpha
+    )
+    grads = {
+        "policy": policy_grads,
+        "log_alpha": jax.grad(dual.temperature_loss)(state.log_alpha, entropy, target_entropy),
+    }
+    averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
+    new = descend(new, grads, dict.fromkeys(grads, hp["policy_rate"]), target_critic=averaged)
+    metrics = {
+        "critic_loss": loss,
+        "q_data": jnp.mean(values),
+        "target": jnp.mean(y),
+        "entropy": entropy,
+        "alpha": alpha,
+    }
+    return new, metrics, values
 
 
 def tanh_gaussian(network: Network) -> Policy:

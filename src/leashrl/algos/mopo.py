@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import choice, continuous, positive, share, tanh_gaussian, within
+from leashrl.algos.common import choice, continuous, positive, share, soft_update, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
-from leashrl.dist import Normal, squash_log_prob
+from leashrl.dist import Normal
 from leashrl.errors import BadInput
 from leashrl.models import dynamics
-from leashrl.ops import dual, soft, td
 from leashrl.optim import adam_init, descend
 from leashrl.types import Array, Batch, Metrics, Spec, Transitions, pytree
 
@@ -299,32 +298,10 @@ def build(config: Config, spec: Spec) -> Algorithm:
     # --- SAC
 
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, alpha = state.hp, jnp.exp(state.log_alpha)
-        key_next, key_pi = jax.random.split(key)
-        pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
-        u_next = pi_next.sample(key_next)
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
-        y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
-        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
-        min_q = lambda a: jnp.min(critic.apply(new.critic, batch.obs, a), axis=0)
-        policy_grads, entropy = jax.grad(soft.policy_loss, has_aux=True)(
-            state.policy, policy.apply, min_q, batch.obs, key_pi, alpha
-        )
-        grads = {
-            "policy": policy_grads,
-            "log_alpha": jax.grad(dual.temperature_loss)(state.log_alpha, entropy, hp["target_entropy"]),
-        }
-        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-        return descend(new, grads, dict.fromkeys(grads, hp["policy_rate"]), target_critic=averaged), {
-            "td_loss": loss,
+        new, metrics, values = soft_update(state, batch, key, policy, critic, state.hp["target_entropy"])
+        return new, metrics | {
             "q_data": jnp.mean(values[:, :real]) if real else jnp.zeros(()),
             "q_model": jnp.mean(values[:, real:]),
-            "target": jnp.mean(y),
-            "entropy": entropy,
-            "alpha": alpha,
             "held_out_error": jnp.mean(jnp.sort(state.best_error)[: config.elites]),
             "penalty_mean": state.penalties[0],
             "penalty_median": state.penalties[1],

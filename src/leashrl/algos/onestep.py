@@ -43,6 +43,7 @@ class Config:
       ensemble: number of critics; targets and policy take their minimum.
       improvement: `reverse-kl`, `exp-weight` or `easy-bcq`.
       samples: n above.
+      bound: of the log spread: `tanh`, bent into [-5, 0], or `clip`, cut off at -5 and 2 as MISA's.
       gamma: discount.
       polyak: rate of the target critics.
       alpha: weight of the divergence.
@@ -62,6 +63,7 @@ class Config:
     ensemble: int = 1
     improvement: str = "reverse-kl"
     samples: int = 10
+    bound: str = "tanh"
     gamma: float = 0.99
     polyak: float = 0.0025
     alpha: float = 1.0
@@ -72,12 +74,14 @@ class Config:
 
     def __post_init__(self) -> None:
         choice("improvement", self.improvement, ("reverse-kl", "exp-weight", "easy-bcq"))
+        choice("bound", self.bound, tuple(LOG_STD_RANGE))
         positive(self, "ensemble", "samples")
         within(self, 0, 1, "gamma", "polyak")
         within(self, 0, math.inf, "alpha", "temperature", "policy_rate", "critic_rate", "behaviour_rate")
 
 
 ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as BC's
+LOG_STD_RANGE = {"tanh": (-5.0, 0.0), "clip": (-5.0, 2.0)}
 
 # --- State -------------------------------------------------------------------
 
@@ -120,8 +124,10 @@ def reverse_kl_loss(params, policy: nn.Network, beta: Normal, value, obs: Array,
 def build(config: Config, spec: Spec) -> Algorithm:
     """OneStep RL for continuous actions in [-1, 1]^d."""
     dim = continuous("onestep", spec).dim
-    # The authors' spread, within e^-5 and 1; their mean is bent into [-1, 1] where here the action is.
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, bound="tanh", log_std_range=(-5.0, 0.0))
+    # The authors bend the mean into [-1, 1]; here the action is.
+    policy = nn.gaussian(
+        spec.obs_dim, dim, config.hidden, bound=config.bound, log_std_range=LOG_STD_RANGE[config.bound]
+    )
     critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
 
     def init(key: Array, hp: HP) -> State:
@@ -193,18 +199,20 @@ def build(config: Config, spec: Spec) -> Algorithm:
 OURS = {
     "preprocess.obs": "standardise",
     "steps": 1_000_000,
-    "behaviour_percent": 50,
+    "behaviour_percent": 100,
     "value_percent": 100,
     "batch_size": 256,
     "hidden": (256, 256),
     "ensemble": 2,
+    "bound": "clip",  # a spread that starts at e^-2.5 learns its mean half as fast
+    "alpha": 10.0,
     "policy_rate": 1e-3,
     "critic_rate": 1e-3,
     "behaviour_rate": 1e-3,
     "polyak": 0.02,
 }
 PRESETS = {
-    "default": Preset("ours: two critics of 2 x 256, shorter pre-training", OURS),
+    "default": Preset("ours: two critics of 2 x 256, shorter pre-training, ten times the leash", OURS),
     "authors": Preset("the authors' networks, rates and shares; alpha is swept by task there", {}),
     "exp-weight": Preset("exponentially weighted imitation", OURS | {"improvement": "exp-weight"}),
     "easy-bcq": Preset("the best of ten actions of the behaviour", OURS | {"improvement": "easy-bcq"}),

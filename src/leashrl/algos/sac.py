@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, positive, tanh_gaussian, within
+from leashrl.algos.common import continuous, positive, soft_update, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
-from leashrl.dist import Normal, squash_log_prob
-from leashrl.ops import dual, soft, td
-from leashrl.optim import adam_init, descend
+from leashrl.optim import adam_init
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -107,37 +105,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
 
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, alpha = state.hp, jnp.exp(state.log_alpha)
-        key_next, key_pi = jax.random.split(key)
-
-        pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
-        u_next = pi_next.sample(key_next)
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
-        y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
-        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
-
-        # The policy sees the critics from after their step, as in the public codes.
-        min_q = lambda a: jnp.min(critic.apply(new.critic, batch.obs, a), axis=0)
-        policy_grads, entropy = jax.grad(soft.policy_loss, has_aux=True)(
-            state.policy, policy.apply, min_q, batch.obs, key_pi, alpha
-        )
-        target_entropy = dim * hp["target_entropy"]
-        grads = {
-            "policy": policy_grads,
-            "log_alpha": jax.grad(dual.temperature_loss)(state.log_alpha, entropy, target_entropy),
-        }
-        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-        rates = dict.fromkeys(grads, hp["policy_rate"])
-        return descend(new, grads, rates, target_critic=averaged), {
-            "critic_loss": loss,
-            "q_data": jnp.mean(values),
-            "target": jnp.mean(y),
-            "entropy": entropy,
-            "alpha": alpha,
-        }
+        return soft_update(state, batch, key, policy, critic, dim * state.hp["target_entropy"])[:2]
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update, every=config.every)
     return Algorithm(init, (stage,), tanh_gaussian(policy))
