@@ -97,7 +97,8 @@ def test_weighted_likelihood_against_scipy():
     weight = jnp.abs(normal(16))
     mean = np.asarray(policy.apply(params, BATCH.obs)[0], np.float64)
     log_prob = norm.logpdf(np.asarray(BATCH.action), mean, np.exp([-0.5, 0.3])).sum(1)
-    loss, found = advantage.weighted_likelihood(params, policy.apply, BATCH, weight)
+    pi = lambda params, obs: Normal(*policy.apply(params, obs))
+    loss, found = advantage.weighted_likelihood(params, pi, BATCH, weight)
     assert float(found) == pytest.approx(log_prob.mean(), rel=1e-5)
     assert float(loss) == pytest.approx(-(np.asarray(weight) * log_prob).mean(), rel=1e-5)
 

@@ -4,6 +4,7 @@ Tiny networks and data: what is checked is the contract of `core.py`, not learni
 does that). Laws about shapes run over every preset; laws that compile run over every distinct program.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -20,9 +21,12 @@ from leashrl.policies import load_policy
 from leashrl.run import Run
 from leashrl.training import loop
 from leashrl.training.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
-from leashrl.types import Box, Episodes, Spec, TimeStep, Transitions
+from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatever the bounds
+SPEC_DISCRETE = Spec(4, Discrete(3))
+DISCRETE = {f"{name}, discrete": name for name in ("bc", "cql", "iql", "misa")}
+ENTRIES = REGISTRY | {case: REGISTRY[name] for case, name in DISCRETE.items()}
 STEPS = 12
 TINY = {"hidden": (8, 8), "batch_size": 8, "steps": STEPS}
 # What else makes an algorithm quick to compile.
@@ -58,6 +62,7 @@ PROGRAMS = [
     ("misa", "dv", (("estimator", "hmc"), ("critic_resample", 2))),
     ("misa", "f", (("estimator", "reparam"), ("critic_norm", True), ("barber_agakov", False))),
     ("misa", "t", (("critic_resample", 2), ("estimator", "snis"))),
+    *((name, "default", ()) for name in DISCRETE),
 ]
 # Further branches of a program, which are run once through every stage.
 VARIANTS = [
@@ -67,22 +72,26 @@ VARIANTS = [
     ("brac-plus", "authors", (("divergence", "cross-entropy"), ("evaluation", "mean"))),
     ("cql", "corl", (("lagrange", "gap"), ("backup", "max"), ("backup_entropy", True), ("resample", 0))),
     ("cql", "rho", (("lagrange", "weighted"),)),
+    ("cql, discrete", "rho", (("lagrange", "weighted"), ("backup", "max"), ("backup_entropy", True))),
     ("fisher-brc", "no-representation", ()),
     ("iql", "authors", (("dropout_percent", 50), ("schedule", "constant"))),
+    ("misa, discrete", "f", (("estimator", "none"), ("lagrange", True), ("schedule", "cosine"))),
+    ("misa, discrete", "t", ()),
+    ("misa, discrete", "ba", ()),
     ("onestep", "easy-bcq", ()),
     ("onestep", "exp-weight", ()),
 ]
 
 
 def config_of(name, preset="default", options=()):
-    config = override(REGISTRY[name].config(), REGISTRY[name].presets[preset].values)
+    config = override(ENTRIES[name].config(), ENTRIES[name].presets[preset].values)
     tiny = {key: value for key, value in TINY.items() if hasattr(config, key)}
     return override(config, tiny | SHORT.get(name, {}) | dict(options))
 
 
 @functools.cache
 def _build(config, name):
-    return REGISTRY[name].build(config, SPEC)
+    return ENTRIES[name].build(config, SPEC_DISCRETE if name in DISCRETE else SPEC)
 
 
 def build(name, preset="default", options=()):
@@ -120,7 +129,13 @@ def seen_by(name, data, length=8):
     return in_episodes(data, length) if REGISTRY[name].view == "episodes" else data
 
 
+def with_discrete_actions(data):
+    push, following = (jnp.asarray(x[:, 0] > 0, jnp.int32) for x in (data.action, data.next_action))
+    return dataclasses.replace(data, action=2 * push, next_action=2 * following)
+
+
 DATA = {name: seen_by(name, toy_data()) for name in REGISTRY}
+DATA |= {case: with_discrete_actions(toy_data()) for case in DISCRETE}
 
 
 def grouped(case):
@@ -324,8 +339,10 @@ def test_policy_acts_inside_the_space(case):
     timestep = TimeStep(jnp.full(4, 3.0), jnp.zeros(()), jnp.asarray(True))
     for mode in policy.modes:
         action, _ = policy.act(params, policy.init(params), timestep, jax.random.key(0), mode)
-        assert action.shape == (2,)
-        assert np.all(np.abs(action) <= 1)
+        if case[0] in DISCRETE:
+            assert action.shape == () and action.dtype == jnp.int32 and 0 <= action < 3
+        else:
+            assert action.shape == (2,) and np.all(np.abs(action) <= 1)
 
 
 @pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])

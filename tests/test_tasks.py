@@ -155,7 +155,7 @@ def test_guess(name: str, expected: str):
     assert found.name == expected
 
 
-@pytest.mark.parametrize("name", ["", "my-logs.hdf5", "penguin.npz", "ants.hdf5", "cartpole", "/", "."])
+@pytest.mark.parametrize("name", ["", "my-logs.hdf5", "penguin.npz", "ants.hdf5", "acrobot", "/", "."])
 def test_guess_says_none_rather_than_anything(name: str):
     assert guess(name) is None
 

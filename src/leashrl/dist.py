@@ -88,6 +88,45 @@ def independent_log_prob(mixture: Mixture, u: Array) -> Array:
     return jnp.sum(mixture.log_prob(u[..., None]), axis=-1)
 
 
+@pytree
+class Categorical:
+    """Actions 0 .. n - 1 with probabilities softmax(logits), shapes (..., n)."""
+
+    logits: Array
+
+    @property
+    def log_probs(self) -> Array:
+        """Of every action, (..., n)."""
+        return jax.nn.log_softmax(self.logits)
+
+    def log_prob(self, action: Array) -> Array:
+        """Of integer actions (...).
+
+        >>> two = Categorical(jnp.log(jnp.array([[1.0, 3.0]])))
+        >>> float(jnp.exp(two.log_prob(jnp.array([1]))[0]))
+        0.75
+        """
+        return taken(self.log_probs, action)
+
+    def expect(self, values: Array) -> Array:
+        """E[values(a)] of values (..., n): a sum, not a sample."""
+        return jnp.sum(jnp.exp(self.log_probs) * values, axis=-1)
+
+    def entropy(self) -> Array:
+        """In nats, (...)."""
+        return -self.expect(self.log_probs)
+
+
+def taken(values: Array, action: Array) -> Array:
+    """values[..., action] of values (..., n) and integer actions (...), which may lack leading axes.
+
+    >>> taken(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 0])).tolist()
+    [2.0, 3.0]
+    """
+    index = jnp.broadcast_to(action, values.shape[:-1])
+    return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+
+
 def kl_to_standard(normal: Normal) -> Array:
     """KL(N(mean, std) || N(0, I)), summed over the last axis.
 

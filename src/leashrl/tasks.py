@@ -28,7 +28,7 @@ class Task:
 
     name: str
     domain: str
-    """`gym`, `adroit`, `kitchen`, `antmaze`, `pendulum`, or `online` (no reference data or scores)."""
+    """`gym`, `adroit`, `kitchen`, `antmaze`, `pendulum`, `cartpole`, or `online` (no reference scores)."""
     env_id: str | None
     """The maintained Gymnasium id that policies are evaluated on; None: nothing to evaluate on."""
     min_score: float | None
@@ -39,6 +39,8 @@ class Task:
     """How many episodes an evaluation runs by default."""
     obs_dim: int
     action_dim: int
+    """How many numbers an action has, or, where actions are discrete, how many there are."""
+    discrete: bool
     data_file: str | None
     """D4RL's base name of the data file, in `$D4RL_DATASET_DIR` or `~/.d4rl/datasets`."""
     url: str | None
@@ -59,6 +61,7 @@ class Family(NamedTuple):
     obs_dim: int
     action_dim: int
     note: str = ""
+    discrete: bool = False
 
 
 # --- Families ----------------------------------------------------------------
@@ -103,6 +106,8 @@ ANTMAZE: dict[str, Family] = {
 # min: the mean return of 400,000 episodes of uniform torques on gymnasium's Pendulum-v1 equations in numpy
 # (standard error 0.5); tests/test_tasks.py runs some again. max: what an energy-shaping controller gets.
 PENDULUM = Family("pendulum", "Pendulum-v1", -1228.7, -150.0, 200, 3, 1)
+# min: the same of 400,000 episodes of random pushes (standard error 0.02). max: the pole stands to the end.
+CARTPOLE = Family("cartpole", "CartPole-v1", 22.26, 500.0, 500, 4, 2, discrete=True)
 ONLINE: dict[str, Family] = {
     "inverted-double-pendulum": Family("online", "InvertedDoublePendulum-v4", None, None, 1000, 11, 1, _V4),
     "swimmer": Family("online", "Swimmer-v4", None, None, 1000, 8, 2, _V4),
@@ -135,6 +140,7 @@ def _bare() -> Iterator[Task]:
         **{f"kitchen-{kind}": KITCHEN for kind in ("complete", "partial", "mixed")},
         **{f"antmaze-{maze}": family for maze, family in ANTMAZE.items()},
         "pendulum": PENDULUM,
+        "cartpole": CARTPOLE,
         **ONLINE,
     }
     for name, family in environments.items():
@@ -207,16 +213,18 @@ def _antmaze() -> Iterator[Task]:
         yield _row(f"antmaze-{kind}-v2", ANTMAZE[maze], f"ant_maze_v2/{stem}_fixed.hdf5")
 
 
-def _pendulum() -> Iterator[Task]:
+def _made_here() -> Iterator[Task]:
     for kind in ("random", "medium", "expert", "medium-expert", "medium-replay"):
         yield _row(f"pendulum-{kind}", PENDULUM)
+    for kind in ("random", "medium", "expert"):
+        yield _row(f"cartpole-{kind}", CARTPOLE)
 
 
 BARE: dict[str, Task] = {row.name: row for row in _bare()}
 """Environments without a data set of their own."""
 
 TASKS: dict[str, Task] = BARE | {
-    row.name: row for rows in (_gym, _adroit, _kitchen, _antmaze, _pendulum) for row in rows()
+    row.name: row for rows in (_gym, _adroit, _kitchen, _antmaze, _made_here) for row in rows()
 }
 
 

@@ -82,6 +82,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     """AWAC for continuous actions in [-1, 1]^d."""
     dim = continuous("awac", spec).dim
     policy = nn.free_gaussian(spec.obs_dim, dim, config.hidden, mean="free", log_std_range=(-20.0, 2.0))
+    pi = lambda params, obs: Normal(*policy.apply(params, obs))
     critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
 
     def init(key: Array, hp: HP) -> State:
@@ -100,7 +101,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         key_next, key_pi = jax.random.split(key)
 
         def sampled(obs: Array, key: Array) -> Array:
-            return jnp.clip(Normal(*policy.apply(state.policy, obs)).sample(key), -1.0, 1.0)
+            return jnp.clip(pi(state.policy, obs).sample(key), -1.0, 1.0)
 
         next_action = sampled(batch.next_obs, key_next)
         next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, next_action), axis=0)
@@ -113,9 +114,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         pair = jnp.stack([batch.action, sampled(batch.obs, key_pi)], axis=1)
         q_data, q_policy = jnp.min(critic.apply(new.critic, batch.obs, pair), axis=0).T
         weight = exponential_weight(q_data - q_policy, 1.0 / hp["temperature"])
-        grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(
-            state.policy, policy.apply, batch, weight
-        )
+        grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(state.policy, pi, batch, weight)
         averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
         new = descend(new, {"policy": grads}, {"policy": hp["policy_rate"]}, target_critic=averaged)
         return new, {

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, tanh_gaussian, tanh_of, within
+from leashrl.algos.common import categorical, tanh_gaussian, tanh_of, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
-from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.optim import adam, adam_init
-from leashrl.types import Array, Batch, Metrics, Spec, pytree
+from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -23,15 +23,15 @@ class Config:
 
     $$\max_\theta E_D[\log\pi(a|s)] \quad\text{or, deterministic,}\quad \min_\theta E_D\|\pi(s) - a\|^2 / d$$
 
-    with $\pi$ a tanh-Gaussian, or tanh of a network. Up to the constant H(A) the first is the
-    Barber-Agakov bound of the mutual information between states and actions.
+    with $\pi$ a tanh-Gaussian, or tanh of a network; of discrete actions, a softmax. Up to the constant H(A)
+    the first is the Barber-Agakov bound of the mutual information between states and actions.
 
     Args:
       steps: gradient updates.
       batch_size: transitions an update.
       preprocess: what is done to observations before training.
       hidden: widths of the hidden layers.
-      deterministic: squared error in place of likelihood.
+      deterministic: squared error in place of likelihood; of discrete actions the likelihood all the same.
       gamma: discount; behaviour cloning does not use it.
       policy_rate: Adam's learning rate.
 
@@ -76,6 +76,13 @@ def likelihood_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, M
     return -log_prob, {"policy_loss": -log_prob, "policy_std": jnp.mean(jnp.exp(pi.log_std))}
 
 
+def softmax_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metrics]:
+    """-E_D[log pi(a|s)] of discrete actions, in nats."""
+    pi = Categorical(network.apply(params, batch.obs))
+    loss = -jnp.mean(pi.log_prob(batch.action))
+    return loss, {"policy_loss": loss, "entropy": jnp.mean(pi.entropy())}
+
+
 def squared_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metrics]:
     """E_D of the squared error of tanh(network), averaged over action dimensions."""
     loss = jnp.mean((jnp.tanh(network.apply(params, batch.obs)) - batch.action) ** 2)
@@ -86,10 +93,14 @@ def squared_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metr
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    """Behaviour cloning for continuous actions in [-1, 1]^d."""
-    dim = continuous("bc", spec).dim
-    network = (nn.mlp if config.deterministic else nn.gaussian)(spec.obs_dim, dim, config.hidden)
-    loss = squared_loss if config.deterministic else likelihood_loss
+    """Behaviour cloning for continuous actions in [-1, 1]^d, or discrete ones."""
+    sizes = (spec.obs_dim, spec.action.dim, config.hidden)
+    if isinstance(spec.action, Discrete):
+        network, loss, act = nn.mlp(*sizes), softmax_loss, categorical
+    elif config.deterministic:
+        network, loss, act = nn.mlp(*sizes), squared_loss, tanh_of
+    else:
+        network, loss, act = nn.gaussian(*sizes), likelihood_loss, tanh_gaussian
 
     def init(key: Array, hp: HP) -> State:
         params = network.init(key)
@@ -101,7 +112,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         return State(params, optimiser, state.hp), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), tanh_of(network) if config.deterministic else tanh_gaussian(network))
+    return Algorithm(init, (stage,), act(network))
 
 
 PRESETS = {

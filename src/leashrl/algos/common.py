@@ -126,6 +126,17 @@ def clipped_gaussian(network: Network) -> Policy:
     return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
 
 
+def categorical(network: Network) -> Policy:
+    """The likeliest action, or a sample, of the logits that the network in `state.policy` gives."""
+
+    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
+        logits = network.apply(params, timestep.obs)
+        action = jnp.argmax(logits) if mode == "greedy" else jax.random.categorical(key, logits)
+        return action.astype(jnp.int32), carry
+
+    return Policy(lambda state: state.policy, lambda params: (), act, ("greedy", "sample"))
+
+
 def best_of(
     policy: Network,
     critic: Network,

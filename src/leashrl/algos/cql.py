@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import choice, continuous, positive, share, tanh_gaussian, within
+from leashrl.algos.common import categorical, choice, positive, share, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
-from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import conservative, dual, mi, td
 from leashrl.optim import adam_init, descend
-from leashrl.types import Array, Batch, Metrics, Spec, pytree
+from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -36,6 +36,9 @@ class Config:
 
     $$\max_\phi\ E[\min_i Q_i(s,a_\pi) - \alpha\log\pi(a_\pi|s)]$$
 
+    Of discrete actions all of this is summed, not sampled: `k` and `resample` are not used, and CQL($\rho$)
+    has the policy for $\rho$, $\log\sum_a\pi(a|s)e^{Q_i(s,a)}$.
+
     Args:
       steps: gradient updates.
       warmup_percent: the share of them in which the policy clones, $\log\pi(a|s)$ in place of Q.
@@ -55,7 +58,8 @@ class Config:
       polyak: rate of the target critics.
       weight: w above.
       tau: budget of the Lagrange forms.
-      target_entropy: the temperature's target, in nats per action dimension.
+      target_entropy: the temperature's target, in nats per action dimension. Below 0 the temperature of
+        discrete actions falls to 0, and the policy ends greedy.
       policy_rate, critic_rate: Adam's learning rates; the temperature uses the policy's, the multiplier the
         critic's.
 
@@ -135,14 +139,29 @@ def policy_loss(params, policy: nn.Network, value, batch: Batch, key: Array, alp
     }
 
 
+def exact_policy_loss(params, policy: nn.Network, q: Array, batch: Batch, alpha: Array, cloning: Array):
+    """`policy_loss` of discrete actions, with q (batch, n) the smallest Q of each."""
+    pi = Categorical(policy.apply(params, batch.obs))
+    entropy = jnp.mean(pi.entropy())
+    q_policy = jnp.mean(pi.expect(q))
+    log_prob_data = jnp.mean(pi.log_prob(batch.action))
+    wanted = jnp.where(cloning, log_prob_data, q_policy)
+    return -alpha * entropy - wanted, {
+        "q_policy": q_policy,
+        "entropy": entropy,
+        "log_prob_data": log_prob_data,
+    }
+
+
 # --- Build -------------------------------------------------------------------
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    """CQL for continuous actions in [-1, 1]^d."""
-    dim = continuous("cql", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    """CQL for continuous actions in [-1, 1]^d, or discrete ones."""
+    discrete, dim = isinstance(spec.action, Discrete), spec.action.dim
+    sizes = (spec.obs_dim, dim, config.hidden)
+    policy = nn.mlp(*sizes, out_scale=0.01) if discrete else nn.gaussian(*sizes)
+    critic = (nn.table_critic if discrete else nn.critic)(*sizes, ensemble=config.ensemble)
     warmup = share(config.steps, config.warmup_percent)
 
     def init(key: Array, hp: HP) -> State:
@@ -183,18 +202,15 @@ def build(config: Config, spec: Spec) -> Algorithm:
             values -= jnp.exp(state.log_alpha) * squash_log_prob(each, u)
         return td.target(batch.reward, batch.discount, jnp.max(values, axis=-1))
 
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update, as in the authors' code.
-        hp = state.hp
+    def sampled(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
+        """Gradients of critic and policy, metrics, the data's Q, their targets, and the mean log Z."""
         key_next, key_proposal, key_draw, key_pi = jax.random.split(key, 4)
         both = policy.apply(state.policy, jnp.concatenate([batch.obs, batch.next_obs]))
         pi, pi_next = (Normal(*x) for x in zip(*(jnp.split(x, 2) for x in both), strict=True))
         y = targets(state, pi_next, batch, key_next)
         actions, log_q = proposals(pi, pi_next, batch, key_proposal)
-        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.multiplier(state.log_lagrange)
-        grads = {}
-        grads["critic"], values, energies = conservative.gradient(
-            state.critic, critic.apply, batch, actions, y, multiplier * hp["weight"], 1.0,
+        critic_grads, values, energies = conservative.gradient(
+            state.critic, critic.apply, batch, actions, y, weight, 1.0,
             bound="misa", log_q=log_q if config.form == "h" else None,
             key=key_draw, resample=config.resample,
         )  # fmt: skip
@@ -202,17 +218,49 @@ def build(config: Config, spec: Spec) -> Algorithm:
         def min_q(action: Array) -> Array:
             return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
 
-        grads["policy"], metrics = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), step < warmup
+        policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
+            state.policy, policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), cloning
         )
         n = actions.shape[1]
-        gap = mi.log_partition("misa", energies.reshape(-1, n)) + math.log(n) - jnp.mean(values)
+        log_z = mi.log_partition("misa", energies.reshape(-1, n)) + math.log(n)
+        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, log_z
+
+    def summed(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
+        """The same of discrete actions."""
+        alpha = jnp.exp(state.log_alpha)
+        pi_next = Categorical(policy.apply(state.policy, batch.next_obs))
+        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs), axis=0)
+        if config.backup_entropy:
+            next_q -= alpha * pi_next.log_probs
+        next_value = jnp.max(next_q, axis=-1) if config.backup == "max" else pi_next.expect(next_q)
+        y = td.target(batch.reward, batch.discount, next_value)
+        log_mass = Categorical(policy.apply(state.policy, batch.obs)).log_probs
+        if config.form == "h":
+            log_mass = jnp.zeros_like(log_mass)
+        critic_grads, (values, energies) = jax.grad(conservative.exact_loss, has_aux=True)(
+            state.critic, critic.apply, "misa", batch, log_mass, y, weight, 1.0
+        )
+        min_q = jnp.min(critic.apply(state.critic, batch.obs), axis=0)
+        policy_grads, metrics = jax.grad(exact_policy_loss, has_aux=True)(
+            state.policy, policy, min_q, batch, alpha, cloning
+        )
+        log_z = mi.log_partition("misa", energies.reshape(-1, dim))
+        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, log_z
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        # All gradients are taken at the parameters from before the update, as in the authors' code.
+        hp = state.hp
+        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.multiplier(state.log_lagrange)
+        grads, metrics, values, y, log_z = (summed if discrete else sampled)(
+            state, batch, key, multiplier * hp["weight"], step < warmup
+        )
+        gap = log_z - jnp.mean(values)
         excess = hp["weight"] * gap - hp["tau"]
         if config.lagrange == "gap":
             excess = hp["weight"] * (gap - hp["tau"])
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, excess)
         grads["log_alpha"] = jax.grad(dual.temperature_loss)(
-            state.log_alpha, metrics["entropy"], dim * hp["target_entropy"]
+            state.log_alpha, metrics["entropy"], (1 if discrete else dim) * hp["target_entropy"]
         )
         rates = {
             "critic": hp["critic_rate"],
@@ -232,7 +280,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         }
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), tanh_gaussian(policy))
+    return Algorithm(init, (stage,), (categorical if discrete else tanh_gaussian)(policy))
 
 
 # --- Presets -----------------------------------------------------------------

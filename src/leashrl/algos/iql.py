@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import choice, clipped_gaussian, continuous, positive, within
+from leashrl.algos.common import categorical, choice, clipped_gaussian, positive, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.dist import Categorical, Normal
 from leashrl.ops import dual, td
 from leashrl.ops.advantage import expectile_loss, exponential_weight, weighted_likelihood
 from leashrl.optim import adam_init, cosine, descend
-from leashrl.types import Array, Batch, Metrics, Spec, pytree
+from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -31,7 +32,8 @@ class Config:
     $$\min_\theta\ E_D(r + \gamma V(s') - Q_i(s,a))^2,\qquad
       \max_\phi\ E_D[\min(e^{\beta(\min_i Q'_i - V)}, 100)\,\log\pi(a|s)]$$
 
-    The policy is a Gaussian over actions, its mean tanh of a network, its spread the same in every state.
+    The policy is a Gaussian over actions, its mean tanh of a network, its spread the same in every state;
+    of discrete actions, a softmax.
 
     Args:
       steps: gradient updates.
@@ -100,11 +102,18 @@ def value_loss(params, value: nn.Network, obs: Array, q: Array, expectile: Array
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    """IQL for continuous actions in [-1, 1]^d."""
-    dim = continuous("iql", spec).dim
-    policy = nn.free_gaussian(spec.obs_dim, dim, config.hidden, dropout_percent=config.dropout_percent)
+    """IQL for continuous actions in [-1, 1]^d, or discrete ones."""
+    sizes, dropout = (spec.obs_dim, spec.action.dim, config.hidden), config.dropout_percent
     value = nn.mlp(spec.obs_dim, 1, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    if isinstance(spec.action, Discrete):
+        policy, critic = nn.mlp(*sizes, dropout_percent=dropout), nn.table_critic
+        pi = lambda params, obs, key: Categorical(policy.apply(params, obs, key))
+        acting = categorical(policy)
+    else:
+        policy, critic = nn.free_gaussian(*sizes, dropout_percent=dropout), nn.critic
+        pi = lambda params, obs, key: Normal(*policy.apply(params, obs, key))
+        acting = clipped_gaussian(policy)
+    critic = critic(*sizes, ensemble=config.ensemble)
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key, 3)
@@ -134,7 +143,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         weight = exponential_weight(q - v, hp["temperature"])
         y = td.target(batch.reward, batch.discount, next_v)
         policy_grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(
-            state.policy, policy.apply, batch, weight, key
+            state.policy, pi, batch, weight, key
         )
         (loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
             state.critic, critic.apply, batch, y
@@ -160,7 +169,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         }
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), clipped_gaussian(policy))
+    return Algorithm(init, (stage,), acting)
 
 
 # --- Presets -----------------------------------------------------------------

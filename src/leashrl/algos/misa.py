@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, within
+from leashrl.algos.common import categorical, choice, positive, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
-from leashrl.dist import Normal, squash_log_prob, unsquash
+from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import conservative, dual, mi, td
 from leashrl.ops.blocks import sweep
 from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
 from leashrl.optim import adam_init, cosine, descend
-from leashrl.types import Array, Batch, Metrics, Spec, pytree
+from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -41,6 +41,9 @@ class Config:
     $$\max_\theta\ E[\min_i Q_i(s, a_\pi)] + \gamma_2 E_D[\log\pi(a|s)] - \gamma_2' \log Z_Q(\theta)$$
 
     and the last term's gradient by equation 15, $E_{p}[\nabla\log\pi(a|s)]$ under $p \propto \pi e^{Q}$.
+
+    Of discrete actions every expectation is a sum: `k`, `critic_resample`, `normaliser`, the chain's options
+    and `estimator`, but for `none`, have no meaning there.
 
     Args:
       steps: gradient updates.
@@ -152,8 +155,19 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
+def objective(q_policy, entropy, log_pi_data, correction, alpha, hp: HP, config: Config):
+    """-E[min Q(s, a_pi)] - gamma_2 (alpha H(pi) + E_D[log pi(a)]) + gamma_2' correction, and its parts."""
+    loss = -q_policy + hp["gamma_2_correction"] * correction
+    if config.entropy:
+        loss -= hp["gamma_2"] * alpha * entropy
+    if config.barber_agakov:
+        loss -= hp["gamma_2"] * log_pi_data
+    parts = {"policy_loss": loss, "q_policy": q_policy, "entropy": entropy, "log_prob_data": log_pi_data}
+    return loss, parts
+
+
 def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, hp: HP, config: Config):
-    """-E[min Q(s, a_pi)] + gamma_2 (alpha E[log pi(a_pi)] - E_D[log pi(a)]) + gamma_2' correction(pi).
+    """`objective` of a tanh-Gaussian, by a sample.
 
     Args:
       q: (batch, dim) actions -> (batch,) smallest Q.
@@ -161,34 +175,50 @@ def policy_loss(params, policy, q, batch: Batch, key: Array, alpha, correction, 
     """
     pi = Normal(*policy.apply(params, batch.obs))
     u = pi.sample(key)
-    log_pi = squash_log_prob(pi, u)
+    entropy = -jnp.mean(squash_log_prob(pi, u))
     log_pi_data = jnp.mean(squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
-    q_policy = jnp.mean(q(jnp.tanh(u)))
-    loss = -q_policy + hp["gamma_2_correction"] * correction(pi)
-    if config.entropy:
-        loss += hp["gamma_2"] * alpha * jnp.mean(log_pi)
-    if config.barber_agakov:
-        loss -= hp["gamma_2"] * log_pi_data
-    return loss, {
-        "policy_loss": loss,
-        "q_policy": q_policy,
-        "entropy": -jnp.mean(log_pi),
-        "log_prob_data": log_pi_data,
-        "policy_std": jnp.mean(jnp.exp(pi.log_std)),
-    }
+    loss, parts = objective(jnp.mean(q(jnp.tanh(u))), entropy, log_pi_data, correction(pi), alpha, hp, config)
+    return loss, parts | {"policy_std": jnp.mean(jnp.exp(pi.log_std))}
+
+
+def exact_policy_loss(params, policy, q: Array, energies: Array, batch: Batch, alpha, hp: HP, config: Config):
+    """`objective` of discrete actions, by sums: the correction is log Z itself.
+
+    Args:
+      q, energies: (batch, n) of every action; energies of the smallest T.
+    """
+    pi = Categorical(policy.apply(params, batch.obs))
+    correction = jnp.zeros(())
+    if config.estimator != "none":
+        n = energies.shape[-1]
+        correction = mi.log_partition(config.bound, energies + pi.log_probs + math.log(n))
+    return objective(
+        jnp.mean(pi.expect(q)),
+        jnp.mean(pi.entropy()),
+        jnp.mean(pi.log_prob(batch.action)),
+        correction,
+        alpha,
+        hp,
+        config,
+    )
 
 
 # --- Build -------------------------------------------------------------------
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    """MISA for continuous actions in [-1, 1]^d."""
-    dim = continuous("misa", spec).dim
-    policy_net = nn.gaussian(spec.obs_dim, dim, config.hidden, activation=config.policy_activation)
+    """MISA for continuous actions in [-1, 1]^d, or discrete ones."""
+    discrete, dim = isinstance(spec.action, Discrete), spec.action.dim
+    sizes = (spec.obs_dim, dim, config.hidden)
     net = {"activation": config.critic_activation, "norm": config.critic_norm, "out_scale": 0.01}
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, **net)
+    if discrete:
+        policy_net = nn.mlp(*sizes, activation=config.policy_activation, out_scale=0.01)
+    else:
+        policy_net = nn.gaussian(*sizes, activation=config.policy_activation)
+    make = nn.table_critic if discrete else nn.critic
+    critic = make(*sizes, ensemble=config.ensemble, **net)
     separate = config.energy == "t"
-    energy_net = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=1, **net) if separate else critic
+    energy_net = make(*sizes, ensemble=1, **net) if separate else critic
     bounded = config.bound != "ba"
     penalised = bounded and not separate  # MISA-T's text does not say; its collapse suggests no penalty
     k = config.k if bounded else 0
@@ -205,8 +235,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
             hp=hp,
         )
 
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update, as in the authors' code.
+    def sampled(state: State, batch: Batch, key: Array, weight: Array):
+        """Gradients and metrics of critic and policy; Q and T of the data and their targets; k energies."""
         hp = state.hp
         key_next, key_k, key_draw, key_pi, key_chain = jax.random.split(key, 5)
         pi = Normal(*policy_net.apply(state.policy, batch.obs))
@@ -225,9 +255,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
         a_next = jnp.tanh(pi_next.sample(key_next))
         next_value = jnp.min(critic.apply(state.target_critic, batch.next_obs, a_next), axis=0)
         y = td.target(batch.reward, batch.discount, next_value)
-        weight = hp["gamma_1"]
-        if config.lagrange:
-            weight *= dual.multiplier(state.log_lagrange)
 
         grads, data_values = {"energy": {}}, {}
         how = {"bound": config.bound, "key": key_draw, "resample": config.critic_resample}
@@ -270,14 +297,54 @@ def build(config: Config, spec: Spec) -> Algorithm:
             state.policy, policy_net, min_q, batch, key_pi, jnp.exp(state.log_alpha), correction, hp, config
         )
 
+        if bounded:
+            metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", energies))
+            metrics["acceptance"] = jnp.ones(()) if points is None else points.acceptance
+        return grads, metrics, data_values, y, energies_k
+
+    def summed(state: State, batch: Batch, key: Array, weight: Array):
+        """The same of discrete actions: every expectation over them is a sum."""
+        pi = Categorical(policy_net.apply(state.policy, batch.obs))
+        pi_next = Categorical(policy_net.apply(state.policy, batch.next_obs))
+        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs), axis=0)
+        y = td.target(batch.reward, batch.discount, pi_next.expect(next_q))
+
+        def push(network: nn.Network, params, weight, td_weight):
+            return jax.grad(conservative.exact_loss, has_aux=True)(
+                params, network.apply, config.bound, batch, pi.log_probs, y, weight, td_weight
+            )
+
+        grads, data_values = {"energy": {}}, {}
+        grads["critic"], (data_values["critic"], energies_n) = push(
+            critic, state.critic, weight if penalised else 0.0, state.hp["td_weight"]
+        )
+        q = jnp.min(critic.apply(state.critic, batch.obs), axis=0)
+        t = q
+        if separate:
+            grads["energy"], (data_values["energy"], energies_n) = push(energy_net, state.energy, 1.0, 0.0)
+            t = energy_net.apply(state.energy, batch.obs)[0]
+        grads["policy"], metrics = jax.grad(exact_policy_loss, has_aux=True)(
+            state.policy, policy_net, q, t, batch, jnp.exp(state.log_alpha), state.hp, config
+        )
+        return grads, metrics, data_values, y, energies_n
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        # All gradients are taken at the parameters from before the update, as in the authors' code.
+        hp = state.hp
+        weight = hp["gamma_1"]
+        if config.lagrange:
+            weight *= dual.multiplier(state.log_lagrange)
+        half = summed if discrete else sampled
+        grads, metrics, data_values, y, energies = half(state, batch, key, weight)
+
         # --- temperature and multiplier
         gap = jnp.zeros(())
         if penalised:
             mean_q = jnp.mean(data_values["critic"], axis=-1)
-            gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies_k) - mean_q)
-            if config.normaliser == "batch":
+            gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies) - mean_q)
+            if config.normaliser == "batch" and not discrete:
                 gap += math.log(config.k / config.batch_size)
-        target_entropy = dim * hp["target_entropy"]
+        target_entropy = (1 if discrete else dim) * hp["target_entropy"]
         grads["log_alpha"] = jax.grad(dual.temperature_loss)(
             state.log_alpha, metrics["entropy"], target_entropy
         )
@@ -309,13 +376,12 @@ def build(config: Config, spec: Spec) -> Algorithm:
             # The bounds without their constant H(A): estimates of I(S; A) - H(A) in nats.
             data_energy = jnp.mean(jnp.min(data_values["energy" if separate else "critic"], axis=0))
             known = metrics["log_prob_data"] + data_energy
-            metrics |= {f"bound_{b}": known - mi.log_partition(b, energies) for b in ("misa", "dv", "f")}
-            metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", energies))
-            metrics["acceptance"] = jnp.ones(()) if points is None else points.acceptance
+            least = jnp.min(energies, axis=0)
+            metrics |= {f"bound_{b}": known - mi.log_partition(b, least) for b in ("misa", "dv", "f")}
         return dataclasses.replace(new, target_critic=averaged), metrics
 
     stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), tanh_gaussian(policy_net))
+    return Algorithm(init, (stage,), (categorical if discrete else tanh_gaussian)(policy_net))
 
 
 # --- Presets -----------------------------------------------------------------
@@ -352,7 +418,12 @@ ANTMAZE = {"preprocess.reward": "antmaze", "lagrange": True, "tau": 10.0, "hidde
 PAPER_DOMAINS = {"adroit": LAGRANGE, "kitchen": LAGRANGE, "antmaze": ANTMAZE}
 # The code scales Adroit's and Kitchen's rewards as well; its Lagrange form and widths are flags for its user.
 AUTHORS_DOMAINS = {"adroit": UNIT, "kitchen": UNIT, "antmaze": {"preprocess.reward": "antmaze"}}
-DOMAINS = {"adroit": UNIT | LAGRANGE, "kitchen": UNIT | LAGRANGE, "antmaze": ANTMAZE}
+DOMAINS = {
+    "adroit": UNIT | LAGRANGE,
+    "kitchen": UNIT | LAGRANGE,
+    "antmaze": ANTMAZE,
+    "cartpole": {"gamma_1": 0.5, "gamma_2": 0.5},  # ours: a push matters little, a step pays 1
+}
 
 
 def column(about: str, **change) -> Preset:

@@ -92,13 +92,14 @@ def info(args: Namespace) -> int:
 def check(args: Namespace) -> int:
     from leashrl.data import check as find
     from leashrl.tasks import task as find_task
-    from leashrl.types import Box, Spec
+    from leashrl.types import Box, Discrete, Spec
 
     spec, name = None, args.task
     if name is not None:
         task = find_task(name)
         unknown = (math.inf,) * task.action_dim  # the table of tasks holds no bounds
-        spec = Spec(task.obs_dim, Box(tuple(-x for x in unknown), unknown))
+        box = Box(tuple(-x for x in unknown), unknown)
+        spec = Spec(task.obs_dim, Discrete(task.action_dim) if task.discrete else box)
     found = find(args.source, spec=spec, **reading(args))
     fatal = [defect for defect in found if defect.fatal]
     lines = [f"{'defect' if d.fatal else 'odd'}: {' '.join(str(d).split())}" for d in found]

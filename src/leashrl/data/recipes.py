@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 
 from leashrl import tasks
-from leashrl.data import locomotion, pendulum
+from leashrl.data import cartpole, locomotion, pendulum
 from leashrl.data.hdf5 import write_hdf5
 from leashrl.data.raw import KEYS, Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
-from leashrl.types import Box, Space
+from leashrl.types import Box, Discrete, Space
 
 Report = Callable[[int], None]
 """Told how many rows there are so far."""
@@ -61,6 +61,15 @@ for _kind, _about in pendulum.KINDS.items():
         generate=lambda steps, seed, report, kind=_kind: pendulum.pendulum(kind, steps, seed),
         action_space=Box((-pendulum.TORQUE,), (pendulum.TORQUE,)),
         max_episode_steps=pendulum.LIMIT,
+    )
+
+for _kind, _about in cartpole.KINDS.items():
+    RECIPES[f"cartpole-{_kind}"] = Recipe(
+        about=f"CartPole-v1: {_about}",
+        task="cartpole",
+        generate=lambda steps, seed, report, kind=_kind: cartpole.cartpole(kind, steps, seed),
+        action_space=Discrete(2),
+        max_episode_steps=cartpole.LIMIT,
     )
 
 

@@ -1,6 +1,6 @@
 """Networks as pairs of pure functions over plain dictionaries of arrays. Layer 1."""
 
-from leashrl.nn.critic import critic
+from leashrl.nn.critic import critic, table_critic
 from leashrl.nn.density import Vae, mixture, vae
 from leashrl.nn.mlp import ACTIVATIONS, Network, Params, free_gaussian, gaussian, mlp
 from leashrl.nn.transformer import transformer
@@ -15,6 +15,7 @@ __all__ = [
     "gaussian",
     "mixture",
     "mlp",
+    "table_critic",
     "transformer",
     "vae",
 ]

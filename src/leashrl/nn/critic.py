@@ -1,14 +1,17 @@
-"""State-action critics with a leading ensemble axis, built for many actions a state.
+"""State-action critics with a leading ensemble axis.
 
-The first layer is split, `W [s; a] + b = W_s s + W_a a + b`, so that the state's part is computed once
-for all k actions. For many of them, `ops.blocks` walks through the states in pieces that fit a CPU's cache.
+`critic` is built for many continuous actions a state. Its first layer is split,
+`W [s; a] + b = W_s s + W_a a + b`, so that the state's part is computed once for all k actions. For many of
+them, `ops.blocks` walks through the states in pieces that fit a CPU's cache.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
-from leashrl.nn.mlp import ACTIVATIONS, Network, Params, dense, layer_norm
+from leashrl.dist import taken
+from leashrl.nn.mlp import ACTIVATIONS, Network, Params, dense, layer_norm, mlp
 from leashrl.types import Array
 
 
@@ -61,5 +64,25 @@ def critic(
         if action.ndim == 2:
             return apply(params, obs, action[:, None])[..., 0]
         return jax.vmap(one, in_axes=(0, None, 0 if action.ndim == 4 else None))(params, obs, action)
+
+    return Network(init, apply)
+
+
+def table_critic(
+    obs_dim: int, n: int, hidden: Sequence[int], *, ensemble: int = 2, **options: Any
+) -> Network:
+    """Q(s, a) of the actions 0 .. n - 1, for each member of an ensemble; `options` are `mlp`'s.
+
+    `apply(params, obs (batch, obs_dim))` gives all, `(ensemble, batch, n)`; with integer actions `(batch,)`
+    it gives theirs, `(ensemble, batch)`.
+    """
+    one = mlp(obs_dim, n, hidden, **options)
+
+    def init(key: Array) -> Params:
+        return jax.vmap(one.init)(jax.random.split(key, ensemble))
+
+    def apply(params: Params, obs: Array, action: Array | None = None) -> Array:
+        values = jax.vmap(one.apply, in_axes=(0, None))(params, obs)
+        return values if action is None else taken(values, action)
 
     return Network(init, apply)

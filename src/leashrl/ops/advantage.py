@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from leashrl.dist import Normal
 from leashrl.types import Array, Batch
 
 
@@ -33,13 +32,13 @@ def exponential_weight(advantage: Array, scale: Array | float, limit: float = 10
 
 
 def weighted_likelihood(
-    params: Any, apply: Callable, batch: Batch, weight: Array, *rest: Any
+    params: Any, pi: Callable, batch: Batch, weight: Array, *rest: Any
 ) -> tuple[Array, Array]:
-    """-E_D[weight log pi(a|s)], pi a Gaussian over actions themselves; and E_D[log pi(a|s)].
+    """-E_D[weight log pi(a|s)] and E_D[log pi(a|s)].
 
     Args:
-      apply: `(params, obs, *rest) -> (mean, log_std)`.
+      pi: `(params, obs, *rest) -> distribution` over actions themselves.
       weight: (batch,).
     """
-    log_prob = Normal(*apply(params, batch.obs, *rest)).log_prob(batch.action)
+    log_prob = pi(params, batch.obs, *rest).log_prob(batch.action)
     return -jnp.mean(weight * log_prob), jnp.mean(log_prob)

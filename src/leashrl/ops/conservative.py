@@ -5,11 +5,13 @@ actions drawn from q, mean e^T estimates the integral of e^Q, which is CQL(H). W
 and log Z is MISA's log-partition under the policy that drew them.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from leashrl.dist import taken
 from leashrl.ops import mi, td
 from leashrl.ops.blocks import sweep, sweep_grad
 from leashrl.types import Array, Batch
@@ -53,6 +55,34 @@ def loss(
             log_z = jnp.sum(mass * jnp.mean(energies, axis=-1))
         total += weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
     return total, (data_values, energies)
+
+
+def exact_loss(
+    params: Any,
+    apply: Any,
+    bound: str,
+    batch: Batch,
+    log_mass: Array,
+    y: Array,
+    weight: Array | float,
+    td_weight: Array | float,
+):
+    """`loss` for finitely many actions: sums over all of them in place of samples.
+
+    Args:
+      apply: `(params, obs) -> (ensemble, batch, n)`.
+      log_mass: (batch, n) what each e^Q counts: log pi for MISA's log Z = log sum pi e^Q, 0 for
+        CQL(H)'s log sum e^Q.
+
+    Returns:
+      the loss, Q_i of the data (ensemble, batch), and T_i = Q_i + log_mass + log n (ensemble, batch, n): the
+      mean over actions of e^T is that sum.
+    """
+    values = apply(params, batch.obs)
+    data_values, energies = taken(values, batch.action), values + log_mass[None] + math.log(values.shape[-1])
+    log_z = jnp.sum(jax.vmap(lambda e: mi.log_partition(bound, e))(energies))
+    push = weight * (log_z - jnp.sum(jnp.mean(data_values, axis=-1)))
+    return td_weight * td.squared_error(data_values, y) + push, (data_values, energies)
 
 
 def choose(key: Array, bound: str, actions: Array, energies: Array, m: int) -> tuple[Array, Array]:
