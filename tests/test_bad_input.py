@@ -466,4 +466,5 @@ def test_an_evaluation_where_nothing_fits(run, capsys):
     assert "leashrl tasks" in refused(capsys, "eval", "run")  # trained with --task none
     assert "hopper" in refused(capsys, "eval", "run", "--task", "hopper")
     assert "'mean'" in refused(capsys, "eval", "run", "--task", "pendulum", "--mode", "meen")
+    assert "'mean'" in refused(capsys, "eval", "run", "--task", "pendulum", "--mode", "sample,meen")
     assert "episodes" in refused(capsys, "eval", "run", "--task", "pendulum", "--episodes", "0")

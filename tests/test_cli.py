@@ -329,6 +329,15 @@ def test_eval(document, cli):
     assert out.splitlines()[2].split()[-1] == "200.0"
 
 
+def test_eval_of_several_modes_at_once(document, cli):
+    """Each is what it is by itself; one that is mistyped stops all before the first."""
+    ways = [document("eval", "run", "--episodes", "2", "--mode", mode) for mode in ("mean", "sample")]
+    both = document("eval", "run", "--episodes", "2", "--mode", "mean,sample")["modes"]
+    assert [one["members"] for one in both] == [one["members"] for one in ways]
+    out, _ = cli("eval", "run", "--episodes", "2", "--mode", "all")
+    assert [line.split("mode ")[1] for line in out.splitlines() if "mode " in line] == ["mean", "sample"]
+
+
 # --- Trackers ----------------------------------------------------------------
 
 

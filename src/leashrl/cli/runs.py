@@ -12,7 +12,7 @@ from typing import Any
 from leashrl.cli.arguments import Parser, numbers, pairs, seeds, whole
 from leashrl.cli.progress import Screen
 from leashrl.cli.tables import columns, show
-from leashrl.errors import BadInput
+from leashrl.errors import BadInput, nearest
 
 # --- train and resume --------------------------------------------------------
 
@@ -240,25 +240,41 @@ def eval_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--seed", type=whole, default=1, metavar="S", help="of the episodes; 1 (training uses 0)"
     )
-    parser.add_argument("--mode", help="how the policy acts, such as mean or sample; the algorithm's own")
+    parser.add_argument(
+        "--mode",
+        metavar="M[,M]",
+        help="how the policy acts, such as mean or sample, or several ways, or all; the algorithm's own",
+    )
 
 
 def evaluate(args: Namespace) -> int:
     use_compilation_cache()
-    from leashrl.policies import evaluate_run
+    from leashrl.policies import evaluate_run, load_policy
 
-    found = evaluate_run(args.folder, task=args.task, episodes=args.episodes, seed=args.seed, mode=args.mode)
+    modes: list[Any] = args.mode.split(",") if args.mode else [None]
+    if args.mode == "all" or len(modes) > 1:  # a mistyped one is found before the first is run
+        known = load_policy(args.folder).modes
+        modes = list(known) if args.mode == "all" else modes
+        if unknown := [mode for mode in modes if mode not in known]:
+            raise BadInput(f"the policy has no evaluation mode '{unknown[0]}': {nearest(unknown[0], known)}")
+    asked = {"task": args.task, "episodes": args.episodes, "seed": args.seed}
+    found = [evaluate_run(args.folder, **asked, mode=mode) for mode in modes]
+    lines = [line for one in found for line in evaluated(one)]
+    if left := found[0]["diverged"]:
+        lines.append(f"left out, diverged: {', '.join(left)}")
+    show(args, found[0] if len(found) == 1 else {"modes": found}, lines)
+    return 0
+
+
+def evaluated(found: dict[str, Any]) -> list[str]:
     scored = found["score"] is not None
     head = ["member", *(["score"] if scored else []), "return", "length"]
     rows = [
         [m["name"], *([m["score"]] if scored else []), m["return"], sum(m["lengths"]) / len(m["lengths"])]
         for m in found["members"]
     ]
-    lines = [f"{found['algorithm']} on {found['task']}, {found['episodes']} episodes, seed {found['seed']}"]
-    lines += [*columns([head, *rows]), *score_lines(found["score"])]
-    lines += [f"left out, diverged: {', '.join(found['diverged'])}"] if found["diverged"] else []
-    show(args, found, lines)
-    return 0
+    title = "{algorithm} on {task}, {episodes} episodes, seed {seed}, mode {mode}".format_map(found)
+    return [title, *columns([head, *rows]), *score_lines(found["score"])]
 
 
 def bench_arguments(parser: Parser) -> None:
