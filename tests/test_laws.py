@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -240,6 +241,31 @@ def test_update_keeps_the_tree(case):
         if stage.refresh:
             refresh = stage.refresh
             same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA[case[0]], k), before, jax.random.key(1)))
+
+
+def shapes_in(jaxpr):
+    """Of everything computed in a program, its loops and branches included."""
+    for equation in jaxpr.eqns:
+        yield from (var.aval.shape for var in equation.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from shapes_in(inner)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in DEFAULTS])
+def test_updates_copy_no_data(name):
+    """Seeds side by side read one data set: nothing that an update computes is as long as the data."""
+    rows = 1009  # a prime, to be known by
+    data = seen_by(name, toy_data(rows), rows)
+    config, algorithm = build(name)
+    keys, hp = members(config, [0, 1, 2])
+    state = jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
+    for stage in algorithm.stages:
+
+        def update(data, state, key, stage=stage):
+            return stage.update(state, stage.sample(data, state, key), key, jnp.int32(0))
+
+        program = jax.make_jaxpr(jax.vmap(update, in_axes=(None, 0, 0)))(data, state, keys)
+        assert not [shape for shape in shapes_in(program.jaxpr) if rows in shape], stage.name
 
 
 @each_preset
