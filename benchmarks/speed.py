@@ -58,9 +58,13 @@ SETTINGS: dict[str, list[str]] = {  # as other implementations are measured: 2 x
     "awac, 3 x 256": ["awac", "--preset", "corl"],
     "cql, backward on 4 of 30 actions": ["cql"],
     "cql, backward on all": ["cql", "--set", "resample=0"],
+    "rebrac, 3 x 256": ["rebrac"],
     "rebrac, 3 x 256, batch 1024": ["rebrac", "--preset", "authors"],
     "onestep": ["onestep"],
     "dt, batch 64 of 20 rows": ["dt"],
+    "mopo, after its model's training": ["mopo"],
+    "mbop": ["mbop"],
+    "miracle": ["miracle"],
 }
 BASELINES = SETTINGS | {f"{name}, 8 seeds": [*SETTINGS[name], "--seeds", "8"] for name in ("td3-bc", "iql")}
 BASELINES |= {"cql, 8 seeds": ["cql", "--seeds", "8"], "awac, 8 seeds": ["awac", "--seeds", "8"]}

@@ -15,7 +15,7 @@ from leashrl.core import hyper, override
 from leashrl.data import cartpole, check, load, make
 from leashrl.data.pendulum import Random
 from leashrl.dist import Categorical
-from leashrl.ops import conservative
+from leashrl.ops import advantage, conservative
 from leashrl.tasks import task
 from leashrl.training import loop
 from leashrl.types import Batch, Discrete, Spec, TimeStep, Transitions
@@ -101,6 +101,15 @@ def test_cqls_policy_gradient_by_hand(cloning):
         jnp.asarray(cloning),
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_weighted_likelihood_by_hand():
+    """Two states, softmax(0, log 3): -(2 log 1/4 + 1 log 3/4) / 2 of weights 2 and 1."""
+    pi = lambda params, obs: Categorical(jnp.log(jnp.array([[1.0, 3.0], [1.0, 3.0]])) + params)
+    batch = Batch(jnp.zeros((2, 1)), jnp.array([0, 1]), jnp.zeros(2), jnp.zeros(2), jnp.zeros((2, 1)))
+    loss, mean = advantage.weighted_likelihood(jnp.zeros(()), pi, batch, jnp.array([2.0, 1.0]))
+    np.testing.assert_allclose(loss, -(2 * np.log(1 / 4) + np.log(3 / 4)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(mean, (np.log(1 / 4) + np.log(3 / 4)) / 2, rtol=1e-6)
 
 
 def test_a_table_critic_is_one_network_a_member():
