@@ -97,6 +97,44 @@ def test_scores_are_those_of_a_plain_loop(runs):
     assert alone["returns"] == pytest.approx(returns, rel=1e-3)
 
 
+def test_an_episode_remembers(runs):
+    """A Decision Transformer stepped by hand through an episode returns what its evaluation does."""
+    import gymnasium
+
+    small = {"context": 4, "width": 8, "layers": 1, "max_steps": 200, "targets": (200, 100)}
+    data, out = runs / "data.hdf5", runs / "dt"
+    leashrl.train("dt", data, task="pendulum", options=small, steps=20, episodes=1, eval_every=20, out=out)
+    found = leashrl.evaluate_run(out, episodes=1, seed=7, mode="return-100")["members"][0]
+    policy = leashrl.load_policy(out)
+    assert policy.modes == ("return-200", "return-100")
+    env = gymnasium.make("Pendulum-v1")
+    obs, paid, rewards, done = env.reset(seed=env_seed(7, 0))[0], 0.0, [], False
+    act, forgetful = policy.episode(mode="return-100"), []
+    while not done:
+        action = act(obs, paid)
+        forgetful.append(np.allclose(action, policy(obs, mode="return-100"), atol=1e-6))
+        obs, paid, terminated, truncated, _ = env.step(action)
+        rewards.append(paid)
+        done = terminated or truncated
+    env.close()
+    assert sum(rewards) == pytest.approx(found["return"], rel=1e-3)
+    assert forgetful[0] and sum(forgetful) < 20
+    with pytest.raises(BadInput, match="no mode 'mean'"):
+        policy.episode(mode="mean")
+    with pytest.raises(BadInput, match="one observation a step"):
+        policy.episode()(OBS)
+
+
+def test_an_episode_draws_by_its_seed(runs):
+    policy = leashrl.load_policy(runs / "gaussian")
+    first, again, other = (policy.episode(mode="sample", seed=seed) for seed in (1, 1, 2))
+    ours = [first(OBS[0]) for _ in range(3)]
+    assert len({float(x[0]) for x in ours}) == 3
+    np.testing.assert_array_equal(ours, [again(OBS[0]) for _ in range(3)])
+    assert not np.array_equal(ours[0], other(OBS[0]))
+    np.testing.assert_array_equal(policy.episode()(OBS[0]), policy(OBS[0]))
+
+
 def test_a_seed_of_zero_repeats_the_runs_own_evaluation(runs):
     last = [json.loads(x) for x in (runs / "gaussian" / "evaluations.jsonl").read_text().splitlines()][-2:]
     found = leashrl.evaluate_run(runs / "gaussian", episodes=1, seed=0)

@@ -59,7 +59,7 @@ class LoadedPolicy:
         return self.policy.modes
 
     def __call__(self, obs: Any, *, mode: str | None = None, seed: int = 0) -> np.ndarray:
-        """Actions in the environment's units.
+        """Actions in the environment's units, each as at the start of an episode: see `episode`.
 
         Args:
           obs: (obs_dim,) one observation, or (n, obs_dim) several; numbers as the environment gives them.
@@ -72,28 +72,67 @@ class LoadedPolicy:
         Raises:
           BadInput: observations of another shape or not finite, an unknown mode.
         """
+        mode, rows = self._known(mode), self._rows(obs)
+        raw = _compiled(self.policy, mode)(self.params, rows, self.obs_mean, self.obs_std, np.uint32(seed))
+        action = self._to_environment(raw)
+        return action[0] if np.ndim(obs) == 1 else action
+
+    def episode(self, *, mode: str | None = None, seed: int = 0) -> Callable[..., np.ndarray]:
+        """`act(obs, reward=0.0) -> action` for the steps of one episode, in their order.
+
+        It remembers what the policy must: the rows of a Decision Transformer, the plan of MBOP. `reward` is
+        what the step before paid, in the environment's units. A new episode takes a new `act`.
+
+        Args:
+          mode: one of `modes`.
+          seed: of the draws, in modes that draw.
+
+        Raises:
+          BadInput: an unknown mode; from `act`, an observation of another shape or not finite.
+        """
+        mode = self._known(mode)
+        step, carry, first, key = _stepped(self.policy, mode), None, True, jax.random.key(seed)
+
+        def act(obs: Any, reward: float = 0.0) -> np.ndarray:
+            nonlocal carry, first, key
+            rows = self._rows(obs)
+            if np.ndim(obs) != 1:
+                raise BadInput(f"an episode has one observation a step, ({self.spec.obs_dim},)")
+            carry = self.policy.init(self.params) if first else carry
+            key, now = jax.random.split(key)
+            norm = (self.obs_mean, self.obs_std)
+            raw, carry = step(self.params, carry, rows[0], np.float32(reward), np.asarray(first), now, *norm)
+            first = False
+            return self._to_environment(raw)
+
+        return act
+
+    def _known(self, mode: str | None) -> str:
         mode = self.modes[0] if mode is None else mode
         if mode not in self.modes:
             raise BadInput(f"{self.algorithm} has no mode '{mode}': {nearest(mode, self.modes)}")
+        return mode
+
+    def _rows(self, obs: Any) -> np.ndarray:
+        """(n, obs_dim) float32."""
         try:
-            rows = np.asarray(obs, np.float32)
+            rows = np.atleast_2d(np.asarray(obs, np.float32))
         except (TypeError, ValueError):
             raise BadInput(f"observations must be numbers, not {type(obs).__name__}") from None
-        single, rows = rows.ndim == 1, np.atleast_2d(rows)
         if rows.ndim != 2 or rows.shape[1] != self.spec.obs_dim:
             wanted = f"({self.spec.obs_dim},) or (n, {self.spec.obs_dim})"
             raise BadInput(f"observations must have shape {wanted}, not {np.shape(obs)}")
         if not np.isfinite(rows).all():
             raise BadInput(f"observation {int(np.argmin(np.isfinite(rows).all(1)))} is not finite")
-        raw = np.asarray(
-            _compiled(self.policy, mode)(self.params, rows, self.obs_mean, self.obs_std, np.uint32(seed))
-        )
-        action = raw
-        if isinstance(self.spec.action, Box):
-            # In float32 the way back to the bounds may overshoot by a rounding.
-            action = np.clip(self.spec.action.from_unit(raw), self.spec.action.low, self.spec.action.high)
-            action = action.astype(np.float32)
-        return action[0] if single else action
+        return rows
+
+    def _to_environment(self, raw: Any) -> np.ndarray:
+        raw = np.asarray(raw)
+        if not isinstance(self.spec.action, Box):
+            return raw
+        # In float32 the way back to the bounds may overshoot by a rounding.
+        action = np.clip(self.spec.action.from_unit(raw), self.spec.action.low, self.spec.action.high)
+        return action.astype(np.float32)
 
     def evaluate(
         self, task: str | None = None, *, episodes: int | None = None, seed: int = 1, mode: str | None = None
@@ -119,6 +158,16 @@ def _compiled(policy: Policy, mode: str) -> Callable:
             return policy.act(params, policy.init(params), timestep, key, mode)[0]
 
         return jax.vmap(one)(obs, keys)
+
+    return jax.jit(act)
+
+
+@functools.lru_cache(maxsize=32)
+def _stepped(policy: Policy, mode: str) -> Callable:
+    """`(params, carry, obs, reward, first, key, mean, std) -> (action, carry)` of one step."""
+
+    def act(params, carry, obs, reward, first, key, mean, std):
+        return policy.act(params, carry, TimeStep((obs - mean) / std, reward, first), key, mode)
 
     return jax.jit(act)
 
