@@ -12,13 +12,15 @@ from leashrl import nn
 from leashrl.algos import REGISTRY, cql, misa
 from leashrl.cli import main
 from leashrl.core import hyper, override
-from leashrl.data import cartpole, check, load, make
+from leashrl.data import Dataset, cartpole, check, load, make
 from leashrl.data.pendulum import Random
 from leashrl.dist import Categorical
+from leashrl.errors import BadInput
 from leashrl.ops import advantage, conservative
+from leashrl.plan import find_place
 from leashrl.tasks import task
 from leashrl.training import loop
-from leashrl.types import Batch, Discrete, Spec, TimeStep, Transitions
+from leashrl.types import Batch, Box, Discrete, Spec, TimeStep, Transitions
 
 N = 3
 
@@ -271,6 +273,15 @@ def test_a_recipe_is_a_discrete_data_set(cache):
     data = load(make("cartpole-medium", steps=500))
     assert data.spec == Spec(4, Discrete(2)) and data.action.dtype == np.int32
     assert not [d for d in check("cartpole-medium", spec=data.spec) if d.fatal]
+
+
+def test_a_task_with_actions_of_the_other_kind():
+    """Four observations and two numbers, as CartPole has four and two pushes."""
+    space = Box((-1.0, -1.0), (1.0, 1.0))
+    rows = {"obs": np.zeros((9, 4)), "reward": np.zeros(9), "terminal": np.arange(9) == 8}
+    data = Dataset.from_arrays(action=np.zeros((9, 2)), action_space=space, name="levers", **rows)
+    with pytest.raises(BadInput, match="task 'cartpole' has discrete actions, 'levers' continuous ones"):
+        find_place("cartpole", data)
 
 
 def test_command_line(cache, tmp_path, capsys):

@@ -137,4 +137,10 @@ def find_place(name: str | None, dataset: Dataset) -> Task | None:
                 f"task '{place.name}' has {what}s of size {wanted}, '{dataset.name}' of size {found}: "
                 "give the right --task, or --task none"
             )
+    if place.discrete != isinstance(dataset.spec.action, Discrete):
+        kinds = ("discrete", "continuous") if place.discrete else ("continuous", "discrete")
+        raise BadInput(
+            f"task '{place.name}' has {kinds[0]} actions, '{dataset.name}' {kinds[1]} ones: "
+            "give the right --task, or --task none"
+        )
     return place
