@@ -38,7 +38,7 @@ class Config:
       hidden: widths of all networks' hidden layers.
       members: networks of each ensemble.
       horizon: H above.
-      samples: N above.
+      samples: N above, rounded up to a multiple of `members`.
       bootstrap: add f_R at the horizon.
       beta: how much of the old plan is kept.
       sigma: of the noise, in units of the action range's half.
@@ -169,35 +169,32 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     def plan(params, obs: Array, before: Array, old: Array, key: Array) -> Array:
         """The new plan (horizon, dim), from an observation, the last action, and the old plan shifted."""
-        hp = params["hp"]
-        member = jnp.arange(config.samples) % config.members
-        noise = hp["sigma"] * jax.random.normal(key, (config.horizon, config.samples, dim))
+        hp, number = params["hp"], jnp.arange(config.members)
+        # Each network has as many trajectories: the shapes below are (members, each, ...).
+        shape = (config.members, -(-config.samples // config.members))
+        noise = hp["sigma"] * jax.random.normal(key, (config.horizon, *shape, dim))
 
-        def all_of(name: str, obs: Array, action: Array) -> Array:
-            """(members, samples, ...): every network on the same rows."""
+        def judged(name: str, obs: Array, action: Array) -> Array:
+            """(members, members, each, ...): by every network, all trajectories."""
             x = jnp.concatenate([obs, action], axis=-1)
             return jax.vmap(nets[name].apply, in_axes=(0, None))(params[name], x)
-
-        def own(values: Array) -> Array:
-            """(samples, ...): each trajectory's network's."""
-            return jnp.take_along_axis(values, member[None, :, None], axis=0)[0]
 
         def follow(carry, inputs):
             obs, before, total = carry
             noise, kept = inputs
-            action = jnp.clip(own(all_of("policy", obs, before)) + noise, -1.0, 1.0)
-            action = (1.0 - hp["beta"]) * action + hp["beta"] * kept[None]
-            outcome = all_of("model", obs, action)
+            action = jnp.clip(each("policy", params["policy"], obs, before) + noise, -1.0, 1.0)
+            action = (1.0 - hp["beta"]) * action + hp["beta"] * kept[None, None]
+            outcome = judged("model", obs, action)
             total = total + jnp.mean(outcome[..., 0], axis=0)
-            return (obs + own(outcome)[:, 1:], action, total), action
+            return (obs + outcome[number, number, :, 1:], action, total), action
 
-        spread = lambda x: jnp.broadcast_to(x[None], (config.samples, *x.shape))
-        start = (spread(obs), spread(before), jnp.zeros(config.samples))
+        spread = lambda x: jnp.broadcast_to(x[None, None], (*shape, *x.shape))
+        start = (spread(obs), spread(before), jnp.zeros(shape))
         (obs, before, total), actions = jax.lax.scan(follow, start, (noise, old))
         if config.bootstrap:
-            total = total + jnp.mean(all_of("value", obs, before)[..., 0], axis=0)
-        weight = jax.nn.softmax(hp["kappa"] * total)
-        return jnp.sum(weight[None, :, None] * actions, axis=1)
+            total = total + jnp.mean(judged("value", obs, before)[..., 0], axis=0)
+        weight = jax.nn.softmax(hp["kappa"] * total, axis=(0, 1))
+        return jnp.sum(weight[None, ..., None] * actions, axis=(1, 2))
 
     def begin(params):
         return {"plan": jnp.zeros((config.horizon, dim)), "before": jnp.zeros(dim)}
