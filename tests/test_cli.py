@@ -121,8 +121,9 @@ def test_algos(document, cli):
     rows = document("algos")["algorithms"]
     assert [row["name"] for row in rows] == [*sorted(REGISTRY), *PEERS]
     for row in rows[: len(REGISTRY)]:
-        assert set(row) == {"name", "paper", "presets"}
-        assert row["presets"] == list(REGISTRY[row["name"]].presets)
+        entry = REGISTRY[row["name"]]
+        assert set(row) == {"name", "paper", "discrete", "online", "presets"}
+        assert row["presets"] == list(entry.presets) and row["discrete"] == entry.discrete
     out, _ = cli("algos")
     assert [line.split()[0] for line in out.splitlines()] == ["name", *sorted(REGISTRY), *PEERS]
 

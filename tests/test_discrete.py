@@ -275,6 +275,17 @@ def test_a_recipe_is_a_discrete_data_set(cache):
     assert not [d for d in check("cartpole-medium", spec=data.spec) if d.fatal]
 
 
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_registry_says_who_takes_discrete_actions(name):
+    entry = REGISTRY[name]
+    config = override(entry.config(), entry.presets["default"].values)
+    if entry.discrete:
+        assert entry.build(config, Spec(4, Discrete(2))).policy.modes == ("greedy", "sample")
+    else:
+        with pytest.raises(BadInput, match=r"needs continuous actions; this data set has 2 discrete ones: "):
+            entry.build(config, Spec(4, Discrete(2)))
+
+
 def test_a_task_with_actions_of_the_other_kind():
     """Four observations and two numbers, as CartPole has four and two pushes."""
     space = Box((-1.0, -1.0), (1.0, 1.0))

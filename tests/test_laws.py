@@ -26,7 +26,9 @@ from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatever the bounds
 SPEC_DISCRETE = Spec(4, Discrete(3))
-DISCRETE = {f"{name}, discrete": name for name in ("bc", "cql", "iql", "misa")}
+DISCRETE = {  # bc-10 is bc, but for its data
+    f"{name}, discrete": name for name, entry in REGISTRY.items() if entry.discrete and name != "bc-10"
+}
 ENTRIES = REGISTRY | {case: REGISTRY[name] for case, name in DISCRETE.items()}
 STEPS = 12
 TINY = {"hidden": (8, 8), "batch_size": 8, "steps": STEPS}

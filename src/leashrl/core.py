@@ -103,6 +103,8 @@ class Entry(NamedTuple):
     domains: Mapping[str, Mapping[str, Any]] = {}
     """Values per task domain (`gym`), task, or environment and kind of data (`hopper-medium-expert`), laid
     over every preset that has none of its own. `tasks.places` has the names."""
+    discrete: bool = False
+    """Whether it can learn from discrete actions, beside continuous ones."""
     view: str = "bellman"
     """How it sees a data set: as `Dataset.transitions` pairs rows (`bellman`), or whole `episodes`."""
     online: bool = False

@@ -24,8 +24,10 @@ BRAC = "Wu et al. 2019, arXiv 1911.11361"
 
 REGISTRY: dict[str, Entry] = {
     "awac": Entry(awac.Config, awac.build, "Nair et al. 2020, arXiv 2006.09359", awac.PRESETS, awac.DOMAINS),
-    "bc": Entry(bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS),
-    "bc-10": Entry(bc.Config, bc.build, "10%BC of Chen et al. 2021, arXiv 2106.01345", bc.PRESETS_TEN),
+    "bc": Entry(bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS, discrete=True),
+    "bc-10": Entry(
+        bc.Config, bc.build, "10%BC of Chen et al. 2021, arXiv 2106.01345", bc.PRESETS_TEN, discrete=True
+    ),
     "bear": Entry(bear.Config, bear.build, "Kumar et al. 2019, arXiv 1906.00949", bear.PRESETS, bear.DOMAINS),
     "brac-p": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_P),
     "brac-plus": Entry(
@@ -36,14 +38,23 @@ REGISTRY: dict[str, Entry] = {
         brac_plus.DOMAINS,
     ),
     "brac-v": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_V),
-    "cql": Entry(cql.Config, cql.build, "Kumar et al. 2020, arXiv 2006.04779", cql.PRESETS, cql.DOMAINS),
+    "cql": Entry(
+        cql.Config, cql.build, "Kumar et al. 2020, arXiv 2006.04779", cql.PRESETS, cql.DOMAINS, discrete=True
+    ),
     "dt": Entry(
         dt.Config, dt.build, "Chen et al. 2021, arXiv 2106.01345", dt.PRESETS, dt.DOMAINS, view="episodes"
     ),
     "fisher-brc": Entry(
         fisher_brc.Config, fisher_brc.build, "Kostrikov et al. 2021, arXiv 2103.08050", fisher_brc.PRESETS
     ),
-    "iql": Entry(iql.Config, iql.build, "Kostrikov et al. 2022, arXiv 2110.06169", iql.PRESETS, iql.DOMAINS),
+    "iql": Entry(
+        iql.Config,
+        iql.build,
+        "Kostrikov et al. 2022, arXiv 2110.06169",
+        iql.PRESETS,
+        iql.DOMAINS,
+        discrete=True,
+    ),
     "mbop": Entry(
         mbop.Config,
         mbop.build,
@@ -59,7 +70,9 @@ REGISTRY: dict[str, Entry] = {
         miracle.DOMAINS,
         online=True,
     ),
-    "misa": Entry(misa.Config, misa.build, "Ma et al. 2023, arXiv 2210.07484", misa.PRESETS, misa.DOMAINS),
+    "misa": Entry(
+        misa.Config, misa.build, "Ma et al. 2023, arXiv 2210.07484", misa.PRESETS, misa.DOMAINS, discrete=True
+    ),
     "mopo": Entry(mopo.Config, mopo.build, "Yu et al. 2020, arXiv 2005.13239", mopo.PRESETS, mopo.DOMAINS),
     "onestep": Entry(
         onestep.Config, onestep.build, "Brandfonbrener et al. 2021, arXiv 2106.08909", onestep.PRESETS

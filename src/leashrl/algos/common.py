@@ -50,7 +50,8 @@ def continuous(algorithm: str, spec: Spec) -> Box:
     """The action space, or BadInput where actions are discrete."""
     if not isinstance(spec.action, Box):
         raise BadInput(
-            f"{algorithm} needs continuous actions; this data set has {spec.action.dim} discrete ones"
+            f"{algorithm} needs continuous actions; this data set has {spec.action.dim} discrete ones: "
+            "`leashrl algos` names the algorithms that take them"
         )
     return spec.action
 

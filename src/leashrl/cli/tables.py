@@ -84,16 +84,28 @@ def algos(args: Namespace) -> int:
         found = describe(args.name)
         show(args, {"algorithm": found}, _describe_lines(found))
         return 0
+    known = lambda entry: {"paper": entry.paper, "discrete": entry.discrete, "online": entry.online}
     rows = [
-        {"name": name, "paper": entry.paper, "presets": list(entry.presets)}
+        {"name": name, **known(entry), "presets": list(entry.presets)}
         for name, entry in sorted(REGISTRY.items())
     ]
     rows += [
-        {"name": name, "paper": peer.paper, "presets": [], "extra": "peers"} for name, peer in PEERS.items()
+        {
+            "name": name,
+            "paper": peer.paper,
+            "discrete": False,
+            "online": True,
+            "presets": [],
+            "extra": "peers",
+        }
+        for name, peer in PEERS.items()
     ]
-    head = ["name", "paper", "presets"]
+    head = ["name", "discrete", "online", "paper", "presets"]
+    mark = lambda value: "yes" if value else ""
     presets = lambda row: ", ".join(row["presets"]) or f"with pip install 'leashrl[{row['extra']}]'"
-    listing = [[row["name"], row["paper"], presets(row)] for row in rows]
+    listing = [
+        [row["name"], mark(row["discrete"]), mark(row["online"]), row["paper"], presets(row)] for row in rows
+    ]
     show(args, {"algorithms": rows}, columns([head, *listing]))
     return 0
 
@@ -132,6 +144,8 @@ def describe(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "paper": entry.paper,
+        "discrete": entry.discrete,
+        "online": entry.online,
         "about": doc.split("\n")[0],
         "presets": [{"name": preset, "about": row.about} for preset, row in entry.presets.items()],
         "domains": {
