@@ -52,6 +52,7 @@ LEASH: dict[str, list[str]] = {  # the stage after pre-training, with sac to com
     "misa, k = 10, full backward pass": ["misa", "--set", "critic_resample=0"],
 }
 SETTINGS: dict[str, list[str]] = {  # as other implementations are measured: 2 x 256, batch 256
+    "bc": ["bc"],
     "td3-bc": ["td3-bc"],
     "iql": ["iql"],
     "awac": ["awac"],
