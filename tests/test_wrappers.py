@@ -21,7 +21,10 @@ def made(name: str) -> Any:
 def test_sizes_and_one_random_episode(row):
     env: Any = make_one(row)
     assert env.observation_space.shape == (row.obs_dim,)
-    assert env.action_space.shape == (row.action_dim,)
+    if row.discrete:
+        assert env.action_space.n == row.action_dim
+    else:
+        assert env.action_space.shape == (row.action_dim,)
     env.action_space.seed(0)
     obs, _ = env.reset(seed=0)
     steps, ended = 0, False
