@@ -49,7 +49,7 @@ def rate_of(row: dict[str, Any], run: str, speeds: list[dict[str, Any]]) -> floa
     algorithm = "bc" if run == "bc-10" else run.split(":")[0].split("+")[0]
 
     def fixed(config: dict[str, Any]) -> dict[str, Any]:
-        free = ("steps", "preprocess", "targets", "horizon")
+        free = ("steps", "preprocess", "targets", "horizon", "termination")
         return {k: v for k, v in config.items() if not isinstance(v, float) and k not in free}
 
     same = [s for s in speeds if s["algorithm"] == algorithm and fixed(s["config"]) == fixed(row["config"])]
