@@ -72,7 +72,7 @@ class LoadedPolicy:
         Raises:
           BadInput: observations of another shape or not finite, an unknown mode.
         """
-        mode, rows = self._known(mode), self._rows(obs)
+        mode, rows = self.known_mode(mode), self._rows(obs)
         raw = _compiled(self.policy, mode)(self.params, rows, self.obs_mean, self.obs_std, np.uint32(seed))
         action = self._to_environment(raw)
         return action[0] if np.ndim(obs) == 1 else action
@@ -90,7 +90,7 @@ class LoadedPolicy:
         Raises:
           BadInput: an unknown mode; from `act`, an observation of another shape or not finite.
         """
-        mode = self._known(mode)
+        mode = self.known_mode(mode)
         step, carry, first, key = _stepped(self.policy, mode), None, True, jax.random.key(seed)
 
         def act(obs: Any, reward: float = 0.0) -> np.ndarray:
@@ -107,7 +107,8 @@ class LoadedPolicy:
 
         return act
 
-    def _known(self, mode: str | None) -> str:
+    def known_mode(self, mode: str | None) -> str:
+        """`mode`, or the default one for None; BadInput where there is no such mode."""
         mode = self.modes[0] if mode is None else mode
         if mode not in self.modes:
             raise BadInput(f"{self.algorithm} has no mode '{mode}': {nearest(mode, self.modes)}")

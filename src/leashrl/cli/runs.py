@@ -12,7 +12,7 @@ from typing import Any
 from leashrl.cli.arguments import Parser, numbers, pairs, seeds, whole
 from leashrl.cli.progress import Screen
 from leashrl.cli.tables import columns, show
-from leashrl.errors import BadInput, nearest
+from leashrl.errors import BadInput
 
 # --- train and resume --------------------------------------------------------
 
@@ -253,10 +253,8 @@ def evaluate(args: Namespace) -> int:
 
     modes: list[Any] = args.mode.split(",") if args.mode else [None]
     if args.mode == "all" or len(modes) > 1:  # a mistyped one is found before the first is run
-        known = load_policy(args.folder).modes
-        modes = list(known) if args.mode == "all" else modes
-        if unknown := [mode for mode in modes if mode not in known]:
-            raise BadInput(f"the policy has no evaluation mode '{unknown[0]}': {nearest(unknown[0], known)}")
+        policy = load_policy(args.folder)
+        modes = list(policy.modes) if args.mode == "all" else [policy.known_mode(mode) for mode in modes]
     asked = {"task": args.task, "episodes": args.episodes, "seed": args.seed}
     found = [evaluate_run(args.folder, **asked, mode=mode) for mode in modes]
     lines = [line for one in found for line in evaluated(one)]
