@@ -85,6 +85,21 @@ def find_algorithm(name: str) -> Entry:
     return REGISTRY[name]
 
 
+def parse_run(text: str) -> tuple[str, str, dict[str, str]]:
+    """A run in short, `ALGORITHM[:PRESET][+OPTION=VALUE]...`: algorithm, preset, options.
+
+    >>> parse_run("misa:authors+k=5+hidden=8,8")
+    ('misa', 'authors', {'k': '5', 'hidden': '8,8'})
+    """
+    name, *words = text.split("+")
+    algorithm, _, preset = name.partition(":")
+    find_algorithm(algorithm)
+    options = dict(word.partition("=")[::2] for word in words)
+    if len(options) < len(words) or not all(options.values()) or "" in options:
+        raise BadInput(f"'{text}' is not ALGORITHM[:PRESET][+OPTION=VALUE]...: each option once, with a value")
+    return algorithm, preset or "default", options
+
+
 def configure(
     algorithm: str, preset: str, place: Task | None, options: Mapping[str, Any], data: str = ""
 ) -> Any:

@@ -1,6 +1,7 @@
 """`leashrl paper`: the papers' figures and tables."""
 
 import dataclasses
+import sys
 from argparse import Namespace
 from typing import Any
 
@@ -16,7 +17,12 @@ def arguments(parser: Parser) -> None:
     what.add_argument("--table", metavar="N", help="make this table")
     what.add_argument("--list", action="store_true", help="what the paper has; so too without a number")
     parser.add_argument(
-        "--out", default="figures", metavar="DIR", help="folder of pictures; figures by default"
+        "--scale",
+        choices=("smoke", "cpu", "full"),
+        help="train what it is made of: 20 updates, 10,000, or the paper's protocol; a table takes cpu",
+    )
+    parser.add_argument(
+        "--out", default="figures", metavar="DIR", help="folder of pictures and tables; figures by default"
     )
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", help="options of the figure or table")
 
@@ -25,7 +31,7 @@ def run(args: Namespace) -> int:
     from leashrl.papers import PAPERS, find_paper, make
 
     if args.name is None:
-        if args.figure or args.table or args.list or args.set:
+        if args.figure or args.table or args.list or args.set or args.scale:
             raise BadInput(f"of which paper? `leashrl paper NAME ...`: {', '.join(sorted(PAPERS))}")
         rows = [[name, paper.about, describe(paper)] for name, paper in sorted(PAPERS.items())]
         values = [{"name": name} | numbers(paper) for name, paper in sorted(PAPERS.items())]
@@ -33,16 +39,20 @@ def run(args: Namespace) -> int:
         return 0
     paper = find_paper(args.name)
     if not args.figure and not args.table:
-        if args.set:
-            raise BadInput("--set needs --figure or --table")
+        if args.set or args.scale:
+            raise BadInput(f"{'--set' if args.set else '--scale'} needs --figure or --table")
         rows = [[f"  --{kind} {n}", item.about, options(item)] for kind, n, item in items(paper)]
         show(args, numbers(paper), [paper.about, *columns(rows)])
         return 0
     kind, number = ("figure", args.figure) if args.figure else ("table", args.table)
-    made = make(args.name, kind, number, args.out, pairs("--set", args.set))
+    say = lambda line: print(line, file=sys.stderr, flush=True)
+    made = make(
+        args.name, kind, number, args.out, pairs("--set", args.set), scale=args.scale, say=say
+    )
     files = [str(file) for file in made.files]
     values = {"paper": args.name, kind: number} | made.values | {"files": files}
-    show(args, values, [*table(made.values["rows"]), *files])
+    lines = made.values["markdown"].splitlines() if "markdown" in made.values else table(made.values["rows"])
+    show(args, values, [*lines, *files])
     return 0
 
 
@@ -63,7 +73,12 @@ def describe(paper: Any) -> str:
 
 
 def options(item: Any) -> str:
-    return f"--set {assignments(dataclasses.asdict(item.options))}"
+    """What `--set` takes; what is made of runs takes `--scale` too."""
+    from leashrl.papers.experiments import Options
+
+    of_runs = "" if item.trials is None else "--scale S "
+    shown = {k: v for k, v in dataclasses.asdict(item.options or Options()).items() if k != "scale"}
+    return f"{of_runs}--set {assignments(shown)}"
 
 
 # --- Printing ----------------------------------------------------------------

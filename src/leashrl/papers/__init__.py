@@ -1,13 +1,21 @@
-"""The papers' figures and tables, one module a paper. An entry of `PAPERS` is all that a new one needs."""
+"""The papers' figures and tables. An entry of `PAPERS` is all that a new one needs.
+
+What is made of runs declares them: `experiments` trains what is missing, then the item draws or prints. The
+papers' own numbers, and which runs stand for their columns, are data: `printed`.
+"""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from leashrl.core import override
 from leashrl.errors import BadInput, nearest
-from leashrl.papers import brac_plus, brac_plus_runs, fisher_brc, miracle, miracle_online
+from leashrl.papers import brac_plus, brac_plus_runs, fisher_brc, miracle, miracle_online, panels, tables
+from leashrl.papers.experiments import Options, Trial, finish
+from leashrl.papers.printed import printed
 from leashrl.training.artefacts import make_folder
 
 
@@ -23,10 +31,13 @@ class Item(NamedTuple):
     """A figure or a table."""
 
     about: str
-    make: Callable[[Path, Any], tuple[dict[str, Any], list[Path]]]
-    """A folder and the options to `Made`: training curves, say, would be read from the artefacts of runs."""
-    options: Any
+    make: Callable[..., tuple[dict[str, Any], list[Path]]]
+    """A folder and the options to `Made`. Where it has no options of its own, `(folder, done, settings)`: what
+    `experiments.finish` has done under `experiments.Options`."""
+    options: Any = None
     """A frozen dataclass with the defaults; `--set NAME=VALUE` changes its fields."""
+    trials: Callable[[Options], list[Trial]] | None = None
+    """The runs that it is made of; None: it is worked out on the spot, and has one size."""
 
 
 class Paper(NamedTuple):
@@ -35,27 +46,70 @@ class Paper(NamedTuple):
     figures: Mapping[str, Item]
 
 
+def table(paper: str, number: str, about: str) -> Item:
+    """A table whose rows, columns and runs are in the paper's file."""
+    found = printed(paper, "table", number)
+    return Item(
+        about,
+        functools.partial(tables.make, found, f"{paper} table {number}"),
+        trials=functools.partial(tables.trials, found),
+    )
+
+
+def curves(paper: str, number: str, about: str) -> Item:
+    """A figure of learning curves, the same way."""
+    found = printed(paper, "figure", number)
+    return Item(
+        about,
+        functools.partial(panels.make, found, f"{paper} figure {number}"),
+        trials=functools.partial(panels.trials, found),
+    )
+
+
+def of_runs(paper: str, number: str, about: str, make: Callable, options: Any) -> Item:
+    """A figure of the user's own runs, below `--set runs=FOLDER`; with a scale, of those in the paper's file."""
+    found = printed(paper, "figure", number)
+    return Item(about, make, options, functools.partial(panels.trials, found))
+
+
 PAPERS: dict[str, Paper] = {
     "brac-plus": Paper(
         "Zhang et al. 2020, ICLR 2021 submission; arXiv 2110.00894",
-        tables={},
+        tables={
+            "1": table("brac-plus", "1", "12 locomotion tasks by 6 methods"),
+            "2": table("brac-plus", "2", "4 Adroit tasks by 6 methods"),
+        },
         figures={
-            "2": Item("learning curves of your runs", brac_plus_runs.figure_2, brac_plus_runs.Curves()),
-            "3": Item("their divergences, by state", brac_plus_runs.figure_3, brac_plus_runs.Histograms()),
+            "1": curves("brac-plus", "1", "with and without the penalty on slopes"),
+            "2": of_runs("brac-plus", "2", "ablations", brac_plus_runs.figure_2, brac_plus_runs.Curves()),
+            "3": of_runs(
+                "brac-plus", "3", "divergences by state", brac_plus_runs.figure_3, brac_plus_runs.Histograms()
+            ),
             "4": Item("regression with a penalty on slopes", brac_plus.figure_4, brac_plus.Figure4()),
             "5": Item("divergences from a behaviour", brac_plus.figure_5, brac_plus.Figure5()),
-            "6": Item("slopes of runs' critics", brac_plus_runs.figure_6, brac_plus_runs.Histograms()),
-            "7": Item("divergences along episodes", brac_plus_runs.figure_7, brac_plus_runs.Episodes()),
-            "8": Item("learning curves by H₀", brac_plus_runs.figure_8, brac_plus_runs.Curves()),
+            "6": of_runs(
+                "brac-plus", "6", "slopes of critics", brac_plus_runs.figure_6, brac_plus_runs.Histograms()
+            ),
+            "7": of_runs(
+                "brac-plus", "7", "divergences along episodes", brac_plus_runs.figure_7, brac_plus_runs.Episodes()
+            ),
+            "8": of_runs("brac-plus", "8", "curves by H₀", brac_plus_runs.figure_8, brac_plus_runs.Curves()),
         },
     ),
     "fisher-brc": Paper(
         "Kostrikov et al. 2021, arXiv 2103.08050",
-        tables={},
+        tables={
+            "1": table("fisher-brc", "1", "15 locomotion tasks by 7 methods"),
+            "time": Item("hours of a million updates", timing.make, timing.Time()),
+        },
         figures={
             "1": Item(
                 "what a bandit's policy climbs, by coefficient", fisher_brc.figure_1, fisher_brc.Figure1()
             ),
+            "2": curves("fisher-brc", "2", "curves by gradient penalty"),
+            "3": curves("fisher-brc", "3", "curves beside BRAC and CQL"),
+            "4": curves("fisher-brc", "4", "figure 2 on all tasks"),
+            "5": curves("fisher-brc", "5", "without the critic's form"),
         },
     ),
     "miracle": Paper(
@@ -63,11 +117,26 @@ PAPERS: dict[str, Paper] = {
         tables={},
         figures={
             "1": Item("beta's effect on state values in a grid world", miracle.figure_1, miracle.Figure1()),
-            "2": Item("online returns of your runs", miracle_online.figure_2, miracle_online.Options()),
-            "3": Item("their best so far", miracle_online.figure_3, miracle_online.Options()),
-            "4": Item("figure 2 with the autoencoder", miracle_online.figure_4, miracle_online.Options()),
-            "5": Item("figure 3 with the autoencoder", miracle_online.figure_5, miracle_online.Options()),
+            "2": of_runs("miracle", "2", "online returns", miracle_online.figure_2, miracle_online.Options()),
+            "3": of_runs(
+                "miracle", "3", "their best so far", miracle_online.figure_3, miracle_online.Options()
+            ),
+            "4": of_runs(
+                "miracle", "4", "figure 2 with the autoencoder", miracle_online.figure_4, miracle_online.Options()
+            ),
+            "5": of_runs(
+                "miracle", "5", "figure 3 with the autoencoder", miracle_online.figure_5, miracle_online.Options()
+            ),
         },
+    ),
+    "misa": Paper(
+        "Ma et al. 2023, arXiv 2210.07484",
+        tables={
+            "1": table("misa", "1", "ablations: 9 locomotion tasks by 10 variants"),
+            "2": table("misa", "2", "26 tasks by 9 methods"),
+            "3": table("misa", "3", "random data, of the earlier text"),
+        },
+        figures={"1": Item("t-SNE of Q's embeddings, BA and MISA", ...)},
     ),
 }
 
@@ -80,16 +149,26 @@ def find_paper(name: str) -> Paper:
 
 
 def make(
-    paper: str, kind: str, number: str, out: str | Path, options: Mapping[str, Any] | None = None
+    paper: str,
+    kind: str,
+    number: str,
+    out: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    scale: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Made:
-    """Make one figure or table.
+    """Make one figure or table, its runs first.
 
     Args:
       paper: a key of `PAPERS`.
       kind: `figure` or `table`.
       number: the paper's.
-      out: the folder for pictures.
-      options: replace the item's own, by name.
+      out: the folder for pictures and tables.
+      options: replace the item's own, by name, and those of its runs (`experiments.Options`).
+      scale: `smoke`, `cpu` or `full`: trains what the item is made of, where it is missing. Without it, a table
+        takes `cpu`, and a figure that has options of its own reads the runs that are there.
+      say: called with a line of progress.
 
     Raises:
       BadInput: an unknown paper, number or option; no matplotlib; an unwritable folder.
@@ -100,9 +179,27 @@ def make(
         raise BadInput(
             f"'{paper}' has no {kind} '{number}': {nearest(number, items) if items else 'it has none'}"
         )
-    item = items[number]
-    chosen = override(item.options, options or {})
-    folder = Path(out).expanduser()
+    item, options, folder = items[number], dict(options or {}), Path(out).expanduser()
+    trained = item.trials is not None and (scale is not None or item.options is None)
+    if not trained:  # worked out on the spot, at every scale alike, or from the user's runs
+        chosen = override(item.options, options)
+        make_folder(folder)
+        values, files = item.make(folder, chosen)
+        return Made({"options": dataclasses.asdict(chosen)} | values, files)
+    assert item.trials is not None
+    names = {field.name for field in dataclasses.fields(Options)}
+    own = {name: value for name, value in options.items() if item.options is not None and name not in names}
+    settings = override(
+        Options(scale=scale or "cpu"), {name: value for name, value in options.items() if name not in own}
+    )
+    chosen = None if item.options is None else override(item.options, own)
     make_folder(folder)
-    values, files = item.make(folder, chosen)
-    return Made({"options": dataclasses.asdict(chosen)} | values, files)
+    done = finish(item.trials(settings), settings, say)
+    if chosen is None:
+        values, files = item.make(folder, done, settings)
+        return Made({"options": dataclasses.asdict(settings)} | values, files)
+    if not done.results:
+        raise BadInput(f"{paper} figure {number} has no run that has ended: {panels.why(done)}")
+    folders = os.pathsep.join(str(result.folder) for result in done.results.values())
+    values, files = item.make(folder, dataclasses.replace(chosen, runs=folders))
+    return Made({"options": dataclasses.asdict(settings) | own} | values, files)

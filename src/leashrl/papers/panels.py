@@ -1,0 +1,88 @@
+"""Figures that are learning curves of declared runs: a panel a task, a curve a column."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leashrl.curves import COLOURS, DASHES, INK, curve, dress, legend_below, need_matplotlib, save
+from leashrl.errors import BadInput
+from leashrl.papers.experiments import Done, Options, Trial, chosen, has_source, protocol
+from leashrl.papers.printed import Printed
+
+
+def trials(figure: Printed, options: Options) -> list[Trial]:
+    """A trial a curve and task; of the figure's tasks all whose data are at hand, unless some are asked for."""
+    need_matplotlib()  # before the work
+    tasks = chosen(options.tasks, figure.tasks, "task")
+    tasks = [t for t in tasks if options.tasks or figure.online or has_source(t)]
+    return [Trial(task, run, figure.online) for task in tasks for run in runs_of(figure, options).values()]
+
+
+def runs_of(figure: Printed, options: Options) -> Mapping[str, str]:
+    return {name: figure.runs[name] for name in chosen(options.columns, figure.runs, "curve")}
+
+
+def make(figure: Printed, name: str, out: Path, done: Done, options: Options) -> tuple[dict[str, Any], list[Path]]:
+    """Rows that say where the curves end, and the picture. Members that diverge count until then."""
+    if not done.results:
+        raise BadInput(f"{name} has no run that has ended: {why(done)}")
+    runs, found = runs_of(figure, options), {}
+    rows: list[dict[str, Any]] = []
+    for task, source in done.sources.items():
+        for label, run in runs.items():
+            result = done.results.get(Trial(task, run, figure.online))
+            if result is None:
+                continue
+            try:
+                measure, points = curve([result.folder])
+            except BadInput:  # it diverged before its first evaluation
+                measure, points = "score", []
+            found.setdefault(task, {})[label] = points
+            row = {"task": task, "data": source.about, "curve": label, "run": run}
+            row |= {"members": len(result.values["members"]), "diverged": len(result.diverged)}
+            end = points[-1] if points else (None,) * 4
+            row |= {"updates": end[0], "measure": measure, "final": end[1], "low": end[2], "high": end[3]}
+            rows.append(row)
+    file = out / f"{name.replace(' ', '-')}-{options.scale}.png"
+    draw(found, f"{figure.about}; {protocol(options)}", file)
+    unfinished = [f"{trial.run} on {trial.task}" for trial in done.left]
+    values = {"scale": options.scale, "source": figure.source, "claim": figure.claim, "rows": rows}
+    return values | {"unfinished": unfinished, "absent": done.absent}, [file]
+
+
+def why(done: Done) -> str:
+    if done.left:
+        return "the minutes were over; the same command goes on"
+    return "; ".join(done.absent)
+
+
+def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> None:
+    """Means with 95 % bootstrap intervals over members."""
+    columns = min(3, len(found))
+    lines = -(-len(found) // columns)
+    figure = need_matplotlib()(
+        figsize=(max(3.1 * columns, 4.8), 2.5 * lines + 0.8), dpi=150, layout="constrained"
+    )
+    labels = list(dict.fromkeys(label for curves in found.values() for label in curves))
+    styles = {
+        label: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS)]) for i, label in enumerate(labels)
+    }
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (task, curves) in zip(grid, found.items(), strict=False):
+        for label, points in curves.items():
+            colour, dash = styles[label]
+            step, mean, low, high = zip(*points, strict=True) if points else ((), (), (), ())
+            axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(step, mean, dash, color=colour, linewidth=1.6, label=label)
+        axes.set_title(task, loc="left", fontsize=9.5, color=INK)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        dress(axes)
+    for axes in grid[len(found) :]:
+        axes.set_axis_off()
+    figure.supxlabel("gradient updates, pre-training counted", fontsize=9, color=INK)
+    figure.supylabel("normalised score", fontsize=9, color=INK)
+    figure.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
+    legend_below(figure, max(grid, key=lambda axes: len(axes.lines)))
+    save(figure, file)

@@ -1,0 +1,167 @@
+"""A paper's table, run here: our numbers beside the printed ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leashrl.evaluate.statistics import interquartile_mean, summary
+from leashrl.papers.experiments import Done, Options, Trial, chosen, has_source, protocol, read_scores
+from leashrl.papers.printed import Printed
+from leashrl.training.artefacts import write_atomically, write_json
+
+Row = dict[str, Any]
+
+
+def columns_of(table: Printed, options: Options) -> list[str]:
+    return chosen(options.columns, table.runs, "column")
+
+
+def trials(table: Printed, options: Options) -> list[Trial]:
+    """A trial a cell: of the tasks asked for, else of all whose data are at hand."""
+    runs = runs_of(table, options)
+    tasks = chosen(options.tasks, table.rows, "task")
+    tasks = [task for task in tasks if options.tasks or has_source(task)]
+    return [Trial(task, runs[column]) for task in tasks for column in columns_of(table, options)]
+
+
+def runs_of(table: Printed, options: Options) -> Mapping[str, str]:
+    """What each column runs; short of the full protocol, what the paper's file names for `quick` goes before."""
+    return table.runs if options.scale == "full" else {**table.runs, **table.quick}
+
+
+def make(table: Printed, name: str, out: Path, done: Done, options: Options) -> tuple[dict[str, Any], list[Path]]:
+    """Rows, the table as markdown, and its two files.
+
+    Final scores are of the last checkpoint, `last ten` is the mean of the last ten evaluations: the best is
+    never chosen. Intervals are 95 % bootstrap intervals over seeds.
+    """
+    runs, columns = runs_of(table, options), columns_of(table, options)
+    rows = [
+        row_of(table, task, column, runs[column], done)
+        for task in done.sources
+        for column in columns
+        if Trial(task, runs[column]) in done.results
+    ]
+    lines = [f"# {name}: {table.about}", "", f"Printed: {table.source}. Ours: {protocol(options)}.", ""]
+    for task, source in done.sources.items():
+        mine = [row for row in rows if row["task"] == task]
+        lines += [f"## {task}, {source.about}", "", *markdown(mine, CELLS), ""] if mine else []
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    whole = [c for c in columns if all(Trial(task, runs[c]) in done.results for task in tasks)]
+    if len(tasks) > 1 and whole:
+        lines += [f"## All {len(tasks)} tasks", "", *markdown([over(rows, c) for c in whole], OVER), ""]
+    order = order_of(table, rows, tasks)
+    lines += [line for _, line in order]
+    if done.left:
+        lines += ["", f"Not finished: {len(done.left)} of {len(done.left) + len(done.results)} runs."]
+    lines += ["", *(f"- {line}" for line in done.absent)] if done.absent else []
+    values = {
+        "scale": options.scale,
+        "source": table.source,
+        "rows": rows,
+        "order": [found for found, _ in order],
+        "unfinished": [f"{trial.run} on {trial.task}" for trial in done.left],
+        "absent": done.absent,
+        "markdown": "\n".join(lines),
+    }
+    stem = f"{name.replace(' ', '-')}-{options.scale}"
+    files = [out / f"{stem}.md", out / f"{stem}.json"]
+    write_atomically(files[0], ("\n".join(lines).rstrip() + "\n").encode())
+    write_json(files[1], values)
+    return values, files
+
+
+def row_of(table: Printed, task: str, column: str, run: str, done: Done) -> Row:
+    result = done.results[Trial(task, run)]
+    scores = read_scores(result)
+    found = summary(scores["final"]) if scores["final"] else dict.fromkeys(("mean", "low", "high"))
+    return {
+        "task": task,
+        "data": done.sources[task].about,
+        "column": column,
+        "run": run,
+        "paper": table.cell(task, column),
+        "final": found["mean"],
+        "low": found["low"],
+        "high": found["high"],
+        "last ten": float(np.mean(scores["last_10_mean"])) if scores["last_10_mean"] else None,
+        "seeds": len(result.values["members"]),
+        "diverged": len(result.diverged),
+        "updates": result.values["steps"],
+        "finals": scores["final"],
+    }
+
+
+def over(rows: Sequence[Row], column: str) -> Row:
+    """One column over all tasks: sums as the papers print them, and the interquartile mean of all seeds."""
+    mine = [row for row in rows if row["column"] == column]
+    total = lambda name: sum(r[name] for r in mine) if all(r[name] is not None for r in mine) else None
+    finals = [row["finals"] for row in mine]
+    seeds = min(map(len, finals))
+    iqm = float(interquartile_mean(np.array([f[:seeds] for f in finals]).T)) if seeds else None
+    return {"column": column, "paper": total("paper"), "final": total("final"), "last ten": total("last ten")} | {
+        "IQM": iqm,
+        "diverged": sum(row["diverged"] for row in mine),
+    }
+
+
+def order_of(table: Printed, rows: Sequence[Row], tasks: Sequence[str]) -> list[tuple[Row, str]]:
+    """Whether the order that the paper claims appears, for each task and the sums."""
+    found = []
+    for task in [*tasks, *([None] if len(tasks) > 1 else [])]:
+        mine = {c: [r for r in rows if r["column"] == c and task in (None, r["task"])] for c in table.order}
+        values = [[r["final"] for r in mine[c]] for c in table.order]
+        if len(table.order) < 2 or any(len(v) < (1 if task else len(tasks)) or None in v for v in values):
+            continue
+        sums = [float(sum(v)) for v in values]
+        holds = all(a < b for a, b in zip(sums, sums[1:], strict=False))
+        text = " , ".join(f"{c} {s:.1f}" for c, s in zip(table.order, sums, strict=True))
+        where = task or f"the sum of {len(tasks)} tasks"
+        claim = " < ".join(table.order)
+        line = f"- {where}: {claim} {'holds' if holds else 'does not hold'} ({text.replace(' , ', ', ')})"
+        found.append(({"where": where, "holds": holds} | dict(zip(table.order, sums, strict=True)), line))
+    return found
+
+
+# --- Markdown ------------------------------------------------------------------
+
+CELLS: dict[str, Callable[[Row], str]] = {
+    "": lambda row: row["column"],
+    "paper": lambda row: number(row["paper"]),
+    "final": lambda row: number(row["final"]),
+    "95 % interval": lambda row: "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}",
+    "last ten": lambda row: number(row["last ten"]),
+    "seeds": lambda row: str(row["seeds"]),
+    "diverged": lambda row: str(row["diverged"] or ""),
+    "run": lambda row: f"`{row['run']}`",
+}
+OVER: dict[str, Callable[[Row], str]] = {
+    "": lambda row: row["column"],
+    "paper, sum": lambda row: number(row["paper"]),
+    "final, sum": lambda row: number(row["final"]),
+    "last ten, sum": lambda row: number(row["last ten"]),
+    "IQM": lambda row: number(row["IQM"]),
+    "diverged": lambda row: str(row["diverged"] or ""),
+}
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def markdown(rows: Sequence[Row], cells: Mapping[str, Callable[[Row], str]]) -> list[str]:
+    """An aligned table, numbers to the right.
+
+    >>> markdown([{"column": "BA", "paper": 1.25}], {"": CELLS[""], "paper": CELLS["paper"]})
+    ['|    | paper |', '| -- | ----: |', '| BA |   1.2 |']
+    """
+    table = [list(cells), *([show(row) for show in cells.values()] for row in rows)]
+    widths = [max(2, *map(len, column)) for column in zip(*table, strict=True)]
+    text = [name in ("", "run") for name in cells]
+    pad = lambda row: [
+        c.ljust(w) if left else c.rjust(w) for c, w, left in zip(row, widths, text, strict=True)
+    ]
+    rule = ["-" * w if left else "-" * (w - 1) + ":" for w, left in zip(widths, text, strict=True)]
+    return [f"| {' | '.join(row)} |" for row in [pad(table[0]), rule, *map(pad, table[1:])]]
