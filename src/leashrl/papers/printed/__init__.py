@@ -1,0 +1,121 @@
+"""What the papers print: their tables' numbers and what they say of their figures, with sources. Layer 10.
+
+A paper is a file of this folder, `misa.toml` say, that reads as its tables do: a row for each task under the
+task's name here, a number for each column. `nan` stands for a cell without a number, and a comment at the row
+says why: a dash in print, or not legible in the copy that was read. `deviations` names the columns that have
+a ±, and `std` holds those columns alone. The tests hold printed totals against the cells they sum, and
+baselines that two papers quote against each other.
+"""
+
+import dataclasses
+import functools
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from leashrl.errors import BadInput, nearest
+
+PAPERS = ("misa", "brac-plus", "fisher-brc", "miracle")
+Row = tuple[float | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    """A table, a figure, or a passage of a text."""
+
+    source: str
+    """Authors, year, where it appeared, which table or figure."""
+    about: str
+    """What it shows, and how the numbers were taken: seeds, episodes, what ± means."""
+    claim: str
+    """What the text says it shows."""
+    columns: tuple[str, ...] = ()
+    rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
+    """By task, a number for each column; None where there is none."""
+    std: Mapping[str, Row] = dataclasses.field(default_factory=dict)
+    """The ± of each cell, under the same names."""
+    totals: Mapping[str, Row] = dataclasses.field(default_factory=dict)
+    """Printed sums over the rows of a domain (`gym`, `adroit`), by its name."""
+    totals_std: Mapping[str, Row] = dataclasses.field(default_factory=dict)
+    runs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What of ours stands beside a column or a curve: `ALGORITHM:PRESET`, or `ALGORITHM` at its default."""
+
+
+def printed(paper: str, kind: str, number: str) -> Printed:
+    """One item of a paper.
+
+    Args:
+      paper: one of `PAPERS`.
+      kind: `table`, `figure` or `text`.
+      number: the paper's, as a word; for `text` a name.
+
+    Raises:
+      BadInput: there is none; the nearest names are given.
+
+    >>> table = printed("misa", "table", "1")
+    >>> dict(zip(table.columns, table.rows["hopper-medium-v2"]))["MISA-DV"], table.runs["MISA-DV"]
+    (61.6, 'misa:dv')
+    """
+    items = {n: item for (k, n), item in load(paper).items() if k == kind}
+    if number not in items:
+        known = nearest(number, items) if items else f"no {kind} of it is kept"
+        raise BadInput(f"nothing printed of '{paper}' as {kind} '{number}': {known}")
+    return items[number]
+
+
+@functools.cache
+def load(paper: str) -> Mapping[tuple[str, str], Printed]:
+    """All that is kept of a paper, by kind and number, in the file's order.
+
+    >>> [f"{kind} {number}" for kind, number in load("misa")]
+    ['table 1', 'table 2', 'table 3', 'figure 1']
+    """
+    if paper not in PAPERS:
+        raise BadInput(f"no paper '{paper}': {nearest(paper, PAPERS)}")
+    content = tomllib.loads(resources.files(__name__).joinpath(f"{paper}.toml").read_text("utf-8"))
+    return {(kind, n): parse(values) for kind, items in content.items() for n, values in items.items()}
+
+
+def parse(values: Mapping[str, Any]) -> Printed:
+    """A part of the file as `Printed`: a text is one line, and `std` has a place for every column."""
+    fields = dict(values)
+    columns, deviations = tuple(fields.pop("columns", ())), tuple(fields.pop("deviations", ()))
+    for name in ("source", "about", "claim"):
+        fields[name] = " ".join(fields[name].split())
+    parts = {"rows": columns, "totals": columns, "std": deviations, "totals_std": deviations}
+    for name, own in parts.items():
+        fields[name] = {task: spread(row, own, columns) for task, row in fields.get(name, {}).items()}
+    return Printed(columns=columns, **fields)
+
+
+def spread(numbers: Sequence[float], own: Sequence[str], columns: Sequence[str]) -> Row:
+    """Numbers of some columns as a number or None for each of all.
+
+    >>> spread([1, float("nan")], ["a", "c"], ["a", "b", "c"])
+    (1.0, None, None)
+    """
+    found = dict(zip(own, numbers, strict=True))
+    all_of_them = (float(found.get(column, math.nan)) for column in columns)
+    return tuple(None if math.isnan(x) else x for x in all_of_them)
+
+
+def cells(numbers: Sequence[float | None], std: Sequence[float | None] | None = None) -> list[str]:
+    """A row as people read it; a dash where there is no number. For Markdown and for plain tables alike.
+
+    >>> cells([44.0, None, 0.2, 64.9], [None, None, 0.11, 1.6])
+    ['44.0', '–', '0.20 ± 0.11', '64.9 ± 1.6']
+    """
+    return [cell(x, s) for x, s in zip(numbers, std or [None] * len(numbers), strict=True)]
+
+
+def cell(mean: float | None, std: float | None = None) -> str:
+    """One number with as many digits as are printed, at least one.
+
+    >>> cell(-0.0), cell(0.35)
+    ('-0.0', '0.35')
+    """
+    known = [x for x in (mean, std) if x is not None]
+    digits = max((len(repr(x).partition(".")[2]) for x in known), default=1)
+    return "–" if mean is None else " ± ".join(f"{x:.{digits}f}" for x in known)
