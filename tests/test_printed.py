@@ -5,7 +5,9 @@ in two tables, baselines that two papers quote from a third, and numbers that th
 """
 
 import math
+import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from leashrl.peers import PEERS
 from leashrl.tasks import TASKS
 
 ITEMS = {(paper, *key): item for paper in PAPERS for key, item in load(paper).items()}
+PAGE = (Path(__file__).parents[1] / "docs" / "papers.md").read_text()
+TITLES = {"misa": "MISA", "brac-plus": "BRAC+", "fisher-brc": "Fisher-BRC", "miracle": "MIRACLE"}
 TABLES = {key: item for key, item in ITEMS.items() if key[1] == "table"}
 
 
@@ -55,6 +59,15 @@ def test_an_item_says_where_it_is_from_and_what_runs_beside_it(key):
 def test_a_tables_rows_are_tasks_and_its_columns_have_runs(key):
     assert set(TABLES[key].rows) <= set(TASKS)
     assert set(TABLES[key].runs) == set(TABLES[key].columns)
+
+
+@pytest.mark.parametrize("key", TABLES, ids=" ".join)
+def test_the_page_lists_a_tables_runs(key):
+    paper, kind, number = key
+    (section,) = re.findall(rf"^## {re.escape(TITLES[paper])}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
+    (line,) = [line for line in section.splitlines() if line.startswith(f"| {kind} {number}")]
+    words = set(re.findall("`([^`]+)`", line.split("|")[3]))
+    assert words == {word for name in TABLES[key].runs.values() for word in name.split(":")}
 
 
 @pytest.mark.parametrize(
