@@ -28,8 +28,11 @@ def bench(
     action_dim: int = 3,
     seconds: float = 10.0,
     rounds: int = 5,
+    stage: int = -1,
 ) -> dict[str, Any]:
     """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
+
+    `stage` is the index of what is timed of the algorithm's stages, the last one by default.
 
     Returns a JSON-ready dictionary; `updates_per_second` counts an update of all members as one,
     `member_updates_per_second` as many. `gflop_per_update` counts the matrix products of all members;
@@ -43,10 +46,10 @@ def bench(
     hp = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config))
 
     before = time.perf_counter()
-    stage = built.stages[-1]
+    timed = built.stages[stage]
     state = jax.jit(jax.vmap(built.init))(keys, hp)
-    tally = loop.empty_tally(stage, data, state, keys, None)
-    advance = loop.compiled(stage)
+    tally = loop.empty_tally(timed, data, state, keys, None)
+    advance = loop.compiled(timed)
     state, tally = advance(state, tally, data, keys, np.int32(0), np.int32(1), np.int32(0))
     jax.block_until_ready(tally.count)
     compile_s = time.perf_counter() - before
@@ -72,7 +75,7 @@ def bench(
         cpus.append((time.process_time() - cpu) / updates)
         done += updates
     wall = statistics.median(walls)
-    one = jax.make_jaxpr(jax.vmap(partial(_update, stage, data)))(state, keys)
+    one = jax.make_jaxpr(jax.vmap(partial(_update, timed, data)))(state, keys)
     flop = matmul_flop(one.jaxpr)
     rate = matmul_rate()
     device = jax.devices()[0]

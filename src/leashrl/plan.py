@@ -96,7 +96,9 @@ def parse_run(text: str) -> tuple[str, str, dict[str, str]]:
     find_algorithm(algorithm)
     options = dict(word.partition("=")[::2] for word in words)
     if len(options) < len(words) or not all(options.values()) or "" in options:
-        raise BadInput(f"'{text}' is not ALGORITHM[:PRESET][+OPTION=VALUE]...: each option once, with a value")
+        raise BadInput(
+            f"'{text}' is not ALGORITHM[:PRESET][+OPTION=VALUE]...: each option once, with a value"
+        )
     return algorithm, preset or "default", options
 
 

@@ -42,13 +42,11 @@ def run(args: Namespace) -> int:
         if args.set or args.scale:
             raise BadInput(f"{'--set' if args.set else '--scale'} needs --figure or --table")
         rows = [[f"  --{kind} {n}", item.about, options(item)] for kind, n, item in items(paper)]
-        show(args, numbers(paper), [paper.about, *columns(rows)])
+        show(args, numbers(paper), [paper.about, *columns(rows), *of_runs()])
         return 0
     kind, number = ("figure", args.figure) if args.figure else ("table", args.table)
     say = lambda line: print(line, file=sys.stderr, flush=True)
-    made = make(
-        args.name, kind, number, args.out, pairs("--set", args.set), scale=args.scale, say=say
-    )
+    made = make(args.name, kind, number, args.out, pairs("--set", args.set), scale=args.scale, say=say)
     files = [str(file) for file in made.files]
     values = {"paper": args.name, kind: number} | made.values | {"files": files}
     lines = made.values["markdown"].splitlines() if "markdown" in made.values else table(made.values["rows"])
@@ -73,12 +71,18 @@ def describe(paper: Any) -> str:
 
 
 def options(item: Any) -> str:
-    """What `--set` takes; what is made of runs takes `--scale` too."""
-    from leashrl.papers.experiments import Options
+    """What it takes."""
+    own = f"--set {assignments(dataclasses.asdict(item.options))}" if item.options else ""
+    return " ".join(filter(None, ["--scale S" if item.trials else "", own]))
 
-    of_runs = "" if item.trials is None else "--scale S "
-    shown = {k: v for k, v in dataclasses.asdict(item.options or Options()).items() if k != "scale"}
-    return f"{of_runs}--set {assignments(shown)}"
+
+def of_runs() -> list[str]:
+    """What `--scale` means, and what else an item that is made of runs takes."""
+    from leashrl.papers.experiments import SCALES, Options
+
+    scales = [f"{name} ({scale.steps:,} updates, {scale.seeds} seeds)" for name, scale in SCALES.items()]
+    values = {k: v for k, v in dataclasses.asdict(Options()).items() if k != "scale"}
+    return ["", f"S, how much to train: {', '.join(scales)}", f"with it, --set {assignments(values)}"]
 
 
 # --- Printing ----------------------------------------------------------------

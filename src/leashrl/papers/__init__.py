@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 
 from leashrl.core import override
 from leashrl.errors import BadInput, nearest
-from leashrl.papers import brac_plus, brac_plus_runs, fisher_brc, miracle, miracle_online, panels, tables
+from leashrl.papers import (
+    brac_plus,
+    brac_plus_runs,
+    fisher_brc,
+    miracle,
+    miracle_online,
+    misa,
+    panels,
+    tables,
+    timing,
+)
 from leashrl.papers.experiments import Options, Trial, finish
 from leashrl.papers.printed import printed
 from leashrl.training.artefacts import make_folder
@@ -32,8 +42,8 @@ class Item(NamedTuple):
 
     about: str
     make: Callable[..., tuple[dict[str, Any], list[Path]]]
-    """A folder and the options to `Made`. Where it has no options of its own, `(folder, done, settings)`: what
-    `experiments.finish` has done under `experiments.Options`."""
+    """A folder and the options to `Made`. Where it has no options of its own, `(folder, done, settings)`:
+    what `experiments.finish` has done under `experiments.Options`."""
     options: Any = None
     """A frozen dataclass with the defaults; `--set NAME=VALUE` changes its fields."""
     trials: Callable[[Options], list[Trial]] | None = None
@@ -67,7 +77,7 @@ def curves(paper: str, number: str, about: str) -> Item:
 
 
 def of_runs(paper: str, number: str, about: str, make: Callable, options: Any) -> Item:
-    """A figure of the user's own runs, below `--set runs=FOLDER`; with a scale, of those in the paper's file."""
+    """A figure of one's own runs, below `--set runs=FOLDER`; with a scale, of those in the paper's file."""
     found = printed(paper, "figure", number)
     return Item(about, make, options, functools.partial(panels.trials, found))
 
@@ -91,7 +101,11 @@ PAPERS: dict[str, Paper] = {
                 "brac-plus", "6", "slopes of critics", brac_plus_runs.figure_6, brac_plus_runs.Histograms()
             ),
             "7": of_runs(
-                "brac-plus", "7", "divergences along episodes", brac_plus_runs.figure_7, brac_plus_runs.Episodes()
+                "brac-plus",
+                "7",
+                "divergences along episodes",
+                brac_plus_runs.figure_7,
+                brac_plus_runs.Episodes(),
             ),
             "8": of_runs("brac-plus", "8", "curves by H₀", brac_plus_runs.figure_8, brac_plus_runs.Curves()),
         },
@@ -122,10 +136,18 @@ PAPERS: dict[str, Paper] = {
                 "miracle", "3", "their best so far", miracle_online.figure_3, miracle_online.Options()
             ),
             "4": of_runs(
-                "miracle", "4", "figure 2 with the autoencoder", miracle_online.figure_4, miracle_online.Options()
+                "miracle",
+                "4",
+                "figure 2 with the autoencoder",
+                miracle_online.figure_4,
+                miracle_online.Options(),
             ),
             "5": of_runs(
-                "miracle", "5", "figure 3 with the autoencoder", miracle_online.figure_5, miracle_online.Options()
+                "miracle",
+                "5",
+                "figure 3 with the autoencoder",
+                miracle_online.figure_5,
+                miracle_online.Options(),
             ),
         },
     ),
@@ -136,7 +158,13 @@ PAPERS: dict[str, Paper] = {
             "2": table("misa", "2", "26 tasks by 9 methods"),
             "3": table("misa", "3", "random data, of the earlier text"),
         },
-        figures={"1": Item("t-SNE of Q's embeddings, BA and MISA", ...)},
+        figures={
+            "1": Item(
+                "t-SNE of Q's embeddings, BA and MISA",
+                functools.partial(misa.figure_1, printed("misa", "figure", "1")),
+                trials=functools.partial(misa.trials, printed("misa", "figure", "1")),
+            )
+        },
     ),
 }
 
@@ -166,8 +194,8 @@ def make(
       number: the paper's.
       out: the folder for pictures and tables.
       options: replace the item's own, by name, and those of its runs (`experiments.Options`).
-      scale: `smoke`, `cpu` or `full`: trains what the item is made of, where it is missing. Without it, a table
-        takes `cpu`, and a figure that has options of its own reads the runs that are there.
+      scale: `smoke`, `cpu` or `full`: trains what the item is made of, where it is missing. Without it a
+        table takes `cpu`, and a figure that has options of its own reads the runs that are there.
       say: called with a line of progress.
 
     Raises:

@@ -38,6 +38,7 @@ from leashrl.papers.brac_plus_panels import (
     draw_slopes,
     picture,
 )
+from leashrl.papers.experiments import below
 from leashrl.plan import Plan
 from leashrl.run import Run
 from leashrl.training.artefacts import Lines, is_run, read_json
@@ -108,8 +109,8 @@ Pools = dict[str, dict[str, list[Member]]]
 
 def collect(runs: str, wanted: str, keep: Callable[[Plan], bool], diverged: bool = False) -> list[Member]:
     """The members of all runs that `keep` keeps, of those that diverged only where told to."""
-    members, folder = [], Path(runs).expanduser()
-    for here in (path.parent for path in sorted(folder.rglob("config.json"))):
+    members = []
+    for here in (path.parent for path in below(runs, "config.json")):
         if not is_run(here) or read_json(here / "config.json")["algorithm"] != "brac-plus":
             continue
         plan, _ = read_plan(here)
@@ -123,7 +124,7 @@ def collect(runs: str, wanted: str, keep: Callable[[Plan], bool], diverged: bool
             if diverged or not end["diverged"]:
                 members.append(Member(here, i, row, config, plan.data["name"], bool(end["diverged"])))
     if not members:
-        raise BadInput(f"no runs of brac-plus {wanted} below '{folder}': --set runs=FOLDER names another")
+        raise BadInput(f"no runs of brac-plus {wanted} below '{runs}': --set runs=FOLDER names another")
     return members
 
 

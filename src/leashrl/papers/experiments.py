@@ -1,9 +1,9 @@
-"""The runs that a table or a figure is made of: trained where missing, resumed where stopped, read where done.
+"""The runs that a table or a figure is made of: trained where missing, resumed where stopped.
 
     leashrl paper misa --table 1 --scale cpu --set tasks=hopper-medium-v2 minutes=10
 
-A trial is a task of the paper and a run in short, such as `misa:ba` or `misa+bound=ba`. Its data are D4RL's file
-where it is on this disk, else this library's recipe of that name; every row says which. One folder a trial,
+A trial is a task of the paper and a run in short, such as `misa:ba` or `misa+bound=ba`. Its data are D4RL's
+file where it is on this disk, else this library's recipe of that name; every row says which. A folder a trial,
 
     RUNS/SCALE/DATA--RUN/
 
@@ -13,6 +13,7 @@ stopped.
 
 import dataclasses
 import importlib.util
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,10 +44,12 @@ class Scale(NamedTuple):
     rows: int | None
     """Of a recipe's data; None: the recipe's own number."""
     options: Mapping[str, Any] = {}
+    online_steps: int = 0
+    """Online at least so many, so that an episode ends."""
 
 
 SCALES = {
-    "smoke": Scale(20, 2, 2, 1, 2_000, {"hidden": (8, 8), "batch_size": 8}),
+    "smoke": Scale(20, 2, 2, 1, 2_000, {"hidden": (8, 8), "batch_size": 8}, 1_200),
     "cpu": Scale(10_000, 2, 10, 10, 100_000),
     "full": Scale(1_000_000, 5, 100, None, None),
 }
@@ -203,15 +206,16 @@ def one(
     say: Callable[[str], None],
 ) -> Result:
     """One trial to its end, or OutOfTime once it is saved."""
-    every, name = max(1, scale.steps // scale.evaluations), trial.run
+    steps = max(scale.steps, scale.online_steps if trial.online else 0)
+    every, name = max(1, steps // scale.evaluations), trial.run
     if name in PEERS:  # their runs cannot be resumed
         if (folder / "result.json").exists():
             return Result.read(folder)
-        over, many = (folder / "config.json").exists(), {"seeds": scale.seeds, "steps": scale.steps}
+        over, many = (folder / "config.json").exists(), {"seeds": scale.seeds, "steps": steps}
         return peers.train(name, trial.task, **many, out=folder, eval_every=every, overwrite=over)
     algorithm, preset, given = parse_run(name)
     values = dict(scale.options) | ({"warmup": 20} if trial.online and scale.options else {})
-    values |= given | {"steps": scale.steps}
+    values |= given | {"steps": steps}
     if (folder / "config.json").exists():
         refuse_another(folder, algorithm, preset, values, trial.task, source, scale)
     if (folder / "result.json").exists():
@@ -234,7 +238,7 @@ def one(
         seeds=scale.seeds,
         eval_every=every,
         episodes=scale.episodes,
-        log_every=max(1, min(1000, scale.steps // 10)),
+        log_every=max(1, min(1000, steps // 10)),
         out=folder,
         report=report,
     )
@@ -243,6 +247,12 @@ def one(
 def folder_of(trial: Trial, source: Source, options: Options) -> Path:
     run = re.sub(r"[^\w.,+=:-]", "_", trial.run).replace(":", "-")
     return Path(options.runs).expanduser() / options.scale / f"{source.name}--{run}"
+
+
+def below(runs: str, name: str) -> list[Path]:
+    """All files of that name below some folders, which stand as in PATH."""
+    folders = [Path(folder).expanduser() for folder in runs.split(os.pathsep)]
+    return sorted(path for folder in folders for path in folder.rglob(name))
 
 
 def peers_at_hand() -> bool:

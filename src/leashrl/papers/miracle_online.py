@@ -21,6 +21,7 @@ from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import mean, stratified_bootstrap_interval, summary
 from leashrl.online import running_mean
+from leashrl.papers.experiments import below
 from leashrl.tasks import MIRACLE, TASKS
 from leashrl.training.artefacts import Lines, write_atomically
 
@@ -80,7 +81,7 @@ def figure(
 ) -> tuple[dict[str, Any], list[Path]]:
     """Curves of every task and method that has runs; the final values and who is ahead of SAC."""
     figure_class = need_matplotlib()
-    found = collect(Path(options.runs).expanduser(), without)
+    found = collect(options.runs, without)
     curves = {task: {m: on_grid(members, best) for m, members in by.items()} for task, by in found.items()}
     rows = [row for task in curves for row in compare(task, curves[task])]
     file = out / f"miracle-figure-{number}.png"
@@ -93,10 +94,10 @@ Series = tuple[np.ndarray, np.ndarray]
 """A member's environment steps at its episodes' ends, and the running mean of their returns there."""
 
 
-def collect(folder: Path, without: str) -> dict[str, dict[str, list[Series]]]:
+def collect(runs: str, without: str) -> dict[str, dict[str, list[Series]]]:
     """`{task: {method: [a series a member]}}`, in the text's order."""
     found: dict[str, dict[str, list[Series]]] = {}
-    for path in sorted(folder.rglob("episodes.jsonl")):
+    for path in below(runs, "episodes.jsonl"):
         config = json.loads((path.parent / "config.json").read_text())
         method = METHODS.get((config["algorithm"], config["preset"]))
         if method is None or (config["preset"] == without and config["algorithm"] == "miracle"):
@@ -105,7 +106,7 @@ def collect(folder: Path, without: str) -> dict[str, dict[str, list[Series]]]:
             found.setdefault(config["task"], {}).setdefault(method, []).append(member)
     if not found:
         raise BadInput(
-            f"no online runs of {', '.join(sorted({name for name, _ in METHODS}))} below '{folder}': "
+            f"no online runs of {', '.join(sorted({name for name, _ in METHODS}))} below '{runs}': "
             "--set runs=FOLDER names another"
         )
     order = list(dict.fromkeys([*ORDER, *TASKS])).index

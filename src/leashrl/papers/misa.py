@@ -1,9 +1,9 @@
 """MISA (Ma et al. 2023, arXiv 2210.07484): figure 1, what the critics' last hidden layers hold.
 
-The text draws t-SNE of them for BA and MISA, coloured by reward, and says that BA's lie on regular curves, since
-its Q diverged, while MISA's put rewards alike side by side. Here also a number: the share of the reward's
-variance that a point's ten neighbours tell (R² of their mean, the point itself left out), in the layer and in
-the picture.
+The text draws t-SNE of them for BA and MISA, coloured by reward, and says that BA's lie on regular curves,
+since its Q diverged, while MISA's put rewards alike side by side. Here also a number: the share of the
+reward's variance that a point's ten neighbours tell (R² of their mean, the point itself left out), in the layer
+and in the picture.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def figure_1(figure: Printed, out: Path, done: Done, options: Options) -> tuple[
     for task, label, result in (
         (task, label, done.results.get(Trial(task, run)))
         for task in done.sources
-        for label, run in runs_of(figure, options).items()
+        for label, run in figure.runs_at(options.scale).items()
     ):
         if result is None:
             continue
@@ -56,13 +56,9 @@ def figure_1(figure: Printed, out: Path, done: Done, options: Options) -> tuple[
     return {"rows": rows, "source": figure.source, "claim": figure.claim}, [file]
 
 
-def runs_of(figure: Printed, options: Options) -> dict[str, str]:
-    return dict(figure.runs) if options.scale == "full" else {**figure.runs, **figure.quick}
-
-
 def trials(figure: Printed, options: Options) -> list[Trial]:
     need_matplotlib(), need_sklearn()  # before the work
-    return [Trial(options.tasks or figure.tasks[0], run) for run in runs_of(figure, options).values()]
+    return [Trial(options.tasks or figure.tasks[0], run) for run in figure.runs_at(options.scale).values()]
 
 
 def need_sklearn() -> Any:

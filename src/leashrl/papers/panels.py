@@ -11,7 +11,7 @@ from leashrl.papers.printed import Printed
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:
-    """A trial a curve and task; of the figure's tasks all whose data are at hand, unless some are asked for."""
+    """A trial a curve and task; of all tasks whose data are at hand, unless some are asked for."""
     need_matplotlib()  # before the work
     tasks = chosen(options.tasks, figure.tasks, "task")
     tasks = [t for t in tasks if options.tasks or figure.online or has_source(t)]
@@ -19,10 +19,13 @@ def trials(figure: Printed, options: Options) -> list[Trial]:
 
 
 def runs_of(figure: Printed, options: Options) -> Mapping[str, str]:
-    return {name: figure.runs[name] for name in chosen(options.columns, figure.runs, "curve")}
+    runs = figure.runs_at(options.scale)
+    return {name: runs[name] for name in chosen(options.columns, runs, "curve")}
 
 
-def make(figure: Printed, name: str, out: Path, done: Done, options: Options) -> tuple[dict[str, Any], list[Path]]:
+def make(
+    figure: Printed, name: str, out: Path, done: Done, options: Options
+) -> tuple[dict[str, Any], list[Path]]:
     """Rows that say where the curves end, and the picture. Members that diverge count until then."""
     if not done.results:
         raise BadInput(f"{name} has no run that has ended: {why(done)}")
@@ -64,9 +67,7 @@ def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> Non
         figsize=(max(3.1 * columns, 4.8), 2.5 * lines + 0.8), dpi=150, layout="constrained"
     )
     labels = list(dict.fromkeys(label for curves in found.values() for label in curves))
-    styles = {
-        label: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS)]) for i, label in enumerate(labels)
-    }
+    styles = {label: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS)]) for i, label in enumerate(labels)}
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (task, curves) in zip(grid, found.items(), strict=False):
         for label, points in curves.items():

@@ -1,5 +1,6 @@
 """A paper's table, run here: our numbers beside the printed ones."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,21 @@ def columns_of(table: Printed, options: Options) -> list[str]:
 
 def trials(table: Printed, options: Options) -> list[Trial]:
     """A trial a cell: of the tasks asked for, else of all whose data are at hand."""
-    runs = runs_of(table, options)
+    runs = table.runs_at(options.scale)
     tasks = chosen(options.tasks, table.rows, "task")
     tasks = [task for task in tasks if options.tasks or has_source(task)]
     return [Trial(task, runs[column]) for task in tasks for column in columns_of(table, options)]
 
 
-def runs_of(table: Printed, options: Options) -> Mapping[str, str]:
-    """What each column runs; short of the full protocol, what the paper's file names for `quick` goes before."""
-    return table.runs if options.scale == "full" else {**table.runs, **table.quick}
-
-
-def make(table: Printed, name: str, out: Path, done: Done, options: Options) -> tuple[dict[str, Any], list[Path]]:
+def make(
+    table: Printed, name: str, out: Path, done: Done, options: Options
+) -> tuple[dict[str, Any], list[Path]]:
     """Rows, the table as markdown, and its two files.
 
     Final scores are of the last checkpoint, `last ten` is the mean of the last ten evaluations: the best is
     never chosen. Intervals are 95 % bootstrap intervals over seeds.
     """
-    runs, columns = runs_of(table, options), columns_of(table, options)
+    runs, columns = table.runs_at(options.scale), columns_of(table, options)
     rows = [
         row_of(table, task, column, runs[column], done)
         for task in done.sources
@@ -101,7 +99,12 @@ def over(rows: Sequence[Row], column: str) -> Row:
     finals = [row["finals"] for row in mine]
     seeds = min(map(len, finals))
     iqm = float(interquartile_mean(np.array([f[:seeds] for f in finals]).T)) if seeds else None
-    return {"column": column, "paper": total("paper"), "final": total("final"), "last ten": total("last ten")} | {
+    return {
+        "column": column,
+        "paper": total("paper"),
+        "final": total("final"),
+        "last ten": total("last ten"),
+    } | {
         "IQM": iqm,
         "diverged": sum(row["diverged"] for row in mine),
     }
@@ -116,7 +119,7 @@ def order_of(table: Printed, rows: Sequence[Row], tasks: Sequence[str]) -> list[
         if len(table.order) < 2 or any(len(v) < (1 if task else len(tasks)) or None in v for v in values):
             continue
         sums = [float(sum(v)) for v in values]
-        holds = all(a < b for a, b in zip(sums, sums[1:], strict=False))
+        holds = all(a < b for a, b in itertools.pairwise(sums))
         text = " , ".join(f"{c} {s:.1f}" for c, s in zip(table.order, sums, strict=True))
         where = task or f"the sum of {len(tasks)} tasks"
         claim = " < ".join(table.order)

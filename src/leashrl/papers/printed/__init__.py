@@ -40,7 +40,22 @@ class Printed:
     """Printed sums over the rows of a domain (`gym`, `adroit`), by its name."""
     totals_std: Mapping[str, Row] = dataclasses.field(default_factory=dict)
     runs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """What of ours stands beside a column or a curve: `ALGORITHM:PRESET`, or `ALGORITHM` at its default."""
+    """What of ours stands beside a column or a curve: a run in short, as `plan.parse_run` reads it."""
+    quick: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What goes before `runs` where the scale is not the paper's: the same comparison, made to be cheap."""
+    order: tuple[str, ...] = ()
+    """Columns in the order that the text claims, the worst first."""
+    tasks: tuple[str, ...] = ()
+    """What a figure's runs are of; a table has them as `rows`."""
+    online: bool = False
+    """The runs learn in the tasks' environments, without data."""
+
+    def cell(self, task: str, column: str) -> float | None:
+        return self.rows[task][self.columns.index(column)] if column in self.columns else None
+
+    def runs_at(self, scale: str) -> dict[str, str]:
+        """What each column or curve runs at a scale of `experiments.SCALES`."""
+        return dict(self.runs) if scale == "full" else {**self.runs, **self.quick}
 
 
 def printed(paper: str, kind: str, number: str) -> Printed:
