@@ -3,7 +3,7 @@
     leashrl paper misa --table 1 --scale cpu --set tasks=hopper-medium-v2 minutes=10
 
 A trial is a task of the paper and a run in short, such as `misa:ba` or `misa+bound=ba`. Its data are D4RL's
-file where it is on this disk, else this library's recipe of that name; every row says which. A folder a trial,
+file where it is on this disk, else this library's recipe of that name: every row says which. One folder each,
 
     RUNS/SCALE/DATA--RUN/
 

@@ -2,8 +2,8 @@
 
 The text draws t-SNE of them for BA and MISA, coloured by reward, and says that BA's lie on regular curves,
 since its Q diverged, while MISA's put rewards alike side by side. Here also a number: the share of the
-reward's variance that a point's ten neighbours tell (R² of their mean, the point itself left out), in the layer
-and in the picture.
+reward's variance that a point's ten neighbours tell (R² of their mean, the point itself left out), in the
+layer and in the picture.
 """
 
 from pathlib import Path
