@@ -19,7 +19,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--scale",
         choices=("smoke", "cpu", "full"),
-        help="train what it is made of: 20 updates, 10,000, or the paper's protocol; a table takes cpu",
+        help="train what it is made of: 20 updates, 5,000, or the paper's protocol; a table takes cpu",
     )
     parser.add_argument(
         "--out", default="figures", metavar="DIR", help="folder of pictures and tables; figures by default"

@@ -50,7 +50,7 @@ class Scale(NamedTuple):
 
 SCALES = {
     "smoke": Scale(20, 2, 2, 1, 2_000, {"hidden": (8, 8), "batch_size": 8}, 1_200),
-    "cpu": Scale(10_000, 2, 10, 10, 100_000),
+    "cpu": Scale(5_000, 2, 10, 10, 100_000),
     "full": Scale(1_000_000, 5, 100, None, None),
 }
 
@@ -60,7 +60,7 @@ class Options:
     """Options of all tables and figures that are made of runs.
 
     Args:
-      scale: `smoke` sees that it works, `cpu` is 10,000 updates of two seeds, `full` the paper's protocol.
+      scale: `smoke` sees that it works, `cpu` is 5,000 updates of two seeds, `full` the paper's protocol.
       tasks: the paper's tasks to run, with commas, or beginnings of their names; all whose data are at hand.
       columns: the columns or curves to run, with commas; all.
       runs: the folder of the runs.
