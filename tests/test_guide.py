@@ -1,8 +1,8 @@
 """The documentation's code blocks run, page by page, as a reader would type them.
 
-Blocks of a page marked `sh` and `python` run from top to bottom in one empty folder; `console` blocks take too
-long or need what a test has not, so their commands are parsed only. Blocks without a mark hold no command. Files
-that a page includes are run by themselves.
+Blocks of a page marked `sh` and `python` run from top to bottom in one empty folder; `console` blocks take
+too long or need what a test has not, so their commands are parsed only. Blocks without a mark hold no command.
+Files that a page includes are run by themselves.
 """
 
 import re
@@ -34,7 +34,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def shell(text: str) -> None:
-    """One block. A line that is a leashrl command runs in this process, which has jax and its programs at hand."""
+    """One block; leashrl's own commands in this process, which has jax and its programs at hand."""
     if all(line.startswith("leashrl ") for line in lines_of(text)):
         for line in lines_of(text):
             assert main(shlex.split(line, comments=True)[1:]) == 0, line
