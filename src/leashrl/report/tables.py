@@ -1,0 +1,116 @@
+"""The summary as numbers: rows for the page, CSV for programs, LaTeX for papers. Layer 10."""
+
+import csv as csv_format
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from leashrl.evaluate.statistics import summary
+from leashrl.report.reading import Line, Row
+
+HEAD = ("data", "task", "label", "algorithm", "folder", "seed", "member", "measure", "value")
+
+
+def summaries(lines: Sequence[Line]) -> list[Row]:
+    """A row a line, the highest mean first within each place; None where nothing was evaluated.
+
+    Members that diverged have no final value: `n` counts those that the mean stands on, `of` all.
+    """
+    rows = []
+    for line in lines:
+        final = (
+            summary(line.finals)
+            if line.finals
+            else dict.fromkeys(("mean", "iqm", "low", "high", "std"), None)
+        )
+        last_ten = sum(line.last_tens) / len(line.last_tens) if line.last_tens else None
+        row: Row = {"label": line.label, "data": line.place, "unit": line.unit, "finished": line.finished}
+        row |= final | {"n": len(line.finals), "of": len(line.members), "last_10_mean": last_ten}
+        row["diverged"] = [m.name for m in line.members if m.diverged]
+        rows.append(row)
+    order = {place: i for i, place in enumerate(dict.fromkeys(line.place for line in lines))}
+    return sorted(rows, key=lambda r: (order[r["data"]], r["mean"] is None, -(r["mean"] or 0.0), r["label"]))
+
+
+def csv(lines: Sequence[Line]) -> str:
+    """One value a line: `final`, `last_10_mean` and `diverged_at` of members; `mean`, `iqm`, ... of labels."""
+    out = io.StringIO()
+    write = csv_format.writer(out, lineterminator="\n").writerow
+    write(HEAD)
+    for line in lines:
+        for m in line.members:
+            about = (line.place, m.run.config.get("task"), line.label, m.run.config["algorithm"])
+            values: Row = {"final": m.final, "last_10_mean": m.last_ten}
+            values["diverged_at"] = m.diverged["step"] if m.diverged else None
+            for measure, value in values.items():
+                if value is not None:
+                    name = f"{line.unit}_{measure}" if measure != "diverged_at" else measure
+                    write((*about, m.run.folder, m.seed, m.name, name, value))
+    tasks = {(line.label, line.place): line.members[0].run.config for line in lines}
+    for row in summaries(lines):
+        config = tasks[row["label"], row["data"]]
+        for measure in ("mean", "iqm", "low", "high", "std", "n", "last_10_mean"):
+            if row[measure] is not None:
+                about = (row["data"], config.get("task"), row["label"], config["algorithm"])
+                name = f"{row['unit']}_{measure}" if measure != "n" else "n"
+                write((*about, "", "", "all", name, row[measure]))
+    return out.getvalue()
+
+
+def latex(lines: Sequence[Line]) -> str:
+    r"""A plain `tabular`: labels down, data sets across; `$74.2^{+6.1}_{-14.1}$` is the mean and its interval.
+
+    The best mean of each column is bold, and so is every other whose interval reaches it.
+    """
+    rows = summaries(lines)
+    where = list(dict.fromkeys(row["data"] for row in rows))
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    found = {(row["label"], row["data"]): row for row in rows}
+    best = {
+        p: max((r["mean"] for r in rows if r["data"] == p and r["mean"] is not None), default=None)
+        for p in where
+    }
+    body = []
+    for label in labels:
+        cells = [escaped(label)]
+        for place in where:
+            row = found.get((label, place))
+            cells.append(number(row, best[place]) if row and row["mean"] is not None else "--")
+        body.append(" & ".join(cells) + r" \\")
+    head = " & ".join(["", *(escaped(place) for place in where)]) + r" \\"
+    units = {row["unit"] for row in rows} - {""}
+    unit = (
+        {"score": "normalised scores", "return": "returns"}.get(next(iter(units), ""))
+        if len(units) == 1
+        else "scores or returns"
+    )
+    about = f"% Means of {unit} at the last evaluation over the seeds that did not diverge, 95 % bootstrap intervals;"
+    note = "% bold: the best mean of a column, and those whose interval reaches it."
+    lines_of = [
+        about,
+        note,
+        rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
+        r"\hline",
+        head,
+        r"\hline",
+        *body,
+        r"\hline",
+    ]
+    return "\n".join([*lines_of, r"\end{tabular}", ""])
+
+
+def number(row: Row, best: float) -> str:
+    mean, up, down = row["mean"], row["high"] - row["mean"], row["mean"] - row["low"]
+    body = f"{mean:.1f}^{{+{up:.1f}}}_{{-{down:.1f}}}"
+    return rf"$\mathbf{{{mean:.1f}}}{body[len(f'{mean:.1f}') :]}$" if row["high"] >= best else f"${body}$"
+
+
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def escaped(text: Any) -> str:
+    r"""
+    >>> print(escaped("100% of a_b & {c}"))
+    100\% of a\_b \& \{c\}
+    """
+    return "".join(SPECIAL.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in str(text))
