@@ -1,4 +1,4 @@
-"""A run's policies held against the data they were trained on: what `leashrl report --diagnose` measures. Layer 10.
+"""A run's policies held against their data: what `leashrl report --diagnose` measures. Layer 10.
 
 On a sample of the logged states: histograms of the policy's actions beside the data's, how far the policy's
 action is from the logged one, and an estimate of the KL divergence from the behaviour.
@@ -8,7 +8,7 @@ moments, state by state: the policy's from `DRAWS` draws, the behaviour's from t
 `NEIGHBOURS` nearest states in the sample; then, with a diagonal Gaussian for each, standard deviations not
 below `FLOOR`,
 
-    KL(pi || beta) = sum_d log(sigma_beta / sigma_pi) + (sigma_pi^2 + (mu_pi - mu_beta)^2) / (2 sigma_beta^2) - 1/2
+    KL(pi || beta) = sum_d log(s_beta / s_pi) + (s_pi^2 + (m_pi - m_beta)^2) / (2 s_beta^2) - 1/2
 
 and for discrete actions, with half a count added to each, KL = sum_a pi(a) log(pi(a) / beta(a)). Of equal
 distributions the estimate is not 0 but about 0.03 a dimension, and it is coarse where states are far apart.
@@ -169,7 +169,7 @@ def categorical_kl(pi: np.ndarray, beta: np.ndarray, actions: int) -> np.ndarray
 
 
 def distance(space: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n,) in [0, 1]: root mean square over dimensions, in whole ranges; or whether discrete actions differ."""
+    """(n,) in [0, 1]: root mean square over dimensions, in whole ranges; of discrete actions 0 or 1."""
     if not isinstance(space, Box):
         return (a != b).astype(np.float64)
     return np.clip(np.sqrt(((space.to_unit(a) - space.to_unit(b)) ** 2).mean(-1)) / 2, 0, 1)

@@ -133,8 +133,8 @@ def probability_of_improvement(a: Any, b: Any) -> np.ndarray:
 
         P(X > Y) = 1/M sum_m 1/(N K) sum_i sum_j S(x_im, y_jm),   S = 1 if x > y, 1/2 if equal, 0 otherwise
 
-    after Agarwal et al. (2021), arXiv 2108.13264, section 4.3: each task's Mann-Whitney statistic, averaged. It
-    says how often one is better, not by how much.
+    after Agarwal et al. (2021), arXiv 2108.13264, section 4.3: each task's Mann-Whitney statistic,
+    averaged. It says how often one is better, not by how much.
 
     Args:
       a: (..., runs, tasks).

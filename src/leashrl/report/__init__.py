@@ -4,7 +4,7 @@
     report(["runs/misa", "runs/iql"], "report.html")
 
 Made from files alone, so that it works where neither jax nor the data are: `reading` finds and labels runs,
-`failures` says what went wrong, `comparison` and `charts` compute, `html` writes the page, `tables` CSV and LaTeX.
+`failures` says what went wrong, `comparison` and `charts` compute, `html` writes the page, `tables` the rest.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ def report(
 
     Args:
       folders: of runs, or folders that hold some at any depth.
-      out: the page, by default `report.html` in the run's folder, or in this one where there are several runs.
-        Other formats get the same name with their own ending; pictures of several data sets are numbered.
-      formats: of `html`, `png`, `pdf` (learning curves), `csv` (members and summaries, one value a line), `latex`.
+      out: the page; by default `report.html` in the run's folder, or in this one if there are several.
+        Other formats get its name with their own ending; pictures of several data sets are numbered.
+      formats: of `html`, `png`, `pdf` (learning curves), `csv` (one value a line), `latex`.
       title: of the page; by default the data sets' names.
 
     Returns:

@@ -2,8 +2,8 @@
 
     {id, place, title, about, x, y, series: [{label, points: [[x, middle, low, high], ...]}]}
 
-and optional `big`, `steps` (stairs), `percent` (y is a share), `symlog` (y is asinh(value / symlog)), `levels`
-([{label, y}], lines to compare with); in a series `seeds` ({seed: [[x, y], ...]}) and `filled`.
+and optional `big`, `steps` (stairs), `percent` (y is a share), `symlog` (y is asinh(value / symlog)), `xlog`,
+`levels` ([{label, y}], lines to compare with); in a series `seeds` ({seed: [[x, y], ...]}) and `filled`.
 """
 
 import math
@@ -46,26 +46,13 @@ MANY_ACTIONS = 6
 def curves(lines: Sequence[Line]) -> list[Row]:
     """One chart a place: the mean over seeds and its interval at every evaluation, and each seed alone."""
     found = []
-    for i, place in enumerate(dict.fromkeys(line.place for line in lines)):
-        here = [
-            line
-            for line in lines
-            if line.place == place and line.unit and any(m.points for m in line.members)
-        ]
-        if not here:
-            continue
-        unit = "normalised score" if here[0].unit == "score" else "return"
-        found.append(
-            {
-                "id": f"curve-{i}",
-                "place": place,
-                "big": True,
-                "title": place,
-                "about": "",
-                "x": "gradient updates",
-            }
-            | {"y": unit, "series": [curve(line) for line in here], "levels": levels(here)}
-        )
+    for i, place in enumerate(places_of(lines)):
+        here = [x for x in lines if x.place == place and x.unit and any(m.points for m in x.members)]
+        if here:
+            y = "normalised score" if here[0].unit == "score" else "return"
+            series = [curve(line) for line in here]
+            more = {"place": place, "big": True, "levels": levels(here)}
+            found.append(chart(f"curve-{i}", place, series, x=steps_of(here), y=y, **more))
     return found
 
 
@@ -106,26 +93,17 @@ def panels(lines: Sequence[Line]) -> list[Row]:
         title: {"title": title, "about": about, "charts": []} for title, about, _ in GROUPS
     }
     groups[OTHERS[0]] = {"title": OTHERS[0], "about": OTHERS[1], "charts": []}
-    for i, place in enumerate(dict.fromkeys(line.place for line in lines)):
+    where = places_of(lines)
+    for i, place in enumerate(where):
         here = [line for line in lines if line.place == place]
-        for name in sorted(
-            {name for line in here for m in line.members for row in m.metrics for name in row}
-        ):
-            known = line_names(here)
-            if name in known:
-                continue
+        names = {name for line in here for m in line.members for row in m.metrics for name in row}
+        for name in sorted(names - line_names(here)):
             series = [s for line in here if (s := band(line, name))]
             if series:
-                values = [v for s in series for point in s["points"] for v in point[1:]]
-                chart = {
-                    "id": f"metric-{i}-{name}",
-                    "place": place,
-                    "title": name,
-                    "about": "",
-                    "x": "gradient updates",
-                }
+                scale = symlog([v for s in series for point in s["points"] for v in point[1:]])
+                more = {"place": place, "symlog": scale, "about": place if len(where) > 1 else ""}
                 groups[group_of(name)]["charts"].append(
-                    chart | {"y": "", "series": series, "symlog": symlog(values)}
+                    chart(f"metric-{i}-{name}", name, series, x=steps_of(here), **more)
                 )
     return [group for group in groups.values() if group["charts"]]
 
@@ -190,7 +168,7 @@ SPREADS = (
 def against_data(lines: Sequence[Line]) -> list[Row]:
     """A place each, `{place, notes, charts}`: what the `diagnostics.json` of its runs say."""
     found = []
-    for i, place in enumerate(dict.fromkeys(line.place for line in lines)):
+    for i, place in enumerate(places_of(lines)):
         here = [(line, m.run.diagnostics) for line in lines if line.place == place for m in line.members[:1]]
         notes = [f"{line.label} is left out: {d['skipped']}." for line, d in here if d and d["skipped"]]
         looked = [(line, measured(line)) for line, d in here if d and not d["skipped"]]
@@ -251,28 +229,31 @@ def histograms(name: str, title: str, about: str, x: str, rows: Iterable[tuple[s
     """Stairs of shares a bin; the series named `data` is filled."""
     series = []
     for label, h in rows:
-        total, edges = sum(h["counts"]) or 1, h["edges"]
-        shares = [c / total for c in h["counts"]]
-        points = [
-            [rounded(edge), rounded(s), rounded(s), rounded(s)]
-            for edge, s in zip(edges, [*shares, shares[-1]], strict=True)
-        ]
+        total = sum(h["counts"]) or 1
+        shares = [rounded(count / total) for count in h["counts"]]
+        points = [[rounded(x), y, y, y] for x, y in zip(h["edges"], [*shares, shares[-1]], strict=True)]
         series.append({"label": label, "points": points} | ({"filled": True} if label == "data" else {}))
-    if not series:
-        return None
-    return {
-        "id": name,
-        "title": title,
-        "about": about,
-        "x": x,
-        "y": "",
-        "steps": True,
-        "percent": True,
-        "series": series,
-    }
+    return chart(name, title, series, x=x, about=about, steps=True, percent=True) if series else None
 
 
 # --- Small things ------------------------------------------------------------
+
+
+def chart(
+    name: str, title: str, series: list[Row], *, x: str, y: str = "", about: str = "", **more: Any
+) -> Row:
+    """What `page.js` draws; `more` as above."""
+    return {"id": name, "title": title, "about": about, "x": x, "y": y, "series": series} | more
+
+
+def places_of(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(line.place for line in lines))
+
+
+def steps_of(lines: Sequence[Line]) -> str:
+    """What a step is: runs of other libraries count the environment's."""
+    others = any("library" in m.run.config for line in lines for m in line.members)
+    return "environment steps" if others else "gradient updates"
 
 
 def thin(values: Sequence[Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 Seam: a further chart of the section "Comparison" is one function `(lines, scores, unit) -> chart or None` in
 `CHARTS`; `scores` has (runs, tasks) by label, in the order of their means.
 A chart is `{id, title, about, x, y, series: [{label, points: [[x, middle, low, high], ...]}]}`, and optional
-`steps` (drawn as stairs), `percent` (the y axis is a share).
+`steps` (drawn as stairs), `percent` (the y axis is a share), `short` (less high).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ THRESHOLDS, RESAMPLES = 61, 1000
 
 
 def tables(lines: Sequence[Line]) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """(runs, tasks) of final scores by label, over the places that all labels share; and a note on what is left out.
+    """(runs, tasks) of final scores by label, over places that all share; and a note on what is left out.
 
     Normalised scores where a place has them; returns only where there is a single place, since returns of
-    different tasks cannot be pooled. A label with fewer finished members in one place gives as many everywhere.
+    different tasks cannot be pooled. A label with fewer members left in one place gives as many everywhere.
     """
     lines = [line for line in lines if line.finals]
     scored = [line for line in lines if line.unit == "score"]
@@ -89,18 +89,19 @@ def improvement(a: np.ndarray, b: np.ndarray) -> Row:
 
 def profiles(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> Row | None:
     """Share of runs above each score, with the bootstrap's interval at each."""
-    every = np.concatenate([scores.ravel() for scores in found.values()])
-    low, high = min(0.0, float(every.min())) if unit == "score" else float(every.min()), float(every.max())
-    if not high > low:
+    every = np.unique(np.concatenate([scores.ravel() for scores in found.values()]))
+    low = min(0.0, every[0]) if unit == "score" else every[0]
+    if not every[-1] > low:
         return None
-    taus = np.linspace(low, high, THRESHOLDS)
+    # The shares change at the scores alone, so with few of them the stairs are exact.
+    taus = np.union1d(every, low) if len(every) < THRESHOLDS else np.linspace(low, every[-1], THRESHOLDS)
     series = []
     for label, scores in found.items():
         points = []
         for tau in taus:
             share = lambda table, tau=tau: performance_profile(table, [tau])[..., 0]
             a, b = stratified_bootstrap_interval(scores, share, resamples=200)
-            points.append([float(tau), float(share(scores)), a, b])
+            points.append([float(f"{x:.5g}") for x in (tau, share(scores), a, b)])
         series.append({"label": label, "points": points})
     return {
         "id": "profiles",
@@ -109,6 +110,8 @@ def profiles(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> 
         "x": "normalised score" if unit == "score" else unit,
         "y": "share of runs above",
         "percent": True,
+        "steps": True,
+        "short": True,
         "series": series,
     }
 

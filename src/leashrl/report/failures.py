@@ -1,4 +1,4 @@
-"""What went wrong, in plain words: seeds that diverged, runs that stopped early, values beyond belief. Layer 10."""
+"""What went wrong, in plain words: seeds that diverged, runs that stopped, values beyond belief. Layer 10."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WINDOW, GROWTH, BEYOND = 5, 10.0, 10.0
 
 def notes(lines: Sequence[Line], problems: Sequence[str] = ()) -> list[Row]:
     """`kind` (failed, unfinished, strange, unreadable) and `text` of each, the worst first."""
-    found = [note(line, member) for line in lines for member in line.members]
+    found = [note(lines, line, member) for line in lines for member in line.members]
     return [
         *(row for row in found if row and row["kind"] == "failed"),
         *unfinished(lines),
@@ -22,7 +22,7 @@ def notes(lines: Sequence[Line], problems: Sequence[str] = ()) -> list[Row]:
     ]
 
 
-def note(line: Line, member: Member) -> Row | None:
+def note(lines: Sequence[Line], line: Line, member: Member) -> Row | None:
     """The sentences on a member that diverged, from its last logged lines."""
     if not member.diverged:
         return None
@@ -35,13 +35,14 @@ def note(line: Line, member: Member) -> Row | None:
         what = f"{metric} became non-finite, or larger than any reward allows"
     others = [m for m in line.members if m is not member and not m.diverged]
     rest = "No seed of it is left." if not others else f"The other {count(len(others), 'seed')} went on."
-    text = f"{subject(line, member)} stopped at step {step:,}: {what}{history(member, metric)} {rest}"
+    who = f"Seed {member.seed} of {line.label}{on(lines, line)}"
+    text = f"{who} stopped at step {step:,}: {what}{history(member, step, metric)} {rest}"
     return {"kind": "failed", "text": text}
 
 
-def history(member: Member, metric: str) -> str:
+def history(member: Member, step: int, metric: str) -> str:
     """How the metric, or else the fastest-growing one, moved before; and what that says."""
-    rows = [row for row in member.metrics if row["step"] <= member.diverged["step"]][-WINDOW:]  # pyright: ignore
+    rows = [row for row in member.metrics if row["step"] <= step][-WINDOW:]
     if len(rows) < 2:
         return (
             f"; {'one line was' if rows else 'nothing was'} logged before (a smaller --log-every shows more)."
@@ -69,34 +70,42 @@ def unfinished(lines: Sequence[Line]) -> list[Row]:
         for run in (m.run for m in line.members if m.run.result is None):
             steps = run.config["config"].get("steps")
             whole = f" of {steps:,}" if isinstance(steps, int) and steps >= run.step else ""
+            last = (
+                "its last evaluation stands in for the final one"
+                if run.evaluations
+                else "nothing was evaluated yet"
+            )
+            text = f"{line.label}{on(lines, line)} stands at step {run.step:,}{whole}; {last}. "
             found[run.folder] = {
                 "kind": "unfinished",
-                "text": f"{line.label} on {line.place} has not finished: it stands at step {run.step:,}{whole}, and "
-                f"its last evaluation stands in for the final one. `leashrl resume {run.folder}` goes on with it.",
+                "text": f"{text}leashrl resume {run.folder} goes on with it.",
             }
     return list(found.values())
 
 
 def strange(lines: Sequence[Line]) -> list[Row]:
-    """Members that did not fail, but whose Q-values lie far above those of all others on the same data."""
+    """Members that did not fail, but whose Q-values lie far from those of the others on the same data."""
     found = []
     for place in dict.fromkeys(line.place for line in lines):
-        last = [
-            (line, m, q) for line in lines if line.place == place for m in line.members if (q := last_q(m))
-        ]
+        here = [line for line in lines if line.place == place]
+        last = {id(m): q for line in here for m in line.members if (q := last_q(m)) is not None}
         if len(last) < 4:
             continue
-        usual = statistics.median(abs(q) for _, _, q in last)
-        for line, member, q in last:
-            if abs(q) > BEYOND * usual and not member.diverged:
-                found.append(
-                    {
-                        "kind": "strange",
-                        "text": f"{subject(line, member)} finished, but its Q-values of the data's actions stood at "
-                        f"{short(q)}; half of the members on this data stay below {short(usual)}. "
-                        "Its critic probably overestimates.",
-                    }
+        usual = statistics.median(map(abs, last.values()))
+        for line in here:
+            odd = [m for m in line.members if not m.diverged and abs(last.get(id(m), 0.0)) > BEYOND * usual]
+            if odd:
+                who = (
+                    f"Seed{'s' if len(odd) > 1 else ''} {listed([str(m.seed) for m in odd])} of {line.label}"
                 )
+                values = listed([short(last[id(m)]) for m in odd])
+                text = (
+                    f"{who}{on(lines, line)} finished, but with Q-values of {values} for the data's actions, "
+                )
+                text += (
+                    f"where half of all seeds stay below {short(usual)}: the critic probably overestimates."
+                )
+                found.append({"kind": "strange", "text": text})
     return found
 
 
@@ -107,8 +116,17 @@ def last_q(member: Member) -> float | None:
 # --- Words -------------------------------------------------------------------
 
 
-def subject(line: Line, member: Member) -> str:
-    return f"Seed {member.seed} of {line.label} on {line.place}"
+def on(lines: Sequence[Line], line: Line) -> str:
+    """Where, if there is more than one place."""
+    return f" on {line.place}" if len({x.place for x in lines}) > 1 else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def count(n: int, what: str) -> str:

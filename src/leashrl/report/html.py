@@ -35,11 +35,11 @@ def page(runs: Sequence[Run], lines: Sequence[Line], problems: Sequence[str], ti
     if learnt:
         sections.append(("curves", "Learning curves", join([filters(lines, looks), curves(learnt)])))
     if compared:
-        sections.append(("comparison", "Comparison", comparison(compared)))
+        sections.append(("comparison", "Comparison", comparison(compared, looks)))
     if groups:
-        sections.append(("diagnostics", "Diagnostics", panels(groups)))
+        sections.append(("diagnostics", "Diagnostics", panels(groups, looks)))
     if held:
-        sections.append(("policy", "Policy against data", against_data(held)))
+        sections.append(("policy", "Policy against data", against_data(held, looks)))
     sections.append(("seeds", "Seeds", summary.members(lines, looks)))
     sections += provenance.sections(runs, lines)
 
@@ -61,7 +61,7 @@ def page(runs: Sequence[Run], lines: Sequence[Line], problems: Sequence[str], ti
         sections=join(
             tag("section", None if id == "answer" else tag("h2", name), body, id=id)
             for id, name, body in sections
-        ),
+        ).replace(" %", "\u00a0%"),
         data=embedded({"charts": {chart["id"]: chart for chart in drawn}, "styles": looks}),
     )
 
@@ -137,26 +137,38 @@ def filters(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
     return tag("form", rows, id="filters")
 
 
+def legend(found: Sequence[Row], looks: dict[str, Row]) -> Markup:
+    """The looks of the lines in some charts, where the filters are out of sight."""
+    names = sorted({s["label"] for chart in found for s in chart["series"]} & looks.keys())
+    keys = [tag("span", summary.swatch(name, looks), name, data_key=name) for name in names]
+    return tag("p", keys, class_="legend", aria_hidden="true")
+
+
 def curves(found: Sequence[Row]) -> Markup:
     what = " or ".join(sorted({chart["y"] for chart in found})).capitalize()
-    about = f"{what} at each evaluation: mean over seeds and its 95 % bootstrap interval. With three seeds or fewer "
-    about += "the interval is no more than their range."
+    about = (
+        f"{what} at each evaluation: mean over seeds and its 95 % bootstrap interval. With three seeds or "
+    )
+    about += "fewer the interval is no more than their range."
     script = tag("noscript", tag("p", "The curves need JavaScript; the tables do not."))
     return join([tag("p", about, class_="about"), script, map(figure, found)])
 
 
-def comparison(found: Row) -> Markup:
+def comparison(found: Row, looks: dict[str, Row]) -> Markup:
     where = f"Over {', '.join(found['places'])}. " if len(found["places"]) > 1 else ""
     rows = [
         tag("tr", tag("th", label, scope="row"), map(chance, row))
         for label, row in zip(found["labels"], found["matrix"], strict=True)
     ]
-    about = "How often a seed of the row ends above a seed of the column, in per cent; 50 is a draw. Point at a number "
-    about += "for its 95 % interval: with few seeds it is wide."
+    about = (
+        "How often a seed of the row ends above a seed of the column, in per cent; 50 is a draw. Point at a "
+    )
+    about += "number for its 95 % interval: with few seeds it is wide."
     return join(
         [
             tag("p", where + found["note"], class_="about") if where or found["note"] else None,
             aggregates(found) if len(found["places"]) > 1 else None,
+            legend(found["charts"], looks),
             [figure(chart | {"big": True}) for chart in found["charts"]],
             tag("h3", "Probability of improvement"),
             tag("p", about, class_="about"),
@@ -189,17 +201,19 @@ def aggregates(found: Row) -> Markup:
     return scrolled([tag("td"), *heads(names, names)], rows)
 
 
-def panels(groups: Sequence[Row]) -> Markup:
-    about = "Every logged metric: mean over seeds, the band from the lowest to the highest seed."
+def panels(groups: Sequence[Row], looks: dict[str, Row]) -> Markup:
+    about = "Every logged metric against gradient updates: mean over seeds, the band from lowest to highest."
     closed = ("Losses", charts.OTHERS[0])
     shown = [
         folded(g["title"], g["about"], grid(g["charts"]), open_=g["title"] not in closed) for g in groups
     ]
-    return join([tag("p", about, class_="about"), shown])
+    key = legend([chart for g in groups for chart in g["charts"]], looks)
+    return join([tag("p", about, class_="about"), key, shown])
 
 
-def against_data(held: Sequence[Row]) -> Markup:
-    parts = [tag("p", "On a sample of the logged states; grey is the data.", class_="about")]
+def against_data(held: Sequence[Row], looks: dict[str, Row]) -> Markup:
+    key = legend([chart for found in held for chart in found["charts"]], looks)
+    parts = [tag("p", "On a sample of the logged states; grey is the data.", class_="about"), key]
     for found in held:
         head = tag("h3", found["place"]) if len(held) > 1 else None
         notes = [tag("p", note, class_="note") for note in found["notes"]]

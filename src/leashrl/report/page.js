@@ -44,7 +44,7 @@
   // Ticks of an asinh axis: zero and powers of ten, thinned where they crowd.
   function symlogTicks(low, high, scale) {
     const found = low <= 0 && high >= 0 ? [0] : [];
-    const first = Math.ceil(Math.log10(scale)), last = Math.floor(Math.log10(Math.max(Math.abs(low), Math.abs(high))));
+    const first = Math.floor(Math.log10(scale)), last = Math.floor(Math.log10(Math.max(Math.abs(low), Math.abs(high))));
     const stride = Math.max(1, Math.ceil((last - first + 1) / (low < 0 && high > 0 ? 2 : 4)));
     for (let e = last; e >= first; e -= stride) for (const v of [10 ** e, -(10 ** e)]) if (v >= low && v <= high) found.push(v);
     return found;
@@ -71,9 +71,10 @@
     const chart = charts[figure.dataset.chart], width = figure.querySelector(".plot").clientWidth;
     if (!width) return;
     const series = visible(chart), canvas = figure.querySelector("svg");
+    const titled = chart.x && (chart.big || chart.steps);
     const named = chart.big && width > 640 && series.length <= 12;
-    const height = chart.big ? Math.round(Math.min(400, Math.max(260, width * 0.45))) : 190;
-    const box = { left: 46, right: named ? 168 : 10, top: 10, bottom: chart.x ? 38 : 24 };
+    const height = chart.short ? 230 : chart.big ? Math.round(Math.min(400, Math.max(260, width * 0.45))) : 190;
+    const box = { left: 46, right: named ? 184 : 10, top: 10, bottom: titled ? 38 : 24 };
     canvas.replaceChildren();
     canvas.setAttribute("viewBox", `0 0 ${width} ${height}`);
     canvas.setAttribute("height", height);
@@ -104,11 +105,11 @@
       svg(canvas, "text", { x: box.left - 7, y: sy(v) + 3.5, "text-anchor": "end" }, chart.percent ? percent(v) : tick(v));
     }
     const xTicks = chart.xlog ? [0.01, 0.1, 1, 10, 100, 1000].filter((v) => v >= x0 * 0.999 && v <= x1 * 1.001)
-      : ticks(x0, x1, Math.max(2, Math.floor((width - box.left - box.right) / 90)));
+      : ticks(x0, x1, Math.max(3, Math.floor((width - box.left - box.right) / 80)));
     for (const v of xTicks) {
       svg(canvas, "text", { x: sx(v), y: height - box.bottom + 16, "text-anchor": sx(v) > width - 24 ? "end" : "middle" }, tick(v));
     }
-    if (chart.x) svg(canvas, "text", { x: (box.left + width - box.right) / 2, y: height - 4, "text-anchor": "middle", class: "axis" }, chart.x);
+    if (titled) svg(canvas, "text", { x: (box.left + width - box.right) / 2, y: height - 4, "text-anchor": "middle", class: "axis" }, chart.x);
 
     const levelEnds = [];
     for (const level of chart.levels || []) {
@@ -134,26 +135,25 @@
         svg(group, "path", { class: "line", d: path(points, sx, sy, chart.steps) });
         if (chart.big && points.length <= 30) for (const [x, y] of points) svg(group, "circle", { cx: sx(x).toFixed(1), cy: sy(y).toFixed(1), r: 2.6 });
       }
-      const [x, y] = points[points.length - 1];
-      ends.push({ x: sx(x), y: sy(y), label: s.label, value: y });
+      const y = points[points.length - 1][1];
+      ends.push({ y: sy(y), label: s.label, value: y });
     }
-    if (named) nameEnds(canvas, ends, width - box.right + 8, box.top, height - box.bottom);
+    if (named) nameEnds(canvas, chart, ends, width - box.right + 8, box.top, height - box.bottom);
     figure.scales = { box, sx, width, height, series, chart };
   }
 
   // Names at the ends of the lines, pushed apart where they would overlap.
-  function nameEnds(canvas, ends, left, top, bottom) {
+  function nameEnds(canvas, chart, ends, left, top, bottom) {
     ends.sort((a, b) => a.y - b.y);
     const gap = Math.min(15, (bottom - top) / ends.length);
     ends.forEach((end, i) => { end.at = Math.max(end.y, i ? ends[i - 1].at + gap : top + 4); });
     for (let i = ends.length - 1, limit = bottom; i >= 0; i--, limit -= gap) ends[i].at = Math.min(ends[i].at, limit);
     for (const end of ends) {
       const group = svg(canvas, "g", { class: end.reference ? "ref" : `series ${classes(end.label)}${strong && strong !== end.label ? " dim" : ""}` });
-      const from = end.x === undefined ? left - 8 : end.x + 4;
-      if (from > left - 14) svg(group, "line", { class: "leader", x1: from, x2: left - 1, y1: end.y, y2: end.at });
+      svg(group, "line", { class: end.reference ? "level" : "line", x1: left, x2: left + 13, y1: end.at, y2: end.at });
       const short = end.label.length > 19 ? `${end.label.slice(0, 18)}…` : end.label;
-      const text = svg(group, "text", { x: left + 2, y: end.at + 4, class: "name" }, `${short} `);
-      svg(text, "tspan", { class: "value" }, format(Number(end.value.toPrecision(3))));
+      const text = svg(group, "text", { x: left + 19, y: end.at + 4, class: "name" }, `${short} `);
+      if (!chart.percent) svg(text, "tspan", { class: "value" }, format(Number(end.value.toPrecision(3))));
       if (short !== end.label) svg(text, "title", {}, end.label);
     }
   }
@@ -166,7 +166,7 @@
     all(".cursor", canvas).forEach((node) => node.remove());
     figure.at = x;
     svg(canvas, "line", { class: "cursor", x1: sx(x), x2: sx(x), y1: box.top, y2: height - box.bottom });
-    const reach = Math.abs(sx(x) - box.left) * 0 + (width - box.left - box.right) * 0.03;
+    const reach = (width - box.left - box.right) * 0.03;
     const rows = [];
     for (const s of series) {
       const before = chart.steps ? s.points.filter((p) => p[0] <= x).pop() : undefined;
@@ -176,7 +176,7 @@
     rows.sort((a, b) => b[1][1] - a[1][1]);
     tip.replaceChildren();
     const value = chart.percent ? percent : format;
-    html(tip, "b", "", chart.steps ? `from ${format(x)}` : `${chart.x === "gradient updates" ? "step " : ""}${x.toLocaleString("en", { maximumFractionDigits: 2 })}`);
+    html(tip, "b", "", chart.steps ? `${chart.short ? "above" : "from"} ${format(x)}` : `step ${x.toLocaleString("en", { maximumFractionDigits: 2 })}`);
     for (const [label, [, mid, low, high], seeds] of rows.slice(0, 14)) {
       const row = html(tip, "div", classes(label));
       html(row, "i");
@@ -234,6 +234,7 @@
     hidden.clear();
     for (const input of all("input[data-label]")) if (!input.checked) hidden.add(input.dataset.label);
     for (const row of all("tr[data-label]")) row.hidden = hidden.has(row.dataset.label);
+    for (const key of all("[data-key]")) key.classList.toggle("off", hidden.has(key.dataset.key));
     const place = (document.querySelector("#place") || {}).value || "";
     for (const node of all("[data-place]")) node.hidden = Boolean(place) && node.dataset.place !== place;
     shownSeeds.clear();

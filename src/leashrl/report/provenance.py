@@ -23,7 +23,7 @@ def sections(runs: Sequence[Run], lines: Sequence[Line]) -> list[tuple[str, str,
 
 
 def configuration(lines: Sequence[Line]) -> Markup:
-    """The options that differ between the runs shown; where an algorithm has no such option the cell is empty."""
+    """The options that differ between the runs shown; the others folded away."""
     alone = len({line.place for line in lines}) == 1
     columns: dict[str, Row] = {}
     for line in lines:
@@ -42,7 +42,7 @@ def configuration(lines: Sequence[Line]) -> Markup:
         name: found[0] for name, found in values.items() if name not in differ and len(found) == len(columns)
     }
     some = [name for name in values if name not in differ and name not in same]
-    about = "Options that differ between the settings; an empty cell: no such option. Lists of commas are sizes of layers."
+    about = "Options that differ between the settings; an empty cell: no such option."
     return join(
         [
             [tag("p", about, class_="about"), grid(differ, columns)] if differ else None,

@@ -1,4 +1,4 @@
-"""Folders of runs, read into lines that can be compared: an algorithm's settings on one data set. Layer 10."""
+"""Folders of runs, read into lines to compare: an algorithm's settings on one data set. Layer 10."""
 
 import json
 import math
@@ -125,7 +125,13 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 
 def run_folders(top: Path) -> Iterator[Path]:
     """Folders with a config.json of ours, in order of their names; what lies inside a run is not searched."""
-    for parent, inside, files in os.walk(top):
+    been = set()
+    for parent, inside, files in os.walk(top, followlinks=True):
+        here = os.path.realpath(parent)
+        if here in been:  # a link back up
+            inside.clear()
+            continue
+        been.add(here)
         if "config.json" in files and is_run(Path(parent)):
             inside.clear()
             yield Path(parent)

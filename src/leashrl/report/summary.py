@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 from leashrl.report.markup import Markup, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, finite
-from leashrl.report.tables import summaries
-
-UNITS = {"score": "normalised score", "return": "return"}
+from leashrl.report.tables import UNITS, summaries
 
 
 def section(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
@@ -20,9 +18,9 @@ def section(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
         title = tag("h2", place) if len(where) > 1 else None
         parts.append(tag("div", title, answer(here), table(here, members, looks), data_place=place))
     note = (
-        "Each dot is a seed at its last evaluation, never at its best; the bar is the mean, the shade its 95 % "
-        "bootstrap interval. IQM is the mean of the middle half of the seeds, last ten the mean of the last ten "
-        "evaluations."
+        "Each dot is a seed at its last evaluation, never at its best; the bar is the mean, the shade its "
+        "95 % bootstrap interval. IQM: the mean of the middle half of the seeds. Last ten: the mean of the "
+        "last ten evaluations."
     )
     return join([*parts, tag("p", note, class_="note")])
 
@@ -100,7 +98,7 @@ class Scale:
     """Where a value stands on the strips, in per cent of their width."""
 
     def __init__(self, low: float, high: float):
-        step = nice((high - low) / 4 or 1.0)
+        step = nice((high - low) / 5 or 1.0)
         self.ticks = [step * i for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
         self.low, self.high = self.ticks[0], max(self.ticks[-1], self.ticks[0] + step)
 
@@ -131,13 +129,13 @@ class Scale:
 
 
 def nice(step: float) -> float:
-    """1, 2 or 5 times a power of ten, not below `step`.
+    """1, 2, 2.5 or 5 times a power of ten, not below `step`.
 
     >>> nice(23.0), nice(0.3)
-    (50.0, 0.5)
+    (25.0, 0.5)
     """
     power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= step * 0.999)
 
 
 # --- Every seed --------------------------------------------------------------
@@ -194,4 +192,5 @@ def style_of(label: str, looks: dict[str, Row]) -> str:
 
 
 def swatch(label: str, looks: dict[str, Row]) -> Markup:
-    return tag("span", class_=f"swatch {style_of(label, looks)}")
+    line = tag("line", x1=0, x2=20, y1=2, y2=2)
+    return tag("svg", line, class_=f"swatch {style_of(label, looks)}", width=20, height=4, aria_hidden="true")

@@ -8,6 +8,7 @@ from typing import Any
 from leashrl.evaluate.statistics import summary
 from leashrl.report.reading import Line, Row
 
+UNITS = {"score": "normalised score", "return": "return"}
 HEAD = ("data", "task", "label", "algorithm", "folder", "seed", "member", "measure", "value")
 
 
@@ -33,7 +34,7 @@ def summaries(lines: Sequence[Line]) -> list[Row]:
 
 
 def csv(lines: Sequence[Line]) -> str:
-    """One value a line: `final`, `last_10_mean` and `diverged_at` of members; `mean`, `iqm`, ... of labels."""
+    """One value a line: members' final and last-ten means, and where they diverged; labels' mean, IQM, ..."""
     out = io.StringIO()
     write = csv_format.writer(out, lineterminator="\n").writerow
     write(HEAD)
@@ -58,7 +59,7 @@ def csv(lines: Sequence[Line]) -> str:
 
 
 def latex(lines: Sequence[Line]) -> str:
-    r"""A plain `tabular`: labels down, data sets across; `$74.2^{+6.1}_{-14.1}$` is the mean and its interval.
+    r"""A plain `tabular`: labels down, data sets across, `$74.2^{+6.1}_{-14.1}$` a mean and its interval.
 
     The best mean of each column is bold, and so is every other whose interval reaches it.
     """
@@ -66,37 +67,27 @@ def latex(lines: Sequence[Line]) -> str:
     where = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(row["label"] for row in rows))
     found = {(row["label"], row["data"]): row for row in rows}
-    best = {
-        p: max((r["mean"] for r in rows if r["data"] == p and r["mean"] is not None), default=None)
-        for p in where
-    }
+    best = {p: max([r["mean"] for r in rows if r["data"] == p and r["n"]], default=0.0) for p in where}
     body = []
     for label in labels:
-        cells = [escaped(label)]
-        for place in where:
-            row = found.get((label, place))
-            cells.append(number(row, best[place]) if row and row["mean"] is not None else "--")
-        body.append(" & ".join(cells) + r" \\")
-    head = " & ".join(["", *(escaped(place) for place in where)]) + r" \\"
-    units = {row["unit"] for row in rows} - {""}
-    unit = (
-        {"score": "normalised scores", "return": "returns"}.get(next(iter(units), ""))
-        if len(units) == 1
-        else "scores or returns"
+        cells = [found.get((label, place)) for place in where]
+        numbers = [number(r, best[r["data"]]) if r and r["n"] else "--" for r in cells]
+        body.append(" & ".join([escaped(label), *numbers]) + r" \\")
+    units = sorted({UNITS[row["unit"]] for row in rows if row["unit"]})
+    return "\n".join(
+        [
+            f"% Means of {' or '.join(units)} at the last evaluation, over the seeds that did not diverge; 95 %",
+            "% bootstrap intervals; bold: the best mean of a column, and those whose interval reaches it.",
+            rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
+            r"\hline",
+            " & ".join(["", *(escaped(place) for place in where)]) + r" \\",
+            r"\hline",
+            *body,
+            r"\hline",
+            r"\end{tabular}",
+            "",
+        ]
     )
-    about = f"% Means of {unit} at the last evaluation over the seeds that did not diverge, 95 % bootstrap intervals;"
-    note = "% bold: the best mean of a column, and those whose interval reaches it."
-    lines_of = [
-        about,
-        note,
-        rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
-        r"\hline",
-        head,
-        r"\hline",
-        *body,
-        r"\hline",
-    ]
-    return "\n".join([*lines_of, r"\end{tabular}", ""])
 
 
 def number(row: Row, best: float) -> str:
