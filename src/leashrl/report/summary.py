@@ -35,11 +35,11 @@ def answer(rows: Sequence[Row]) -> Markup:
         )
     best = ranked[0]
     ends = "ends highest, with a mean" if len(ranked) > 1 else "ends at a mean"
-    said = [strong(best["label"]), f" {ends} {UNITS[best['unit']]} of ", strong(f"{best['mean']:.1f}")]
+    said = [strong(best["label"]), f" {ends} {UNITS[best['unit']]} of ", strong(number(best["mean"]))]
     said.append(f" over {seeds(best['n'])}")
     if best["n"] == 1:
         return tag("p", said, ". One seed says little: train more.", class_="answer")
-    said.append(f" (95 % interval {best['low']:.1f} to {best['high']:.1f}).")
+    said.append(f" (95 % interval {number(best['low'])} to {number(best['high'])}).")
     rivals = [row for row in ranked[1:] if row["high"] >= best["low"]]
     if rivals:
         names: list[str] = [strong(row["label"]) for row in rivals[:3]]
@@ -52,7 +52,7 @@ def answer(rows: Sequence[Row]) -> Markup:
         ]
     elif len(ranked) > 1:
         second = strong(ranked[1]["label"])
-        said += [" No other interval reaches it; ", second, f" comes next at {ranked[1]['mean']:.1f}."]
+        said += [" No other interval reaches it; ", second, f" comes next at {number(ranked[1]['mean'])}."]
     return tag("p", said, class_="answer")
 
 
@@ -77,7 +77,7 @@ def row_of(row: Row, line: Line, scale: "Scale", looks: dict[str, Row]) -> Marku
         [(" ", tag("span", b, class_="badge")) for b in badges],
     ]
     several = row["n"] > 1
-    interval = f"{row['low']:.1f} to {row['high']:.1f}" if several else "–"
+    interval = f"{number(row['low'])} to {number(row['high'])}" if several else "–"
     count = row["n"] if row["n"] == row["of"] else f"{row['n']} of {row['of']}"
     small = lambda text, name=None: tag("td", text, class_="number soft small", data_name=name)
     return tag(
@@ -89,7 +89,7 @@ def row_of(row: Row, line: Line, scale: "Scale", looks: dict[str, Row]) -> Marku
         small(number(row["iqm"]), "IQM"),
         small(number(row["last_10_mean"]), "last ten"),
         small(count, "seeds"),
-        class_=style_of(row["label"], looks),
+        class_=style_of(row["label"], looks) + ("" if row["n"] else " empty"),
         data_label=row["label"],
     )
 
@@ -169,7 +169,7 @@ def members(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.1f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, 1) + 0.0:,.1f}".replace("-", "−")
 
 
 def seeds(n: int) -> str:

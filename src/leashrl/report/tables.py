@@ -76,8 +76,8 @@ def latex(lines: Sequence[Line]) -> str:
     units = sorted({UNITS[row["unit"]] for row in rows if row["unit"]})
     return "\n".join(
         [
-            f"% Means of {' or '.join(units)} at the last evaluation, over the seeds that did not diverge; 95 %",
-            "% bootstrap intervals; bold: the best mean of a column, and those whose interval reaches it.",
+            f"% Mean {' or '.join(units)} at the last evaluation of the seeds that did not diverge,",
+            "% 95 % bootstrap intervals; bold: the best of a column, and those whose interval reaches it.",
             rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
             r"\hline",
             " & ".join(["", *(escaped(place) for place in where)]) + r" \\",
@@ -92,8 +92,17 @@ def latex(lines: Sequence[Line]) -> str:
 
 def number(row: Row, best: float) -> str:
     mean, up, down = row["mean"], row["high"] - row["mean"], row["mean"] - row["low"]
-    body = f"{mean:.1f}^{{+{up:.1f}}}_{{-{down:.1f}}}"
-    return rf"$\mathbf{{{mean:.1f}}}{body[len(f'{mean:.1f}') :]}$" if row["high"] >= best else f"${body}$"
+    spread = f"^{{+{fixed(up)}}}_{{-{fixed(down)}}}"
+    return f"$\\mathbf{{{fixed(mean)}}}{spread}$" if row["high"] >= best else f"${fixed(mean)}{spread}$"
+
+
+def fixed(value: float) -> str:
+    """One decimal, and no negative zero.
+
+    >>> fixed(-0.02), fixed(74.25)
+    ('0.0', '74.2')
+    """
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
