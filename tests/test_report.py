@@ -199,7 +199,7 @@ def test_an_unfinished_run_counts_as_far_as_it_got(tmp_path):
     assert (
         note["kind"] == "unfinished" and "stands at step 1,000 of 1,000; its last evaluation" in note["text"]
     )
-    assert f"leashrl resume {tmp_path / 'bc'}" in note["text"] and summaries(lines)[0]["mean"] == 15.0
+    assert note["command"] == f"leashrl resume {tmp_path / 'bc'}" and summaries(lines)[0]["mean"] == 15.0
 
 
 def test_values_beyond_all_others_are_suspicious(tmp_path):
@@ -217,9 +217,10 @@ def test_broken_files_are_one_line_each_and_the_rest_is_shown(tmp_path, capsys, 
     make_run(Path("good"), "bc", [1.0])
     (make_run(Path("bad"), "iql", [1.0]) / "result.json").write_text('{"members": [{}]}')
     (make_run(Path("worse"), "cql", [1.0]) / "evaluations.jsonl").write_text('{"step": "x", "return": 1}\n')
+    (make_run(Path("worst"), "awac", [1.0]) / "diagnostics.json").write_text("[1]")
     assert main(["report", "."]) == 0
     said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 2 and "'bad/result.json' is not what leashrl wrote" in said.err
+    assert len(said.err.splitlines()) == 3 and "'bad/result.json' is not what leashrl wrote" in said.err
     assert "Left out: &#x27;bad/result.json&#x27;" in Path("report.html").read_text()
     assert main(["report", "bad"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1 and not Path("bad/report.html").exists()

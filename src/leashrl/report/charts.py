@@ -178,7 +178,7 @@ def against_data(lines: Sequence[Line]) -> list[Row]:
             rows = [
                 (line.label, pooled([m[key] for m in members])) for line, members in looked if members[0][key]
             ]
-            chart = histograms(f"{key}-{i}", title, about, x, rows)
+            chart = histograms(f"{key}-{i}", title, about, x, trimmed(rows))
             charts += [chart | {"xlog": key == "kl"}] if chart else []
         dims = [d["actions"] for _, d in here if d and d["actions"]]
         charts += actions(looked, dims[0], i) if dims else []
@@ -191,6 +191,15 @@ def measured(line: Line) -> list[Row]:
     """What was measured of each member of a line."""
     rows = [(m.run.diagnostics or {}).get("members", {}).get(m.name) for m in line.members]
     return [row for row in rows if row]
+
+
+def trimmed(rows: Sequence[tuple[str, Row]]) -> list[tuple[str, Row]]:
+    """Without the bins at either end that are next to empty (under 0.05 %) in all of them."""
+    full = [i for _, h in rows for i, c in enumerate(h["counts"]) if c > 0.0005 * sum(h["counts"])]
+    a, b = min(full, default=0), max(full, default=-1) + 1
+    return [
+        (label, {"edges": h["edges"][a : b + 1], "counts": h["counts"][a:b]}) for label, h in rows if b > a
+    ]
 
 
 def pooled(rows: Sequence[Row]) -> Row:

@@ -1,5 +1,6 @@
 """What went wrong, in plain words: seeds that diverged, runs that stopped, values beyond belief. Layer 10."""
 
+import shlex
 import statistics
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ WINDOW, GROWTH, BEYOND = 5, 10.0, 10.0
 
 
 def notes(lines: Sequence[Line], problems: Sequence[str] = ()) -> list[Row]:
-    """`kind` (failed, unfinished, strange, unreadable) and `text` of each, the worst first."""
+    """`kind` (failed, unfinished, strange, unreadable), `text` and perhaps `command`, the worst first."""
     found = [note(lines, line, member) for line in lines for member in line.members]
     return [
         *(row for row in found if row and row["kind"] == "failed"),
@@ -75,11 +76,9 @@ def unfinished(lines: Sequence[Line]) -> list[Row]:
                 if run.evaluations
                 else "nothing was evaluated yet"
             )
-            text = f"{line.label}{on(lines, line)} stands at step {run.step:,}{whole}; {last}. "
-            found[run.folder] = {
-                "kind": "unfinished",
-                "text": f"{text}leashrl resume {run.folder} goes on with it.",
-            }
+            text = f"{line.label}{on(lines, line)} stands at step {run.step:,}{whole}; {last}. To go on:"
+            command = f"leashrl resume {shlex.quote(str(run.folder))}"
+            found[run.folder] = {"kind": "unfinished", "text": text, "command": command}
     return list(found.values())
 
 

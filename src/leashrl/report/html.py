@@ -109,7 +109,8 @@ KINDS = {
 
 
 def problem_list(notes: Sequence[Row]) -> Markup:
-    items = [tag("li", tag("b", KINDS[note["kind"]]), " ", note["text"]) for note in notes]
+    code = lambda note: [" ", tag("code", note["command"])] if "command" in note else None
+    items = [tag("li", tag("b", KINDS[note["kind"]]), " ", note["text"], code(note)) for note in notes]
     return tag("ul", items, class_="problems")
 
 
@@ -212,8 +213,12 @@ def panels(groups: Sequence[Row], looks: dict[str, Row]) -> Markup:
 
 
 def against_data(held: Sequence[Row], looks: dict[str, Row]) -> Markup:
+    about = (
+        "On a sample of the logged states; grey is the data. Policies that can draw are shown as they draw, "
+    )
+    about += "their distance is that of the action they are evaluated with."
     key = legend([chart for found in held for chart in found["charts"]], looks)
-    parts = [tag("p", "On a sample of the logged states; grey is the data.", class_="about"), key]
+    parts = [tag("p", about, class_="about"), key]
     for found in held:
         head = tag("h3", found["place"]) if len(held) > 1 else None
         notes = [tag("p", note, class_="note") for note in found["notes"]]

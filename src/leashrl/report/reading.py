@@ -151,6 +151,8 @@ def read_run(folder: Path) -> Run:
         _ = [int(member["seed"]) for member in config["members"]], config["versions"].items()
         path = folder / "result.json"
         _ = [(m["name"], m["score"]["final"], m["diverged"]) for m in (result or {"members": []})["members"]]
+        path = folder / "diagnostics.json"
+        _ = diagnostics and [diagnostics[k] for k in ("data", "behaviour", "skipped", "actions", "members")]
         path = folder / "metrics.jsonl"
         metrics = [row for row in Lines.read(path) if isinstance(row["step"], int)]
         path = folder / "evaluations.jsonl"

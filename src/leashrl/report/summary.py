@@ -143,7 +143,7 @@ def nice(step: float) -> float:
 
 def members(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
     """All members in one table: final, last ten, the last evaluation's episodes."""
-    body = []
+    body, several = [], len({line.place for line in lines}) > 1
     for line in lines:
         for m in line.members:
             episodes = finite(m.episodes)
@@ -152,7 +152,7 @@ def members(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
             end = end or ("" if m.run.result else f"not finished, at step {m.run.step:,}")
             cells = [
                 tag("td", swatch(line.label, looks), line.label),
-                tag("td", line.place, class_="soft"),
+                tag("td", line.place, class_="soft") if several else None,
                 tag("td", m.name),
                 tag("td", number(m.final), class_="number"),
                 tag("td", number(m.last_ten), class_="number"),
@@ -160,9 +160,17 @@ def members(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
                 tag("td", end, class_="badge"),
             ]
             body.append(tag("tr", cells, data_label=line.label, data_place=line.place))
-    names = ("setting", "data", "seed", "final", "last ten", "returns of its last episodes", "")
+    names = (
+        "setting",
+        *(["data"] if several else []),
+        "seed",
+        "final",
+        "last ten",
+        "returns of its last episodes",
+        "",
+    )
     about = "final and last-ten values, returns of the last episodes"
-    return folded("Every seed", about, scrolled(heads(names, names[3:6]), body))
+    return folded("Every seed", about, scrolled(heads(names, names[-4:]), body))
 
 
 # --- Words and looks ---------------------------------------------------------
