@@ -35,6 +35,7 @@ LAYER = {
     "experiment": 9,
     "peers": 9,
     "policies": 9,
+    "diagnostics": 10,
     "sweep": 10,
     "report": 10,
     "papers": 10,

@@ -77,20 +77,34 @@ def draw(
       BadInput: no matplotlib, nothing to draw, labels in different units, an ending that matplotlib does
         not know, an unwritable disk.
     """
-    figure_class = need_matplotlib()
-    out = Path(out).expanduser()
     found = {label: curve(folders) for label, folders in runs.items()}
     if not found:
         raise BadInput("no runs to draw: give at least one label with a folder")
     units = {what for what, _ in found.values()}
     if len(units) > 1:
         raise BadInput("some runs have scores and some only returns: draw them in two pictures")
+    unit = "normalised score" if units == {"score"} else "return"
+    return draw_points(
+        {label: points for label, (_, points) in found.items()}, out, title, unit, levels=levels
+    )
 
+
+def draw_points(
+    found: Mapping[str, Sequence[Point]],
+    out: str | Path,
+    title: str,
+    unit: str,
+    *,
+    levels: Mapping[str, float] | None = None,
+) -> Path:
+    """The same picture of points by label, however they were found; `unit` names the vertical axis."""
+    figure_class = need_matplotlib()
+    out = Path(out).expanduser()
     figure = figure_class(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     # A new dash for each round through the colours, so that a seventh label is not the first one again.
-    styles = itertools.product(DASHES, COLOURS)
-    for (label, (_, points)), (dash, colour) in zip(found.items(), styles, strict=False):
+    styles = itertools.cycle(itertools.product(DASHES, COLOURS))
+    for (label, points), (dash, colour) in zip(found.items(), styles, strict=False):
         step, mean, low, high = zip(*points, strict=True)
         axes.fill_between(step, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(step, mean, dash, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
@@ -99,7 +113,7 @@ def draw(
 
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel("gradient updates, pre-training counted", color=INK)
-    axes.set_ylabel("normalised score" if units == {"score"} else "return", color=INK)
+    axes.set_ylabel(unit, color=INK)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.margins(x=0.02)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)

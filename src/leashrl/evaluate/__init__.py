@@ -5,7 +5,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
+from leashrl.evaluate.statistics import (
+    improvement_interval,
+    interquartile_mean,
+    mean,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap_interval,
+    summary,
+)
 
 if TYPE_CHECKING:
     from leashrl.evaluate.rollout import Evaluation, evaluate
@@ -13,8 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluation",
     "evaluate",
+    "improvement_interval",
     "interquartile_mean",
     "mean",
+    "performance_profile",
+    "probability_of_improvement",
     "stratified_bootstrap_interval",
     "summary",
 ]

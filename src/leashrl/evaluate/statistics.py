@@ -72,15 +72,8 @@ def stratified_bootstrap_interval(
       BadInput: no scores, a non-finite one among them, or a level or number of resamples that makes no sense.
     """
     table = _table(scores)
-    if not 0 < level < 1:
-        raise BadInput(f"level must lie between 0 and 1, not {level}: 0.95 is usual")
-    if not isinstance(resamples, int) or resamples < 1:
-        raise BadInput(f"resamples must be an integer of at least 1, not {resamples!r}: 2000 is usual")
-    runs, tasks = table.shape
-    rows = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))
-    values = statistic(np.take_along_axis(table[None], rows, axis=1))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    _check(level, resamples)
+    return _interval(statistic(_resample(table, resamples, np.random.default_rng(seed))), level)
 
 
 def summary(scores: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -107,6 +100,99 @@ def summary(scores: Any, *, level: float = 0.95, resamples: int = 2000, seed: in
         "std": float(table.mean(1).std(ddof=1)) if runs > 1 else 0.0,
         "n": runs,
     }
+
+
+# --- Comparing algorithms ----------------------------------------------------
+
+
+def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
+    """Share of runs and tasks that score above each threshold.
+
+        F(tau) = 1/M sum_m 1/N sum_n 1[x_nm > tau]
+
+    the score distribution of Agarwal et al. (2021), arXiv 2108.13264, section 4.2. Where one curve lies above
+    another everywhere, its algorithm is better at any level of ambition, outliers or not.
+
+    Args:
+      scores: (..., runs, tasks).
+      thresholds: (k,) tau.
+
+    Returns:
+      (..., k) between 0 and 1, falling in tau.
+
+    >>> performance_profile([[10.0, 50.0], [30.0, 90.0]], [0, 30, 90]).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    array = np.asarray(scores, np.float64)
+    pooled = array.reshape(*array.shape[:-2], -1)
+    return np.stack([(pooled > tau).mean(-1) for tau in np.asarray(thresholds, np.float64)], -1)
+
+
+def probability_of_improvement(a: Any, b: Any) -> np.ndarray:
+    """Chance that a run of `a` scores higher than a run of `b` on a task drawn at random.
+
+        P(X > Y) = 1/M sum_m 1/(N K) sum_i sum_j S(x_im, y_jm),   S = 1 if x > y, 1/2 if equal, 0 otherwise
+
+    after Agarwal et al. (2021), arXiv 2108.13264, section 4.3: each task's Mann-Whitney statistic,
+    averaged. It says how often one is better, not by how much.
+
+    Args:
+      a: (..., runs, tasks).
+      b: (..., runs, tasks): as many tasks, in the same order; the number of runs may be another.
+
+    >>> float(probability_of_improvement([[1.0], [3.0]], [[2.0], [3.0]]))
+    0.375
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if x.shape[-1:] != y.shape[-1:] or min(x.ndim, y.ndim) < 2:
+        raise BadInput(
+            f"two tables of scores, (runs, tasks), need the same tasks: shapes {x.shape} and {y.shape}"
+        )
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    return ((x > y) + 0.5 * (x == y)).mean((-3, -2, -1))
+
+
+def improvement_interval(
+    a: Any, b: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `probability_of_improvement`.
+
+    Each resample draws the runs of `a` and those of `b` anew, for every task by itself.
+
+    Args:
+      a, b: (runs, tasks), or (runs,) for one task.
+      level, resamples, seed: as in `stratified_bootstrap_interval`.
+
+    Raises:
+      BadInput: as there; and tables of different tasks.
+    """
+    x, y = _table(a), _table(b)
+    _check(level, resamples)
+    random = np.random.default_rng(seed)
+    values = probability_of_improvement(_resample(x, resamples, random), _resample(y, resamples, random))
+    return _interval(values, level)
+
+
+# --- What they share ---------------------------------------------------------
+
+
+def _resample(table: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """(resamples, runs, tasks): for every task by itself, as many runs as there are, with replacement."""
+    runs, tasks = table.shape
+    rows = random.integers(runs, size=(resamples, runs, tasks))
+    return np.take_along_axis(table[None], rows, axis=1)
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _check(level: float, resamples: int) -> None:
+    if not 0 < level < 1:
+        raise BadInput(f"level must lie between 0 and 1, not {level}: 0.95 is usual")
+    if not isinstance(resamples, int) or resamples < 1:
+        raise BadInput(f"resamples must be an integer of at least 1, not {resamples!r}: 2000 is usual")
 
 
 def _table(scores: Any) -> np.ndarray:

@@ -30,10 +30,16 @@ OURS = (
     "policy/policy.json",
     "policy/*.safetensors",
     "result.json",
+    "diagnostics.json",
+    "report.html",
+    "report.png",
+    "report.pdf",
+    "report.csv",
+    "report.tex",
     "tensorboard/*/events.*",
     "wandb/*",
 )
-"""All files that a run writes, trackers included: what --overwrite may delete."""
+"""All files that a run, its trackers and its report write: what --overwrite may delete."""
 TOPS = {pattern.partition("/")[0] for pattern in OURS}
 LEFTOVER = re.compile(r"(^|/)\.([^/]+)\.\d+(?=/|$)")
 """What a kill leaves of NAME while it is written or deleted: `.NAME.PID`."""

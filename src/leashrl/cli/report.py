@@ -1,0 +1,62 @@
+"""`leashrl report`."""
+
+import sys
+from argparse import Namespace
+
+from leashrl.cli.arguments import Parser
+from leashrl.cli.tables import columns, show
+from leashrl.errors import BadInput
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="runs, or folders that hold some")
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html",
+        help="the page; report.html in the run's folder, or here for several runs",
+    )
+    parser.add_argument(
+        "--format", default="html", metavar="F[,F]", help="of html, png, pdf, csv, latex; html by default"
+    )
+    parser.add_argument("--title", help="of the page; the data set's name by default")
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="first hold the policies against their data, and leave diagnostics.json in each run",
+    )
+
+
+def run(args: Namespace) -> int:
+    from leashrl.report import report
+
+    formats = [name for name in args.format.split(",") if name]
+    if args.diagnose:
+        diagnose(args.folders)
+    found = report(args.folders, args.out, formats=formats, title=args.title)
+    for problem in found["problems"]:
+        print(f"leashrl: warning: left out: {problem}", file=sys.stderr)
+    head = ["setting", "data", "mean", "low", "high", "last 10", "seeds"]
+    rows = [
+        [r["label"], r["data"], r["mean"], r["low"], r["high"], r["last_10_mean"], f"{r['n']} of {r['of']}"]
+        for r in found["summary"]
+    ]
+    show(args, found, [*columns([head, *rows]), *found["files"]])
+    return 0
+
+
+def diagnose(folders: list[str]) -> None:
+    """Measure every run that has finished; a line for each that cannot be."""
+    from leashrl.diagnostics import diagnose as measure
+    from leashrl.report.reading import read_runs
+
+    for run in read_runs(folders)[0]:
+        if run.result is None:
+            print(f"'{run.folder}' has not finished: no diagnostics yet", file=sys.stderr)
+            continue
+        try:
+            found = measure(run.folder)
+        except BadInput as error:
+            print(f"leashrl: warning: no diagnostics of '{run.folder}': {error}", file=sys.stderr)
+            continue
+        skipped = f": {found['skipped']}" if found["skipped"] else ""
+        print(f"{run.folder / 'diagnostics.json'}{skipped}", file=sys.stderr)
