@@ -4,7 +4,7 @@
 VENV ?= .venv
 PYTHON ?=
 DEMO_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadgroup --durations 12 --cov --cov-fail-under=85
+PYTEST_FLAGS ?= -n 2 --dist loadgroup -rs --durations 12 --cov --cov-fail-under=85
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

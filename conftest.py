@@ -3,8 +3,11 @@
 Warnings become errors in pyproject.toml, where the reasons for exceptions stand too.
 """
 
+import ctypes.util
 import os
+import shutil
 from importlib.metadata import version
+from typing import NoReturn
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for child processes too
 if version("jaxlib").startswith("0.10."):
@@ -13,7 +16,30 @@ if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+def lacking(what: str) -> NoReturn:
+    """More of the system than `make` brings: told and skipped, but a failure where .ci/run has installed it."""
+    if os.environ.get("LEASHRL_TESTS_NEED") == "all":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    return found or lacking("pages are looked at in a real browser: apt install chromium")
+
+
+@pytest.fixture(scope="session")
+def egl() -> None:
+    """OpenGL without a display."""
+    if ctypes.util.find_library("EGL") is None:
+        lacking("films need OpenGL: apt install libegl1 libegl-mesa0 libgl1-mesa-dri")
