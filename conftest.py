@@ -24,7 +24,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 
 def lacking(what: str) -> NoReturn:
-    """More of the system than `make` brings: told and skipped, but a failure where .ci/run has installed it."""
+    """More of the system than `make` brings: skipped and told, but a failure where .ci/run installs it."""
     if os.environ.get("LEASHRL_TESTS_NEED") == "all":
         pytest.fail(what)
     pytest.skip(what)

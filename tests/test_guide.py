@@ -1,7 +1,7 @@
 """The documentation's code blocks run, page by page, as a reader would type them.
 
 Blocks of a page marked `sh` and `python` run from top to bottom in one empty folder; `console` blocks take
-too long or need what a test has not, so their commands are parsed only. Blocks without a mark hold no command.
+too long or need what a test has not, so their commands are parsed only. Blocks without a mark hold none.
 Files that a page includes are run by themselves.
 """
 
