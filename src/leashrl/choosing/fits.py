@@ -16,6 +16,8 @@ from leashrl.types import Array, Box, Spec, Transitions
 
 PIECE = 8192
 """Rows that a critic looks at together."""
+LATE = 4
+"""Tenths of the training, the last ones, over which estimates are averaged: a critic never quite rests."""
 CHECKED = 10_000
 """Rows on each side, at most, on which Bellman errors are measured."""
 Report = Callable[[int, int], None]
@@ -62,7 +64,7 @@ def to_unit(dataset: Dataset, action: np.ndarray) -> np.ndarray:
 class Fits(NamedTuple):
     """What the critics say, in the rewards' units; NaN where a critic diverged."""
 
-    values: np.ndarray  # (policies, seeds, held-out episodes), Q(s_0, pi(s_0))
+    values: np.ndarray  # (policies, seeds, held-out episodes), Q(s_0, pi(s_0)), mean of the LATE tenths
     train_values: np.ndarray  # (policies, seeds, other episodes)
     path: np.ndarray  # (tenths of the training, policies): the values' means as training went on
     error: np.ndarray  # (policies, seeds), Bellman error of held-out rows, root mean square
@@ -120,16 +122,16 @@ def fit(
         if report:
             report(snapshot.step, config.steps)
         if snapshot.logged is not None:
-            values = ask(snapshot.state, obs[split.held_starts], asked.at(actions, split.held_starts))
-            path.append(values.reshape(policies, -1).mean(1))
+            path.append(ask(snapshot.state, obs[split.held_starts], asked.at(actions, split.held_starts)))
     assert snapshot is not None
-    params = snapshot.state
     fallen = np.isin(np.arange(len(which)), list(snapshot.fallen))[:, None]
 
-    def table(rows: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def scaled(q: np.ndarray) -> np.ndarray:
         """(policies, seeds, rows), in the rewards' units."""
-        q = np.where(fallen, np.nan, ask(params, obs[rows], action)).reshape(policies, len(seeds), -1)
-        return centre + scale * q
+        return centre + scale * np.where(fallen, np.nan, q).reshape(policies, len(seeds), -1)
+
+    def table(rows: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return scaled(ask(snapshot.state, obs[rows], action))
 
     def errors(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(policies, seeds) root mean square of r + gamma Q(s', pi(s')) - Q(s, a), and that Q(s', pi(s'))."""
@@ -141,9 +143,9 @@ def fit(
 
     error, held_q = errors(asked.held)
     return Fits(
-        values=table(split.held_starts, asked.at(actions, split.held_starts)),
+        values=scaled(np.mean(path[-LATE:], axis=0)),
         train_values=table(split.train_starts, asked.at(actions, split.train_starts)),
-        path=centre + scale * np.array(path),
+        path=np.array([scaled(q).mean((1, 2)) for q in path]),
         error=error,
         train_error=errors(asked.train)[0],
         held_q=held_q,
@@ -180,7 +182,7 @@ def judge(
     strange = strangeness(dataset, asked, actions)
     margin = 0.1 * fits.scale  # no fit is exact, and the best values may lie at a limit
     limits = (limits[0] - margin, limits[1] + margin)
-    sound = np.isfinite(fits.values).all((1, 2))
+    sound: np.ndarray = np.asarray(np.isfinite(fits.values).all((1, 2)))
     # the behaviour has no rank: the policies are ranked among themselves
     groups = [np.flatnonzero(sound[:1]), 1 + np.flatnonzero(sound[1:])]
     said: dict[int, dict[str, Any]] = {}

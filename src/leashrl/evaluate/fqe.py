@@ -48,9 +48,8 @@ class Config:
     steps: int = 10_000
     batch_size: int = 256
     hidden: tuple[int, ...] = (128, 128)
-    norm: bool = True
     gamma: float = 0.99
-    polyak: float = 0.01
+    polyak: float = 0.05
     critic_rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -72,9 +71,12 @@ class State:
 
 
 def network(config: Config, spec: Spec) -> nn.Network:
-    """Q(s, a) of one critic, `(params, obs (batch, obs_dim), action) -> (1, batch)`."""
+    """Q(s, a) of one critic, `(params, obs (batch, obs_dim), action) -> (1, batch)`.
+
+    Normed layers keep its values bounded where no data lie.
+    """
     build = nn.table_critic if isinstance(spec.action, Discrete) else nn.critic
-    return build(spec.obs_dim, spec.action.dim, config.hidden, ensemble=1, norm=config.norm)
+    return build(spec.obs_dim, spec.action.dim, config.hidden, ensemble=1, norm=True)
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
