@@ -115,7 +115,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     head = [
         f"discounted values (gamma {config['gamma']:g}) in the rewards' units: not returns, and not scores",
         f"on {data['name']}: starts of {episodes['held_out']} held-out episodes of "
-        f"{sum(episodes.values())}, {len(found['seeds'])} seeds, {config['steps']} updates",
+        f"{sum(episodes.values())}, FQE's seeds {', '.join(map(str, found['seeds']))}, {config['steps']} updates",
         "",
     ]
     titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", ""]
