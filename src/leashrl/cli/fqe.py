@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from leashrl.cli.arguments import Parser, pairs, seeds, whole
+from leashrl.cli.arguments import Parser, pairs, whole
+from leashrl.cli.arguments import seeds as which
 from leashrl.cli.progress import clock
 from leashrl.cli.runs import use_compilation_cache
 from leashrl.cli.tables import columns, show
@@ -24,7 +25,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--mode", metavar="M", help="how the policies act, such as sample; each one's own")
     parser.add_argument("--gamma", type=float, metavar="G", help="discount; the policies' own, or 0.99")
-    parser.add_argument("--seeds", type=seeds, default=2, metavar="N or 0,3,7", help="of FQE; 2")
+    parser.add_argument("--seeds", type=which, default=2, metavar="N or 0,3,7", help="of FQE; 2")
     parser.add_argument("--steps", type=whole, metavar="N", help="gradient updates; 10000")
     parser.add_argument("--held-out", type=float, default=20.0, metavar="PERCENT", help="of the episodes; 20")
     parser.add_argument("--split-seed", type=whole, default=0, metavar="S", help="of their draw; 0")
@@ -111,11 +112,11 @@ def progress(every: float = 10.0):
 
 def lines(found: dict[str, Any]) -> list[str]:
     data, behaviour, config = found["data"], found["data"]["fqe"], found["config"]
-    episodes = data["episodes"]
+    episodes, seeds = data["episodes"], ", ".join(map(str, found["seeds"]))
     head = [
         f"discounted values (gamma {config['gamma']:g}) in the rewards' units: not returns, and not scores",
         f"on {data['name']}: starts of {episodes['held_out']} held-out episodes of "
-        f"{sum(episodes.values())}, FQE's seeds {', '.join(map(str, found['seeds']))}, {config['steps']} updates",
+        f"{sum(episodes.values())}, FQE's seeds {seeds}, {config['steps']} updates",
         "",
     ]
     titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", ""]
