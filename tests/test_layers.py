@@ -40,6 +40,7 @@ LAYER = {
     "report": 10,
     "papers": 10,
     "bench": 10,
+    "choosing": 10,
     "demo": 10,
     "cli": 11,
     "__main__": 12,

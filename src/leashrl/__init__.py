@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leashrl.algos import REGISTRY
+    from leashrl.choosing import fqe
     from leashrl.data import Dataset, load
     from leashrl.errors import BadInput, Diverged
     from leashrl.experiment import Result, resume, train
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "REGISTRY": "algos",
+    "fqe": "choosing",
     "Dataset": "data",
     "load": "data",
     "BadInput": "errors",
@@ -54,6 +56,7 @@ __all__ = [
     "Result",
     "__version__",
     "evaluate_run",
+    "fqe",
     "load",
     "load_policy",
     "resume",

@@ -196,6 +196,17 @@ def load_policy(folder: str | Path, member: str | None = None) -> LoadedPolicy:
     return _read_member(folder, about, member)
 
 
+def load_members(folder: str | Path) -> tuple[dict[str, Any], list[LoadedPolicy]]:
+    """What `policy.json` says, and all policies of a run or snapshot that did not diverge.
+
+    Raises:
+      BadInput: no policy there, or a damaged file.
+    """
+    folder, about = _read_about(folder)
+    names = [name for name in about["members"] if name not in about["diverged"]]
+    return about, [_read_member(folder, about, name) for name in names]
+
+
 def evaluate_run(
     folder: str | Path,
     *,

@@ -1,0 +1,345 @@
+r"""Fitted Q evaluation: what a policy is worth, learnt from logged rows alone.
+
+For a fixed policy $\pi$ a critic is fitted to its Bellman equation on the data (Le, Voloshin and Yue 2019,
+algorithm 3, arXiv 1903.08738; with a network, a squared error and a slowly moving target as in Paine et al.
+2020, section 3, arXiv 2007.09055):
+
+$$\min_\theta\ E_D\,(r + \gamma\,\bar Q(s', \pi(s')) - Q_\theta(s,a))^2,\qquad
+  \hat V(\pi) = E_{s_0}\,Q(s_0, \pi(s_0))$$
+
+The policy enters through its actions in s' and s_0 only. They are found once, before training, so that any
+policies, of whatever architecture, are members of one program. The s_0 are those of episodes that were
+never trained on. Here are the fit as an `Algorithm`, and the arithmetic around it; `leashrl.choosing` runs
+them on policies. Needs no policy and no simulator.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl import nn
+from leashrl.core import HP, Algorithm, Policy, Stage
+from leashrl.data import Dataset
+from leashrl.errors import BadInput
+from leashrl.ops import dual, td
+from leashrl.optim import adam_init, descend
+from leashrl.types import Array, Batch, Discrete, Metrics, Spec, Transitions, pytree
+
+# --- The fit -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How the critics are fitted.
+
+    Args:
+      steps: gradient updates.
+      batch_size: transitions an update.
+      hidden: widths of the critic's hidden layers.
+      gamma: discount, below 1.
+      polyak: rate of the target critic, which also gives the estimates: it is the smoother one.
+      critic_rate: Adam's learning rate.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 256
+    hidden: tuple[int, ...] = (128, 128)
+    gamma: float = 0.99
+    polyak: float = 0.05
+    critic_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"option '{name}' must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.gamma < 1:
+            raise BadInput(f"a discounted value needs a discount from 0 to below 1, not {self.gamma:g}")
+        if not 0 < self.polyak <= 1 or self.critic_rate <= 0:
+            raise BadInput("'polyak' must be above 0 and at most 1, and 'critic_rate' above 0")
+
+
+@pytree
+class State:
+    critic: dict  # an ensemble of one: the seeds of a policy are members of the loop
+    target_critic: dict
+    optimiser: dict
+    hp: HP  # the Config's, `low` and `high`, and `policy`: the number of this member's policy
+
+
+def network(config: Config, spec: Spec) -> nn.Network:
+    """Q(s, a) of one critic, `(params, obs (batch, obs_dim), action) -> (1, batch)`.
+
+    Normed layers keep its values bounded where no data lie.
+    """
+    build = nn.table_critic if isinstance(spec.action, Discrete) else nn.critic
+    return build(spec.obs_dim, spec.action.dim, config.hidden, ensemble=1, norm=True)
+
+
+def build(config: Config, spec: Spec) -> Algorithm:
+    """FQE as the one loop takes it.
+
+    Its data are `Transitions` whose `next_action` has a leading axis of policies, (policies, n, ...): the
+    actions of each in s'. A member's `hp["policy"]` says which of them is its own; `low` and `high` are the
+    least and the highest value that is possible, in the data's rewards as they are.
+    """
+    critic = network(config, spec)
+
+    def init(key: Array, hp: HP) -> State:
+        params = critic.init(key)
+        return State(params, jax.tree.map(jnp.copy, params), {"critic": adam_init(params)}, hp)
+
+    def sample(data: Transitions, state: State, key: Array) -> Batch:
+        index = jax.random.randint(key, (config.batch_size,), 0, data.reward.shape[0])
+        return Batch(
+            obs=jnp.asarray(data.obs)[index],
+            action=jnp.asarray(data.action)[index],
+            reward=jnp.asarray(data.reward)[index],
+            discount=jnp.where(jnp.asarray(data.terminal)[index], 0.0, state.hp["gamma"]),
+            next_obs=jnp.asarray(data.next_obs)[index],
+            next_action=jnp.asarray(data.next_action)[state.hp["policy"], index],
+        )
+
+    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+        next_q = critic.apply(state.target_critic, batch.next_obs, batch.next_action)[0]
+        # Not in the papers: a target that no rewards of the data can add up to is cut off there. Without
+        # it a critic that overestimates a little feeds on itself, and leaves for good.
+        y = jnp.clip(td.target(batch.reward, batch.discount, next_q), state.hp["low"], state.hp["high"])
+        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+            state.critic, critic.apply, batch, y
+        )
+        state = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
+        averaged = dual.polyak(state.target_critic, state.critic, state.hp["polyak"])
+        state = dataclasses.replace(state, target_critic=averaged)
+        return state, {"td_loss": loss, "q_data": jnp.mean(values)}
+
+    def act(*_: Any) -> Any:
+        raise NotImplementedError("FQE judges policies and is none")
+
+    policy = Policy(lambda state: state.target_critic, lambda params: (), act, ())
+    return Algorithm(init, (Stage("evaluate", config.steps, sample, update),), policy)
+
+
+# --- Rows and episodes -------------------------------------------------------
+
+
+class Split(NamedTuple):
+    """Row numbers of a data set, by episodes that are trained on and episodes that are held out."""
+
+    train: np.ndarray  # rows whose successor is known: those that end nothing, and terminals
+    held: np.ndarray
+    train_starts: np.ndarray  # the first row of each episode
+    held_starts: np.ndarray
+
+
+def split(dataset: Dataset, held_percent: float = 20.0, seed: int = 0, most: int = 200_000) -> Split:
+    """Whole episodes to one side or the other, so that no held-out row has a neighbour that is trained on.
+
+    Args:
+      held_percent: share of the episodes that is held out; at least one, and one stays.
+      seed: of the draw.
+      most: rows kept on each side, drawn evenly where there are more.
+
+    Raises:
+      BadInput: fewer than two episodes, or a side without rows.
+    """
+    parts = dataset.episodes()
+    if len(parts) < 2:
+        raise BadInput(
+            f"{dataset.name} has {len(parts)} episode: holding one out takes two; where nothing in the data "
+            "marks an episode's end, `leashrl data convert --limit N` writes it"
+        )
+    if not 0 < held_percent < 100:
+        raise BadInput(
+            f"the share of held-out episodes must be above 0 and below 100 %, not {held_percent:g}"
+        )
+    if most < 1:
+        raise BadInput(f"at least one row must be kept, not {most}")
+    rng = np.random.default_rng(seed)
+    count = min(len(parts) - 1, max(1, round(len(parts) * held_percent / 100)))
+    chosen = np.zeros(len(parts), bool)
+    chosen[rng.permutation(len(parts))[:count]] = True
+
+    starts = np.array([part.start for part in parts])
+    held = np.repeat(chosen, [part.stop - part.start for part in parts])
+    whole = dataset.terminal | ~last_rows(dataset)
+    sides = []
+    for what, side in (("trained on", ~held), ("held out", held)):
+        rows = np.flatnonzero(side & whole)
+        if not rows.size:
+            raise BadInput(f"{dataset.name}: no row of the episodes {what} has a known successor")
+        sides.append(np.sort(rng.choice(rows, most, replace=False)) if len(rows) > most else rows)
+    return Split(sides[0], sides[1], starts[~chosen], starts[chosen])
+
+
+def last_rows(dataset: Dataset) -> np.ndarray:
+    """(n,) bool: the last row of each episode, an open tail's too."""
+    last = np.zeros(len(dataset), bool)
+    last[[part.stop - 1 for part in dataset.episodes()]] = True
+    return last
+
+
+def logged_values(dataset: Dataset, gamma: float) -> np.ndarray:
+    """(n,) float64: the discounted sum of the logged rewards from each row on.
+
+    Where an episode is cut, not ended, the rest is unknown: the mean value over all rows stands for it, so
+    that these are values of an unlimited horizon, as the fitted ones are. With A_i the sum up to the cut
+    and B_i the discount of what comes behind it (0 before a terminal), that mean is V = E A / (1 - E B).
+
+    >>> from leashrl.types import Box
+    >>> data = Dataset.from_arrays([[0.0]] * 4, [[0.0]] * 4, [1.0] * 4, [0, 0, 0, 1],
+    ...                            timeout=[0, 1, 0, 0], action_space=Box((-1.0,), (1.0,)))
+    >>> logged_values(data, 0.5)[2:].tolist()  # before the terminal: 1 + 1 / 2, then 1
+    [1.5, 1.0]
+    >>> logged_values(data, 0.5)[:2].tolist()  # the mean, 5 / 3.25, stands behind the cut
+    [1.8846, 1.7692]
+    """
+    ends, terminal = last_rows(dataset).tolist(), dataset.terminal.tolist()
+    sums, behind = np.empty(len(dataset)), np.empty(len(dataset))
+    total = rest = 0.0
+    for i, reward in zip(range(len(dataset) - 1, -1, -1), dataset.reward[::-1].tolist(), strict=True):
+        if ends[i]:
+            total, rest = 0.0, 0.0 if terminal[i] else 1.0
+        total, rest = reward + gamma * total, gamma * rest
+        sums[i], behind[i] = total, rest
+    return sums + behind * sums.mean() / (1 - behind.mean())
+
+
+def scaled_rewards(
+    reward: np.ndarray, terminal: np.ndarray, gamma: float, centre: float, scale: float
+) -> np.ndarray:
+    """Rewards under which (Q - centre) / scale solves the Bellman equation where Q did under `reward`.
+
+    So the critic starts from the data's mean value, and its errors are in units of their spread:
+    (r + d Q' - centre) / scale = (r - (1 - d) centre) / scale + d (Q' - centre) / scale.
+
+    >>> scaled_rewards(np.float32([1.0, 1.0]), np.array([False, True]), 0.5, 2.0, 4.0).tolist()
+    [0.0, -0.25]
+    """
+    discount = np.where(terminal, 0.0, gamma)
+    return ((reward.astype(np.float64) - (1 - discount) * centre) / scale).astype(np.float32)
+
+
+# --- What the fits say -------------------------------------------------------
+
+
+def bounds(dataset: Dataset, gamma: float) -> tuple[float, float]:
+    """The least and the highest discounted value that the logged rewards allow, for ever the same one.
+
+    An episode that ends pays nothing more, so with terminals 0 is among the rewards.
+    """
+    zero = [0.0] if dataset.terminal.any() else []
+    low, high = min([dataset.reward.min(), *zero]), max([dataset.reward.max(), *zero])
+    return float(low) / (1 - gamma), float(high) / (1 - gamma)
+
+
+def resample(
+    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Percentile bootstrap over FQE seeds and held-out episodes, the same draws for all policies.
+
+    Args:
+      values: (policies, seeds, episodes), finite: Q(s_0, pi(s_0)).
+
+    Returns:
+      `mean`, `low`, `high` of each policy's value, (policies,) each, and of its rank from 1, the best,
+      `rank_low` and `rank_high`.
+
+    >>> found = resample(np.array([[[1.0, 3.0]], [[5.0, 9.0]]]))
+    >>> found["mean"].tolist(), found["low"].tolist(), found["rank_high"].tolist()
+    ([2.0, 7.0], [1.0, 5.0], [2, 1])
+    """
+    _, seeds, episodes = values.shape
+    rng = np.random.default_rng(seed)
+    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    drawn_episodes = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples) / episodes
+    means = np.einsum("psb,bs->pb", values @ drawn_episodes.T, drawn_seeds)  # (policies, resamples)
+    ranks = 1 + (means[None] > means[:, None]).sum(1)  # how many others are better
+    edges = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(means, edges, axis=1)
+    rank_low, rank_high = np.quantile(ranks, edges, axis=1, method="nearest").astype(int)
+    return {
+        "mean": values.mean((1, 2)),
+        "low": low,
+        "high": high,
+        "rank_low": rank_low,
+        "rank_high": rank_high,
+    }
+
+
+def strangeness(
+    obs: np.ndarray, actions: np.ndarray, logged: np.ndarray, seen_obs: np.ndarray, seen_action: np.ndarray
+) -> np.ndarray:
+    """(policies,) share of a policy's actions that no data lie near; 0.05 is as near as held-out ones lie.
+
+    (s, pi(s)) is far from the data if the nearest of the seen pairs is farther away than for 95 % of the
+    held-out logged pairs (s, a), all in units of the seen pairs' standard deviations. A discrete action that
+    is another one is as far away as the seen ones mostly are from each other.
+
+    Args:
+      obs: (n, obs_dim) held-out states, with their `logged` actions (n, ...).
+      actions: (policies, n, ...) of the policies there, as `logged` in [-1, 1], or integers.
+      seen_obs, seen_action: (m, obs_dim), (m, ...) of pairs that are trained on.
+
+    >>> seen = np.linspace(-1, 1, 50)[:, None]
+    >>> obs, logged = seen[:-1] + 0.01, seen[:-1] + 0.01
+    >>> strangeness(obs, np.stack([logged, -logged]), logged, seen, seen).round(1).tolist()
+    [0.0, 1.0]
+    """
+    if logged.ndim == 1:
+        names = np.unique(np.concatenate([seen_action, logged, actions.ravel()]))
+        seen_action, logged, actions = (
+            (x[..., None] == names).astype(np.float32) for x in (seen_action, logged, actions)
+        )
+    sizes = seen_obs.std(0) + 1e-6, seen_action.std(0) + 1e-6
+    seen_obs, seen_action = seen_obs / sizes[0], seen_action / sizes[1]
+    states = _squares(obs / sizes[0], seen_obs)
+    nearest = [(states + _squares(a / sizes[1], seen_action)).min(1) for a in (logged, *actions)]
+    return np.mean(np.stack(nearest[1:]) > np.quantile(nearest[0], 0.95), axis=1)
+
+
+def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, m) squared distances between the rows of x and y."""
+    return (x**2).sum(1)[:, None] - 2 * x @ y.T + (y**2).sum(1)
+
+
+def flags(row: Mapping[str, Any], limits: tuple[float, float], scale: float) -> list[str]:
+    """What speaks against one estimate, a few words each. Their absence proves nothing.
+
+    Args:
+      row: `value`, `drift`, `error`, `train_error`, `beyond` and `strange` of a policy.
+      limits: as from `bounds`.
+      scale: the spread of the logged values.
+    """
+    found = []
+    if not limits[0] <= row["value"] <= limits[1]:
+        found.append("extrapolates: no rewards of the data add up to this value")
+    elif row["beyond"] > 0.01:
+        found.append(f"extrapolates: {row['beyond']:.0%} of its Q beyond what the data's rewards allow")
+    if abs(row["drift"]) > 0.1 * scale:
+        found.append(f"still moving: {row['drift']:+.3g} in the last fifth")
+    if row["error"] > 2 * row["train_error"]:
+        found.append("over-fitted: its error is twice as large on held-out rows")
+    if row["strange"] > 0.5:
+        found.append(f"off the data: {row['strange']:.0%} of its actions far from any that was logged")
+    return found
+
+
+def calibration(behaviour: Mapping[str, Any], logged: float, scale: float) -> str | None:
+    """What to think where FQE misses the one value that is known: that of the data's own behaviour.
+
+    >>> calibration({"value": 9.0}, 10.0, scale=8.0)
+    >>> calibration({"value": 4.0}, 10.0, scale=8.0)
+    "FQE gives the data's own behaviour 4, its rewards add up to 10: trust no value here, try more --steps"
+    """
+    if behaviour["value"] is None:
+        return "FQE diverged on the data's own behaviour: trust no value here"
+    if abs(behaviour["value"] - logged) <= 0.25 * scale:
+        return None
+    return (
+        f"FQE gives the data's own behaviour {behaviour['value']:.4g}, its rewards add up to {logged:.4g}: "
+        "trust no value here, try more --steps"
+    )
