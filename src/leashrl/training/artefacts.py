@@ -30,6 +30,7 @@ OURS = (
     "policy/policy.json",
     "policy/*.safetensors",
     "result.json",
+    "export/*",
     "tensorboard/*/events.*",
     "wandb/*",
 )
