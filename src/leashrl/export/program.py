@@ -91,7 +91,9 @@ def trace(policy: LoadedPolicy, mode: str) -> Program:
         )
     initial = {f"carry_{name}": np.asarray(value) for name, value in zip(names, memory, strict=True)}
     kept: dict[Any, tuple] = {
-        v: (name,) for v, name in zip(arguments, given, strict=True) if v in used or name in initial
+        v: (name,)
+        for v, name in zip(arguments, given, strict=True)
+        if v in used or name == "obs" or name in initial
     }
     drawn = {eqn.outvars[0]: DRAWS[eqn.params["name"]] for eqn in draws if eqn.outvars[0] in used}
     for i, (v, draw) in enumerate(drawn.items()):
@@ -135,5 +137,5 @@ def is_variable(atom: Any) -> bool:
 
 def function(closed: Any, inputs: Iterable[Any], eqns: list[Any], outputs: Iterable[Any]) -> Callable:
     """A part of a traced program as a function: from some of its variables to others."""
-    jaxpr = jax.extend.core.Jaxpr(closed.jaxpr.constvars, list(inputs), list(outputs), eqns)
-    return jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(jaxpr, closed.consts))
+    jaxpr = closed.jaxpr.replace(invars=list(inputs), eqns=eqns, outvars=list(outputs))
+    return jax.extend.core.jaxpr_as_fun(closed.replace(jaxpr=jaxpr))
