@@ -21,8 +21,7 @@ from leashrl.cli import main
 from leashrl.core import hyper, override
 from leashrl.data import Normaliser
 from leashrl.errors import BadInput
-from leashrl.export import export_policy, formats
-from leashrl.export.check import observations
+from leashrl.export import check, export_policy, formats
 from leashrl.export.names import NAMES
 from leashrl.plan import Plan
 from leashrl.policies import load_policy
@@ -55,7 +54,7 @@ def policy_of(folder, name, discrete=False, options=()):
 
     def stirred(x):  # an output layer begins near zero, where all heads are alike
         if jnp.issubdtype(x.dtype, jnp.floating):
-            return x + 0.5 * rng.standard_normal(x.shape).astype(np.float32)
+            return x + (0.6 if x.ndim > 2 else 0.1) * rng.standard_normal(x.shape).astype(np.float32)
         return x
 
     state = type(state)(**{k: v if k == "hp" else jax.tree.map(stirred, v) for k, v in vars(state).items()})
@@ -64,6 +63,12 @@ def policy_of(folder, name, discrete=False, options=()):
     path = folder / f"{name}-{discrete}-{len(options)}-{hash(options) % 1000}"
     Run(plan, None, spec, algorithm, None, Normaliser(MEAN, STD), keys, hp).save_policies(path, state, {})  # pyright: ignore
     return path
+
+
+@pytest.fixture(autouse=True)
+def fewer_rows(monkeypatch):
+    """A tenth of what the check looks at, for speed."""
+    monkeypatch.setattr(check, "ROWS", 100)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,8 @@ def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
     if name in ("dt", "mbop"):
         assert card["stateful"]
         return  # what their memory does is looked at below
-    obs, run = some_obs(), session(card["path"])
-    zeros = {p["name"]: np.zeros([7, *p["shape"][1:]], p["dtype"]) for p in card["inputs"] if "draw" in p}
+    obs, run = some_obs(60), session(card["path"])
+    zeros = {p["name"]: np.zeros([60, *p["shape"][1:]], p["dtype"]) for p in card["inputs"] if "draw" in p}
     assert bool(zeros) == (card["mode"] == "best")
     (found,) = run(obs=obs, **zeros)
     wanted = policy(obs, mode="mean" if zeros else card["mode"])
@@ -125,7 +130,7 @@ def test_draws_are_inputs(folder, session):
     centre, once, twice = (np.arctanh(unit(run(obs=obs, noise=k * noise)[0])) for k in (0, 0.1, 0.2))
     np.testing.assert_allclose(np.tanh(centre), unit(policy(obs, mode="mean")), atol=1e-5)
     np.testing.assert_allclose(twice - centre, 2 * (once - centre), atol=2e-3)
-    assert np.abs(once - centre).max() > 1e-2
+    assert np.abs(once - centre).max() > 5e-3
 
 
 def unit(action):
@@ -142,11 +147,11 @@ def test_a_categorical_takes_gumbel_noise(folder, session):
     (found,) = session(card["path"])(
         obs=obs, noise=np.random.default_rng(0).gumbel(size=(4000, 3)).astype(np.float32)
     )
-    params: dict = load_policy(path).params
+    params: dict = jax.tree.map(np.asarray, load_policy(path).params)
     x = (obs[:1] - MEAN) / STD
     for layer in params["hidden"]:
         x = np.maximum(x @ layer["kernel"] + layer["bias"], 0)
-    logits = np.asarray(x @ params["out"]["kernel"] + params["out"]["bias"])[0]
+    logits = (x @ params["out"]["kernel"] + params["out"]["bias"])[0]
     wanted = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(np.bincount(found, minlength=3) / 4000, wanted, atol=0.03)
 
@@ -284,7 +289,7 @@ def test_a_file_that_acts_otherwise_is_not_left(wrong, folder, tmp_path, monkeyp
         return made._replace(run=lambda rows: [wrong(x) for x in made.run(rows)])
 
     monkeypatch.setitem(formats.FORMATS, "numpy", (".npz", broken))
-    with pytest.raises(BadInput, match=r"does not act as .*: \d+ of 1000 .* nothing was written"):
+    with pytest.raises(BadInput, match=r"does not act as .*: \d+ of 100 .* nothing was written"):
         export_policy(policy_of(folder, "bc"), "numpy", out=tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
@@ -322,7 +327,8 @@ def trained(tmp_path_factory):
     return out
 
 
-def test_a_card_says_what_the_run_says(trained):
+def test_a_card_says_what_the_run_says(trained, monkeypatch):
+    monkeypatch.setattr(check, "ROWS", 1000)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["export", str(trained), "--member", "seed-1", "--json"]) == 0
@@ -373,7 +379,7 @@ def test_an_online_run_is_checked_on_what_it_saw(folder, tmp_path):
         tmp_path / "replay" / "rows-0000000000.safetensors",
         to_bytes(rows | {"terminal": end, "timeout": end}),
     )
-    found = observations(load_policy(policy_of(folder, "sac")), None, tmp_path, {"source": "online"})
+    found = check.observations(load_policy(policy_of(folder, "sac")), None, tmp_path, {"source": "online"})
     np.testing.assert_array_equal(found.obs, rows["obs"][0])
     assert found.first.tolist() == [True, False, True] and found.reward.tolist() == [0, 1, 0]
 
@@ -382,7 +388,7 @@ def test_rewards_come_a_row_later_and_stop_at_an_end(folder):
     data = leashrl.Dataset.from_arrays(
         np.zeros((5, 4)), np.zeros((5, 2)), [1, 2, 3, 4, 5], [0, 0, 1, 0, 0], action_space=SPEC.action
     )
-    found = observations(load_policy(policy_of(folder, "sac")), data, None, {})
+    found = check.observations(load_policy(policy_of(folder, "sac")), data, None, {})
     assert found.first.tolist() == [True, False, False, True, False] and found.reward.tolist() == [
         0,
         1,

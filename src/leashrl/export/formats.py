@@ -15,8 +15,8 @@ from leashrl.export.program import Program
 from leashrl.policies import LoadedPolicy
 from leashrl.types import Discrete
 
-OPSET = 17
-"""ONNX's operators as of 2022: an onnxruntime of that year on an old device reads the file too."""
+OPSET, IR_VERSION = 17, 8
+"""ONNX 1.12's, of 2022: runtimes on devices are often older than the one here."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 Arrays = list[np.ndarray]
@@ -53,11 +53,14 @@ def onnx(program: Program, policy: LoadedPolicy) -> Made:
                 model_name=f"{policy.algorithm} {policy.name}",
                 opset=OPSET,
                 return_mode="ir",
-                input_names=[port.name for port in program.inputs],
-                output_names=[port.name for port in program.outputs],
             )
-            # Two outputs of one value, or an output that is an input, are no graph that every runtime takes.
+            # An output that is an input, or two of one value, get a node of their own, and so their own name.
             model = passes.Sequential(common.OutputFixPass(), common.RemoveUnusedNodesPass())(model).model
+            model.ir_version = IR_VERSION
+            for value, port in zip(model.graph.inputs, program.inputs, strict=True):
+                value.name = port.name
+            for value, port in zip(model.graph.outputs, program.outputs, strict=True):
+                value.name = port.name
             data = to_proto(model).SerializeToString()
         except NotImplementedError as error:
             what = " ".join(str(error).split())
@@ -73,7 +76,7 @@ def onnx(program: Program, policy: LoadedPolicy) -> Made:
         named = {port.name: row for port, row in zip(program.inputs, rows, strict=True)}
         return list(map(np.asarray, session.run([port.name for port in program.outputs], named)))
 
-    return Made(data, run, {"opset": OPSET})
+    return Made(data, run, {"opset": OPSET, "ir_version": IR_VERSION})
 
 
 # --- StableHLO ---------------------------------------------------------------
