@@ -60,12 +60,9 @@ def latency(run: str) -> list[dict[str, Any]]:
     ways: dict[str, Callable[[], Any]] = {"`policy(obs)`": lambda: policy(obs[0])}
     compiled = jax.jit(jax.vmap(program.call))
     ways["jitted jax, to a numpy array"] = lambda: np.asarray(compiled(obs)[0])
-    for name, make in {
-        "onnxruntime, one thread": onnx,
-        "numpy": numpy,
-        "StableHLO in jax": stablehlo,
-    }.items():
-        ways[name] = lambda run=make(program, policy).run: run([obs])
+    made = {"onnxruntime, one thread": onnx, "numpy": numpy, "StableHLO in jax": stablehlo}
+    for name, make in made.items():
+        ways[name] = functools.partial(make(program, policy).run, [obs])
     times: dict[str, list[float]] = {name: [] for name in ways}
     for call in range(CALLS + 50):
         for name, act in ways.items():
