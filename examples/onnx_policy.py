@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import onnxruntime
 
+onnxruntime.set_default_logger_severity(3)  # it would tell of every constant that it folds
 with open(sys.argv[1] + ".json") as file:
     card = json.load(file)
 session, rng, inputs = onnxruntime.InferenceSession(sys.argv[1]), np.random.default_rng(0), card["inputs"]

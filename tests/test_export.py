@@ -106,7 +106,7 @@ def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
     if name in ("dt", "mbop"):
         assert card["stateful"]
         return  # what their memory does is looked at below
-    obs, run = some_obs(60), session(card["path"])
+    obs, run = some_obs(60) * (10 if discrete else 1), session(card["path"])
     zeros = {p["name"]: np.zeros([60, *p["shape"][1:]], p["dtype"]) for p in card["inputs"] if "draw" in p}
     assert bool(zeros) == (card["mode"] == "best")
     (found,) = run(obs=obs, **zeros)
@@ -129,8 +129,9 @@ def test_draws_are_inputs(folder, session):
     run = session(card["path"])
     centre, once, twice = (np.arctanh(unit(run(obs=obs, noise=k * noise)[0])) for k in (0, 0.1, 0.2))
     np.testing.assert_allclose(np.tanh(centre), unit(policy(obs, mode="mean")), atol=1e-5)
-    np.testing.assert_allclose(twice - centre, 2 * (once - centre), atol=2e-3)
-    assert np.abs(once - centre).max() > 5e-3
+    inner = np.abs(centre) < 1.5  # beyond, float32 cannot tell u from tanh(u)
+    np.testing.assert_allclose((twice - centre)[inner], 2 * (once - centre)[inner], atol=1e-4)
+    assert np.abs(once - centre)[inner].max() > 5e-3
 
 
 def unit(action):
@@ -298,6 +299,7 @@ def test_a_file_that_acts_otherwise_is_not_left(wrong, folder, tmp_path, monkeyp
     ("format", "package"), [("onnx", "jax2onnx"), ("onnx", "onnxruntime"), ("stablehlo", "flatbuffers")]
 )
 def test_a_missing_package_is_named(format, package, folder, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)  # which imports it
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
         BadInput, match=rf"--format {format} needs {package}: pip install 'leashrl\[export\]'"
@@ -343,7 +345,7 @@ def test_a_card_says_what_the_run_says(trained, monkeypatch):
     data = leashrl.load("pendulum-medium")
     assert card["data"] == {"name": "pendulum-medium", "hash": data.hash}
     assert card["check"]["hash"] == data.hash and card["check"]["observations"] == 1000
-    np.testing.assert_allclose(card["normalisation"]["obs_mean"], data.obs.mean(0), atol=1e-5)
+    np.testing.assert_allclose(card["normalisation"]["obs_mean"], data.obs.mean(0), atol=5e-3)
     row = json.loads((trained / "result.json").read_text())["members"][1]
     assert card["score"]["score"] == row["score"] and card["score"]["episodes"] == 1
     assert card["versions"]["onnxruntime"]
@@ -417,14 +419,16 @@ def test_the_example_needs_neither_jax_nor_leashrl(name, folder):
         np.testing.assert_allclose(lines[0], load_policy(path)(MEAN), atol=1e-5)
 
 
-@pytest.mark.parametrize("env", ["Hopper", "Walker2d", "HalfCheetah"])
-def test_names_are_those_of_the_robots_joints(env):
+@pytest.mark.parametrize(
+    ("env", "file"), [("Hopper", "hopper"), ("Walker2d", "walker2d"), ("HalfCheetah", "half_cheetah")]
+)
+def test_names_are_those_of_the_robots_joints(env, file):
     import gymnasium
+    import mujoco
 
-    made = gymnasium.make(f"{env}-v4").unwrapped
-    model = made.model  # pyright: ignore[reportAttributeAccessIssue]
+    assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+    model = mujoco.MjModel.from_xml_path(str(assets / f"{file}.xml"))
     joints = [model.joint(i).name for i in range(model.njnt)]
     wanted = [f"{name} position" for name in joints[1:]] + [f"{name} velocity" for name in joints]
     moved = [model.joint(model.actuator(i).trnid[0]).name for i in range(model.nu)]
     assert NAMES[env] == (tuple(wanted), tuple(f"{name} torque" for name in moved))
-    made.close()

@@ -44,7 +44,7 @@ def onnx(program: Program, policy: LoadedPolicy) -> Made:
             from onnx_ir import passes, to_proto
             from onnx_ir.passes import common
     except ImportError as error:
-        raise missing("onnx", error) from None
+        raise missing("onnx", error.name or "jax2onnx") from None
     with quiet():
         try:
             model = to_onnx(
@@ -89,8 +89,8 @@ def stablehlo(program: Program, policy: LoadedPolicy) -> Made:
     whole = jax.jit(lambda *rows: list(jax.vmap(program.call)(*rows)))
     try:
         data = bytes(export.export(whole, platforms=PLATFORMS)(*specs(program)).serialize())
-    except ImportError as error:
-        raise missing("stablehlo", error) from None
+    except ImportError:
+        raise missing("stablehlo", "flatbuffers") from None
     read = export.deserialize(bytearray(data))
     call = jax.jit(read.call)
     about = {"platforms": list(PLATFORMS), "calling_convention_version": read.calling_convention_version}
@@ -210,5 +210,5 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def missing(format: str, error: ImportError) -> BadInput:
-    return BadInput(f"--format {format} needs {error.name or 'more'}: pip install 'leashrl[export]'")
+def missing(format: str, package: str) -> BadInput:
+    return BadInput(f"--format {format} needs {package}: pip install 'leashrl[export]'")
