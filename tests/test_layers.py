@@ -27,7 +27,6 @@ LAYER = {
     "data": 5,
     "training": 6,
     "evaluate": 6,
-    "export": 6,
     "curves": 7,
     "online": 7,
     "plan": 7,
@@ -36,6 +35,7 @@ LAYER = {
     "peers": 9,
     "policies": 9,
     "diagnostics": 10,
+    "export": 10,  # what a run has left, made into files for other runtimes
     "sweep": 10,
     "report": 10,
     "papers": 10,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leashrl.data import Dataset, load
     from leashrl.errors import BadInput, Diverged
     from leashrl.experiment import Result, resume, train
+    from leashrl.export import export_policy
     from leashrl.policies import LoadedPolicy, evaluate_run, load_policy
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
@@ -35,6 +36,7 @@ _HOME = {
     "Result": "experiment",
     "resume": "experiment",
     "train": "experiment",
+    "export_policy": "export",
     "LoadedPolicy": "policies",
     "evaluate_run": "policies",
     "load_policy": "policies",
@@ -57,6 +59,7 @@ __all__ = [
     "__version__",
     "evaluate_run",
     "fqe",
+    "export_policy",
     "load",
     "load_policy",
     "resume",

@@ -98,6 +98,28 @@ def soft_update(
     return new, metrics, values
 
 
+def row_of(x: Array, i: Array) -> Array:
+    """x[i] of x (n, ...) by a comparison: a gather at a computed place has no counterpart in ONNX exports.
+
+    >>> row_of(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array(1)).tolist()
+    [3.0, 4.0]
+    """
+    return jnp.sum(jnp.where(_is_row(x, i), x, jnp.zeros((), x.dtype)), axis=0, dtype=x.dtype)
+
+
+def with_row(x: Array, i: Array, value: Array) -> Array:
+    """x (n, ...) with `value` as row i, by a comparison too.
+
+    >>> with_row(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array(1), jnp.array([5.0, 6.0])).tolist()
+    [[1.0, 2.0], [5.0, 6.0]]
+    """
+    return jnp.where(_is_row(x, i), value[None], x)
+
+
+def _is_row(x: Array, i: Array) -> Array:
+    return (jnp.arange(x.shape[0]) == i).reshape(-1, *(1,) * (x.ndim - 1))
+
+
 def tanh_gaussian(network: Network) -> Policy:
     """tanh(mean), or tanh of a sample, of the network in `state.policy`."""
 
@@ -169,7 +191,7 @@ def best_of(
             noise = jnp.clip(noise, -spread, spread)
         a = jnp.tanh(pi.mean[None] + jnp.exp(pi.log_std)[None] * noise)
         q = critic.apply(params["critic"], timestep.obs[None], a[None])[:, 0]  # (ensemble, n)
-        return a[jnp.argmax(scores[score](q))], carry
+        return row_of(a, jnp.argmax(scores[score](q))), carry
 
     return Policy(
         lambda state: {"policy": state.policy, "critic": state.critic}, lambda params: (), act, modes

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, positive, share, within
+from leashrl.algos.common import continuous, positive, row_of, share, with_row, within
 from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
 from leashrl.errors import BadInput
 from leashrl.nn.mlp import affine, dense, layer_norm
@@ -190,17 +190,17 @@ def acting(config: Config, network: nn.Network, obs_dim: int, dim: int) -> Polic
         }
         at = jnp.minimum(t, config.context - 1)
         target = asked.get(mode, params["best"])
-        before = carry["to_go"][jnp.maximum(at - 1, 0)]
+        before = row_of(carry["to_go"], jnp.maximum(at - 1, 0))
         to_go = jnp.where(t == 0, target, before - timestep.reward / config.scale)
         carry = carry | {
-            "to_go": carry["to_go"].at[at].set(to_go),
-            "obs": carry["obs"].at[at].set(timestep.obs),
-            "step": carry["step"].at[at].set(t),
+            "to_go": with_row(carry["to_go"], at, to_go),
+            "obs": with_row(carry["obs"], at, timestep.obs),
+            "step": with_row(carry["step"], at, t),
         }
         # What lies behind row `at` is of no concern: the transformer is causal.
         found = network.apply(params["policy"], carry["to_go"], carry["obs"], carry["action"], carry["step"])
-        action = found[at]
-        return action, carry | {"action": carry["action"].at[at].set(action), "count": t + 1}
+        action = row_of(found, at)
+        return action, carry | {"action": with_row(carry["action"], at, action), "count": t + 1}
 
     return Policy(
         lambda state: {"policy": state.policy, "best": state.best}, init, act, (*asked,) or ("best",)

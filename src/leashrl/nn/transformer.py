@@ -42,7 +42,8 @@ def transformer(width: int, *, layers: int, heads: int, dropout_percent: int = 0
         qkv = jnp.matmul(x, params["qkv"]).reshape(*x.shape[:-1], 3, heads, width // heads)
         q, k, v = (qkv[..., j, :, :] for j in range(3))  # (..., tokens, heads, depth)
         scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / math.sqrt(width // heads)
-        past = jnp.tril(jnp.ones((tokens, tokens), bool)).reshape((1,) * (scores.ndim - 2) + (tokens, tokens))
+        past = jnp.arange(tokens)[:, None] >= jnp.arange(tokens)[None]
+        past = past.reshape((1,) * (scores.ndim - 2) + (tokens, tokens))
         weights = drop(jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1), key, i)
         mixed = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
         return affine(params["mix"], mixed)

@@ -36,6 +36,7 @@ OURS = (
     "report.pdf",
     "report.csv",
     "report.tex",
+    "export/*",
     "tensorboard/*/events.*",
     "wandb/*",
 )

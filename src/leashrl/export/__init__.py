@@ -1,0 +1,139 @@
+"""Policies for other runtimes: one file and a card of JSON beside it. Layer 10.
+
+    leashrl export runs/misa --format onnx
+    runs/misa/export/seed-0.onnx, runs/misa/export/seed-0.onnx.json
+
+The file takes observations and gives actions, both in the environment's units: the normaliser is in it. The
+card says all that one needs to run it. Before either is written, the file's bytes are run beside the policy.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from leashrl.data import Dataset
+from leashrl.errors import BadInput, nearest
+from leashrl.export.check import compare, observations
+from leashrl.export.formats import FORMATS
+from leashrl.export.names import names
+from leashrl.export.program import Port, Program, trace
+from leashrl.policies import LoadedPolicy, load_policy
+from leashrl.training.artefacts import make_folder, read_json, versions, write_atomically, write_json
+from leashrl.types import Box
+
+__all__ = ["CARD", "export_policy"]
+
+CARD = 1
+"""The card's own version: it grows where a field changes its meaning."""
+
+
+def export_policy(
+    folder: str | Path,
+    format: str = "onnx",
+    *,
+    member: str | None = None,
+    mode: str | None = None,
+    data: str | Path | Dataset | None = None,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Write a policy's file and its card, `FILE.json`, and return the card with the file's path as `path`.
+
+    Args:
+      folder: a run's folder, or its `policy/` alone.
+      format: `onnx`, `stablehlo` or `numpy`.
+      member: which one, such as `seed-1`; by default the first that did not diverge.
+      mode: one of the policy's modes; the algorithm's own by default. What a mode draws is an input.
+      data: where the check takes its observations; by default the data that the run was trained on.
+      out: the file; by default `export/MEMBER` in the run's folder, with the format's ending.
+
+    Raises:
+      BadInput: no policy there, an unknown format, member or mode, a format that cannot hold this policy, a
+        missing package, or a file that does not act as the policy does; nothing is written then.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"no format '{format}': {nearest(format, FORMATS)}")
+    policy = load_policy(folder, member)
+    mode = policy.known_mode(mode)
+    ending, make = FORMATS[format]
+    program = trace(policy, mode)
+    made = make(program, policy)
+    run, plan = find_run(Path(folder).expanduser())
+    rows = observations(policy, data, run, plan.get("data") or {})
+    check = compare(program, made, policy, mode, rows)
+    path = Path(out) if out else (run or Path(folder).expanduser()) / "export" / f"{policy.name}{ending}"
+    card = {
+        "card": CARD,
+        "file": path.name,
+        "format": format,
+        "sha256": hashlib.sha256(made.data).hexdigest(),
+        **made.about,
+        "algorithm": policy.algorithm,
+        "member": policy.name,
+        "mode": mode,
+        "task": policy.task,
+        **signature(program, policy),
+        "normalisation": {
+            "inside": True,
+            "obs_mean": policy.obs_mean.tolist(),
+            "obs_std": policy.obs_std.tolist(),
+        },
+        "data": {name: plan["data"].get(name) for name in ("name", "hash")} if plan else None,
+        "score": score(run, policy),
+        "check": check,
+        "versions": versions("onnx", "jax2onnx", "onnxruntime"),
+    }
+    make_folder(path.parent)
+    write_atomically(path, made.data)
+    write_json(path.with_name(f"{path.name}.json"), card)
+    return {"path": str(path)} | card
+
+
+def find_run(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The run that a policy is of, and what its `config.json` says; None where `policy/` was copied alone."""
+    run = folder.parent if (folder / "policy.json").exists() else folder
+    whole = (run / "config.json").exists() and (run / "policy").exists()
+    if whole and (run == folder or (run / "policy").samefile(folder)):
+        plan = read_json(run / "config.json")
+        if not isinstance(plan, dict) or not isinstance(plan.get("data"), dict):
+            raise BadInput(f"'{run / 'config.json'}' is not what leashrl wrote: look at 'data'")
+        return run, plan
+    return None, {}
+
+
+# --- The card ----------------------------------------------------------------
+
+
+def signature(program: Program, policy: LoadedPolicy) -> dict[str, Any]:
+    """The inputs and outputs, each with a leading axis n of any length; names and bounds where there are."""
+    obs, action = names(policy.task, policy.spec)
+    inputs, outputs = ([port_of(port) for port in ports] for ports in (program.inputs, program.outputs))
+    inputs[0]["names"], outputs[0]["names"] = obs, action
+    space = policy.spec.action
+    if isinstance(space, Box):
+        outputs[0] |= {"low": list(space.low), "high": list(space.high)}
+    return {"stateful": program.stateful, "inputs": inputs, "outputs": outputs}
+
+
+def port_of(port: Port) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": port.name, "shape": ["n", *port.shape], "dtype": port.dtype.name}
+    if port.draw:
+        found["draw"] = port.draw
+    if port.initial is not None:
+        found["next"] = port.name.replace("carry_", "next_", 1)
+        found["initial"] = port.initial.tolist() if port.initial.any() else 0
+    return found
+
+
+def score(run: Path | None, policy: LoadedPolicy) -> dict[str, Any] | None:
+    """The member's final score and return, and the means of its last ten; None where it was not evaluated."""
+    if run is None or not (run / "result.json").exists():
+        return None
+    result = read_json(run / "result.json")
+    try:
+        if not result["evaluated"]:
+            return None
+        row = next(row for row in result["members"] if row["name"] == policy.name)
+        about = {"task": result["task"], "episodes": result["episodes"], "mode": policy.modes[0]}
+        return about | {"score": row["score"], "return": row["return"]}
+    except (KeyError, TypeError, StopIteration):
+        raise BadInput(f"'{run / 'result.json'}' is not what leashrl wrote: look at 'members'") from None
