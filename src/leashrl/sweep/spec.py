@@ -159,11 +159,8 @@ def read_value(where: str, configs: Mapping[str, Any], label: str, name: str, va
     except BadInput as error:
         has = lambda other: hasattr(configs[other], name.partition(".")[0])
         others = [other for other in configs if has(other) and not has(label)]
-        hint = (
-            f"; where {others[0]} alone has it, put it into {where.split(']')[0]}.{others[0]}]"
-            if others
-            else ""
-        )
+        table = f"{where.partition(']')[0]}.{others[0]}]" if others else ""
+        hint = f"; {others[0]} has it: put it into {table}" if others else ""
         raise BadInput(f"{where}: {label}: {error}{hint}") from None
 
 

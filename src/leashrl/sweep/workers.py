@@ -66,6 +66,13 @@ def wait_for(folder: Path) -> None:
         time.sleep(0.2)
 
 
+def begin(run: dict[str, Any], say: Say) -> None:
+    """Note an attempt before it starts."""
+    run["attempts"] += 1
+    run["error"] = None
+    say("begin", {"run": run})
+
+
 def settle(run: dict[str, Any], error: str | None, again: bool, retries: int, tries: int, say: Say) -> bool:
     """Note how an attempt has ended; whether there is to be another."""
     retry = error is not None and again and tries <= retries
@@ -89,8 +96,7 @@ def here(runs: Sequence[dict[str, Any]], spec: Spec, folder: Path, say: Say) -> 
         tries, again = 0, True
         while again:
             tries += 1
-            run["attempts"] += 1
-            say("begin", {"run": run})
+            begin(run, say)
             try:
                 error, worth = carry_out(run["train"], str(folder / run["name"]), {}), False
             except Exception as problem:
@@ -105,6 +111,8 @@ def here(runs: Sequence[dict[str, Any]], spec: Spec, folder: Path, say: Say) -> 
 def ray_cluster(spec: Spec, cpus: int) -> Iterator[None]:
     """Ray started here, or the one at `address`; stopped, or left, at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not spec.address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # its default, without a line that says so
     try:
         import ray
     except ImportError:
@@ -131,6 +139,13 @@ def ray_cluster(spec: Spec, cpus: int) -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray's own for SIGTERM ends the driver at once
     try:
+        have = ray.cluster_resources()
+        for resource, need in {"CPU": spec.cpus_per_run, "GPU": spec.gpus_per_run}.items():
+            if have.get(resource, 0) < need:
+                raise BadInput(
+                    f"'{spec.path}': [ray] {resource.lower()}s_per_run is {need:g}, and Ray has "
+                    f"{have.get(resource, 0):g}: no run could ever start"
+                )
         yield
     finally:
         ray.shutdown()
@@ -148,8 +163,7 @@ def by_ray(runs: Sequence[dict[str, Any]], spec: Spec, folder: Path, say: Say) -
     pending: dict[Any, tuple[dict[str, Any], int]] = {}
 
     def submit(run: dict[str, Any], tries: int) -> None:
-        run["attempts"] += 1
-        say("begin", {"run": run})
+        begin(run, say)
         pending[task.remote(run["train"], str((folder / run["name"]).absolute()), share)] = run, tries
 
     try:
