@@ -381,7 +381,9 @@ def test_a_killed_driver_and_a_worker_killed_twice(place):
     plain = str(jax.config.read("jax_disable_most_optimizations"))
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
     command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG), "--out", "out"]
-    driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     book = wait_for(
         driver, lambda: Path("out/sweep.json").exists() and json.loads(Path("out/sweep.json").read_text())
     )
@@ -394,7 +396,8 @@ def test_a_killed_driver_and_a_worker_killed_twice(place):
         killed.add(pid)
         wait_for(driver, lambda pid=pid: holder(run) not in (pid, None))
     driver.kill()
-    _, said = driver.communicate(timeout=60)
+    printed, said = driver.communicate(timeout=60)
+    assert printed == ""
     assert "attempt 1 failed, once more: the worker died" in said and "attempt 2 failed" in said
     assert not (run / "result.json").exists()
 

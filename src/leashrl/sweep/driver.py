@@ -20,7 +20,7 @@ import numpy as np
 
 from leashrl.errors import BadInput
 from leashrl.plan import member_name
-from leashrl.sweep.space import Point, draw, grid, key, propose
+from leashrl.sweep.space import Point, draw, grid, key, plain, propose
 from leashrl.sweep.spec import Spec, read_spec
 from leashrl.sweep.trials import Source, Trial, fold, look_at, trials_of
 from leashrl.sweep.workers import Say, by_ray, here, ray_cluster
@@ -109,7 +109,7 @@ def plan(book: Book, spec: Spec, sources: Mapping[str | None, Source]) -> list[d
             "run": run_of[trial.id],
             "algorithm": trial.label,
             "data": trial.data,
-            "values": trial.point,
+            "values": plain(trial.point),
             "seed": trial.seed,
             "status": "waiting",
             "diverged": None,

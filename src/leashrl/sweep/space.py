@@ -39,6 +39,11 @@ def key(point: Point) -> str:
     return json.dumps(point, sort_keys=True)
 
 
+def plain(point: Point) -> Point:
+    """A point as JSON gives it back: lists for tuples."""
+    return json.loads(json.dumps(point))
+
+
 def distinct(points: Sequence[Point]) -> list[Point]:
     """The same points in the same order, none twice."""
     return list({key(point): point for point in points}.values())

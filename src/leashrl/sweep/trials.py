@@ -18,7 +18,7 @@ from leashrl.data import load
 from leashrl.errors import BadInput
 from leashrl.experiment import online_place
 from leashrl.plan import check_members, configure, find_place
-from leashrl.sweep.space import Point, key
+from leashrl.sweep.space import Point, key, plain
 from leashrl.sweep.spec import Spec, preset_of
 from leashrl.tasks import Task
 
@@ -137,7 +137,7 @@ def run_of(spec: Spec, sources: Mapping[str | None, Source], group: Sequence[Tri
             if first.data and Path(first.data).exists()
             else first.data,
             "task": spec.task,
-            "options": options,
+            "options": plain(options),
             "members": list(members),
         }
         | spec.train,

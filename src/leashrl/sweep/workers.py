@@ -7,9 +7,10 @@ newest checkpoint there, and a folder with a result is never trained again.
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def ray_cluster(spec: Spec, cpus: int) -> Iterator[None]:
                     f"'{spec.path}': [ray] {resource.lower()}s_per_run is {need:g}, and Ray has "
                     f"{have.get(resource, 0):g}: no run could ever start"
                 )
-        yield
+        with redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout, where the result belongs
+            yield
     finally:
         ray.shutdown()
 
