@@ -1,19 +1,11 @@
 """Sweeps: what a file may say, how trials fold, what kills and crashes leave, where members lie."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import leashrl
 from leashrl import experiment
@@ -25,7 +17,6 @@ from leashrl.errors import BadInput
 from leashrl.sweep.driver import sweep
 from leashrl.sweep.space import Range, at, draw, propose
 from leashrl.sweep.spec import read_spec
-from leashrl.training.artefacts import Lines
 
 SMALL = """
 algorithms = ["bc"]
@@ -331,147 +322,3 @@ def test_a_search_comes_again_and_goes_on_where_it_was_stopped():
     assert more["trials"][:10] == whole["trials"] and len(more["trials"]) == 12
     with pytest.raises(BadInput, match="only trials may grow"):
         sweep(spec(SMALL + SEARCH.replace("1e-4", "1e-5")), out="stopped", workers=0)
-
-
-# --- Kills and crashes -------------------------------------------------------
-
-LONG = """
-algorithms = ["bc"]
-data = "data.hdf5"
-task = "pendulum"
-seeds = 2
-steps = 20000
-log_every = 500
-eval_every = 10000
-episodes = 1
-
-[options]
-batch_size = 4
-
-[grid]
-policy_rate = [1e-2, 1e-3]
-hidden = [[4], [8]]
-
-[ray]
-num_cpus = 2
-retries = 2
-"""
-
-
-def holder(run: Path) -> int | None:
-    """The process that holds a run's lock."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == str(run / ".lock"):
-                return int(link.parts[2])
-        except OSError:
-            continue
-    return None
-
-
-def wait_for(driver: subprocess.Popen, condition: Callable, seconds: float = 120):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert driver.poll() is None and time.monotonic() < end, "the moment was missed"
-        time.sleep(0.05)
-    return found
-
-
-def test_a_killed_driver_and_a_worker_killed_twice(place):
-    plain = str(jax.config.read("jax_disable_most_optimizations"))
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
-    command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG), "--out", "out"]
-    driver = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    book = wait_for(
-        driver, lambda: Path("out/sweep.json").exists() and json.loads(Path("out/sweep.json").read_text())
-    )
-    run = (Path("out/runs") / book["runs"][0]["name"]).absolute()
-    killed = set()
-    for _ in range(2):
-        pid = wait_for(driver, lambda: (run / "checkpoint").exists() and holder(run))
-        assert pid not in killed | {driver.pid}
-        os.kill(pid, signal.SIGKILL)
-        killed.add(pid)
-        wait_for(driver, lambda pid=pid: holder(run) not in (pid, None))
-    driver.kill()
-    printed, said = driver.communicate(timeout=60)
-    assert printed == ""
-    assert "attempt 1 failed, once more: the worker died" in said and "attempt 2 failed" in said
-    assert not (run / "result.json").exists()
-
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert again.returncode == 0, again.stderr
-    book = json.loads(Path("out/sweep.json").read_text())
-    assert Counter(row["status"] for row in book["trials"]) == {"done": 8}
-    assert len({row["id"] for row in book["trials"]}) == 8
-    assert book["runs"][0]["attempts"] == 4
-    for folder in Path("out/runs").iterdir():  # no line twice, none lost
-        rows = Lines.read(folder / "evaluations.jsonl")
-        assert Counter((r["step"], r["seed"], r["policy_rate"]) for r in rows) == {
-            (step, seed, rate): 1 for step in (10000, 20000) for seed in (0, 1) for rate in (1e-2, 1e-3)
-        }
-    assert book["trials"] == sweep("s.toml", out="here", workers=0)["trials"]  # to the bit
-
-
-def test_ray_has_not_what_a_run_needs():
-    # a process of its own: Ray forks, and jax warns of forks once it has computed something
-    command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG + "gpus_per_run = 64"), "--out", "out"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "[ray] gpus_per_run is 64, and Ray has 0" in done.stderr.splitlines()[-1]
-
-
-# --- Several devices ---------------------------------------------------------
-
-DEVICES = """
-import json, sys
-import jax
-import leashrl
-from leashrl.training import loop
-
-devices, shares, run = set(), set(), loop.run
-
-def watched(*args, **named):
-    for snapshot in run(*args, **named):
-        for x in jax.tree.leaves((snapshot.state, snapshot.tally)):
-            devices.add(len(x.sharding.device_set))
-            shares.add(x.addressable_shards[0].data.shape[0] / x.shape[0])
-        yield snapshot
-
-def stop(event, details):
-    if event == "saved" and details["step"] == 10:
-        raise KeyboardInterrupt
-
-loop.run = watched
-try:
-    leashrl.train(**json.loads(sys.argv[1]), report=stop)
-except KeyboardInterrupt:
-    pass
-leashrl.resume("four")
-leashrl.train(**json.loads(sys.argv[1]) | {"out": "whole"})
-meshes = [loop.mesh_for(n).size if loop.mesh_for(n) else 1 for n in (1, 2, 3, 4, 6, 7, 8)]
-print(json.dumps([len(jax.devices()), sorted(devices), sorted(shares), meshes]))
-"""
-
-
-def test_members_lie_on_four_devices(place):
-    named = {"algorithm": "iql", "data": "data.hdf5", "task": "pendulum", "seeds": 4, "steps": 20}
-    named |= {"eval_every": 10, "episodes": 1, "options": {"hidden": [4], "batch_size": 4}}
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    plain = str(jax.config.read("jax_disable_most_optimizations"))
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
-    command = [sys.executable, "-W", "error", "-c", DEVICES, json.dumps(named | {"out": "four"})]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [4, [4], [0.25], [1, 2, 3, 4, 3, 1, 4]]
-    leashrl.train(**named, out="one")
-    assert len(jax.devices()) == 1
-    for file in ("metrics.jsonl", "evaluations.jsonl", *(f"policy/seed-{i}.safetensors" for i in range(4))):
-        assert (place / "four" / file).read_bytes() == (place / "whole" / file).read_bytes()
-    for i in range(4):  # a device's one member compiles otherwise than four in turn: up to rounding
-        four, one = (load_file(place / out / "policy" / f"seed-{i}.safetensors") for out in ("four", "one"))
-        assert four.keys() == one.keys()
-        for name in one:
-            np.testing.assert_allclose(four[name], one[name], rtol=1e-4, atol=1e-6)

@@ -54,7 +54,15 @@ def planned(book: dict[str, Any]) -> list[str]:
     rows = [[run["name"], len(run["trials"]), run["status"], describe(run)] for run in book["runs"]]
     lines = columns([["run", "members", "status", "what all have"], *rows])
     more = "; later ones follow from their scores" if book["kind"] == "search" else ""
-    return [*lines, f"{len(book['trials'])} trials in {len(book['runs'])} runs{more}"]
+    return [*lines, f"{folded(len(book['trials']), len(book['runs']))}{more}"]
+
+
+def folded(trials: int, runs: int) -> str:
+    """
+    >>> folded(12, 2), folded(1, 1)
+    ('12 trials in 2 runs', '1 trial in 1 run')
+    """
+    return " in ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in ((trials, "trial"), (runs, "run")))
 
 
 def describe(run: dict[str, Any]) -> str:
@@ -115,7 +123,7 @@ class Screen:
             self.line(f"{name}: failed for good after {details['tries']} attempts: {run['error']}")
         elif event == "end" and self.live is None:
             done = sum(other["status"] == "done" for other in self.runs)
-            self.line(f"{name}: done ({done} of {len(self.runs)} runs) {score(self.folder, run)}".rstrip())
+            self.line(f"{name}: done ({done} of {len(self.runs)}) {score(self.folder, run)}".rstrip())
 
     def start(self, details: dict[str, Any]) -> None:
         book, first = details["book"], self.folder is None
@@ -123,9 +131,9 @@ class Screen:
         where = "by Ray" if details["ray"] else "in this process"
         waiting = sum(len(run["trials"]) for run in details["waiting"])
         if first:
-            self.line(f"sweep      {book['kind']}, {len(book['trials'])} trials in {len(self.runs)} runs")
+            self.line(f"sweep      {book['kind']}, {folded(len(book['trials']), len(self.runs))}")
             self.line(f"folder     {self.folder}")
-        self.line(f"training   {waiting} trials in {len(details['waiting'])} runs, {where}")
+        self.line(f"training   {folded(waiting, len(details['waiting']))}, {where}")
         if sys.stderr.isatty() and self.live is None:
             from rich.console import Console
             from rich.live import Live
