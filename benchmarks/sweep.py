@@ -3,8 +3,8 @@
     python benchmarks/sweep.py [--steps 2000] [--rounds 3] [--json]
 
 24 trials: behaviour cloning and TD3+BC on pendulum-medium, two widths, two learning rates, three seeds. They
-fold into four runs of six members. Three ways are timed, each in fresh processes and folders, and all but the
-first round with the compiled programs on disk, as they are from the second use of leashrl on:
+fold into four runs of six members. Three ways are timed, each in fresh processes and folders, with the compiled
+programs on disk, as they are from the second use of leashrl on (round 0 puts them there, and is not counted):
 
   swept      `leashrl sweep`, folded, by Ray with as many workers as there are cores
   disturbed  the same; a worker is killed (SIGKILL) twice in the same run, then the driver once, and the same
@@ -15,6 +15,7 @@ Exit status 1 unless every sweep ends with 24 results, none twice, none lost, an
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 LEASHRL = [sys.executable, "-m", "leashrl"]
-RATES, WIDTHS, SEEDS = (1e-3, 3e-4), ((32,), (64, 64)), (0, 1, 2)
+RATES, WIDTHS, SEEDS = (1e-3, 3e-4), ("32", "64,64"), (0, 1, 2)
 SPEC = """
 algorithms = ["bc", "td3-bc"]
 data = "data.hdf5"
@@ -74,19 +75,14 @@ def sweep_disturbed(home: Path, out: str) -> float:
     return took + sweep_alone(home, out)
 
 
-def one_by_one(home: Path, out: str, steps: int) -> float:
+def one_by_one(home: Path, out: str, steps: int, rates=RATES, seeds=SEEDS) -> float:
     began = time.perf_counter()
-    for algorithm in ("bc", "td3-bc"):
-        for width in WIDTHS:
-            for rate in RATES:
-                for seed in SEEDS:
-                    hidden = ",".join(map(str, width))
-                    name = f"{out}/{algorithm}-{hidden}-{rate:g}-{seed}"
-                    command = ["train", algorithm, "--data", "data.hdf5", "--task", "pendulum", "--out", name]
-                    command += ["--seeds", f"{seed},", "--steps", str(steps), "--episodes", "5"]
-                    command += ["--log-every", str(steps // 20)]
-                    command += ["--set", f"hidden={hidden}", f"policy_rate={rate:g}"]
-                    subprocess.run([*LEASHRL, *command], cwd=home, check=True, capture_output=True)
+    for algorithm, width, rate, seed in itertools.product(("bc", "td3-bc"), WIDTHS, rates, seeds):
+        name = f"{out}/{algorithm}-{width}-{rate:g}-{seed}"
+        command = ["train", algorithm, "--data", "data.hdf5", "--task", "pendulum", "--out", name]
+        command += ["--seeds", f"{seed},", "--steps", str(steps), "--episodes", "5"]
+        command += ["--log-every", str(steps // 20), "--set", f"hidden={width}", f"policy_rate={rate:g}"]
+        subprocess.run([*LEASHRL, *command], cwd=home, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
@@ -151,19 +147,17 @@ def main() -> int:
         make = ["data", "make", "pendulum-medium", "--out", "data.hdf5"]
         subprocess.run([*LEASHRL, *make], cwd=home, check=True, capture_output=True)
         (home / "s.toml").write_text(SPEC.format(steps=args.steps, log_every=args.steps // 20))
-        for i in range(args.rounds + 1):  # round 0 fills the compilation cache
+        sweep_alone(home, "swept-0")
+        one_by_one(home, "alone-0", args.steps, RATES[:1], SEEDS[:1])
+        for i in range(1, args.rounds + 1):
             ways = {
                 "swept": lambda i=i: sweep_alone(home, f"swept-{i}"),
                 "disturbed": lambda i=i: sweep_disturbed(home, f"disturbed-{i}"),
                 "one by one": lambda i=i: one_by_one(home, f"alone-{i}", args.steps),
             }
             for name, way in ways.items():
-                if i == 0 and name == "disturbed":
-                    continue
-                took = way()
-                say(f"round {i}  {name:<10}  {took:6.1f} s{'  (compiling)' if i == 0 else ''}")
-                if i:
-                    seconds[name].append(took)
+                seconds[name].append(way())
+                say(f"round {i}  {name:<10}  {seconds[name][-1]:6.1f} s")
                 if name != "one by one":
                     checks.append({"way": name, "round": i} | check(home, f"{name}-{i}"))
     scores = [found.pop("scores") for found in checks]

@@ -1,4 +1,4 @@
-"""Sweeps: what a file may say, how trials fold, what kills and crashes leave, where members lie."""
+"""Sweeps: what a file may say, where values come from, how trials fold, and how a sweep goes on."""
 
 import json
 from collections import Counter
