@@ -3,7 +3,7 @@
     python benchmarks/sweep.py [--steps 2000] [--rounds 3] [--json]
 
 24 trials: behaviour cloning and TD3+BC on pendulum-medium, two widths, two learning rates, three seeds. They
-fold into four runs of six members. Three ways are timed, each in fresh processes and folders, with the compiled
+fold into four runs of six members. Three ways are timed, each in fresh processes and folders, with compiled
 programs on disk, as they are from the second use of leashrl on (round 0 puts them there, and is not counted):
 
   swept      `leashrl sweep`, folded, by Ray with as many workers as there are cores

@@ -1,6 +1,8 @@
 """Sweeps: what a file may say, where values come from, how trials fold, and how a sweep goes on."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -216,6 +218,15 @@ def test_members_must_be_rows_of_the_same_names():
     many = dict.fromkeys(tunable(REGISTRY["misa"].config()), 0.123456)
     with pytest.raises(BadInput, match="too many hyper-parameters"):
         leashrl.train("misa", "data.hdf5", members=[{"seed": 0} | many], out="out")
+
+
+def test_planning_touches_no_device():
+    """Or the driver would hold three quarters of a GPU while its workers train on it."""
+    look = "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
+    argv = ["sweep", spec(SMALL + "[grid]\npolicy_rate = [0.1, 0.2]"), "--dry-run"]
+    subprocess.run(
+        [sys.executable, "-c", f"from leashrl.cli import main; main({argv}); {look}"], check=True, timeout=60
+    )
 
 
 # --- Going on ----------------------------------------------------------------

@@ -186,5 +186,6 @@ def by_ray(runs: Sequence[dict[str, Any]], spec: Spec, folder: Path, say: Say) -
     except KeyboardInterrupt:
         for reference in pending:
             ray.cancel(reference)  # a KeyboardInterrupt in the worker, which writes its checkpoint
-        ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
+        if pending:
+            ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
         raise
