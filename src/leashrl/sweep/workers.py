@@ -25,6 +25,8 @@ Attempt = tuple[str | None, bool]
 
 ORPHAN_SECONDS = 60.0
 """A worker whose driver was killed may hold its run for some seconds more."""
+STARTS = 3
+"""How often Ray's start is tried: its parts wait for one another some seconds only, too few on a busy machine."""
 STOP_SECONDS = 30.0
 """How long stopped workers have for their checkpoints."""
 
@@ -126,17 +128,24 @@ def ray_cluster(spec: Spec, cpus: int) -> Iterator[None]:
     paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 * 2**20}
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        ray.init(
-            address=spec.address or "local",
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}},
-            **({} if spec.address else own),
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise BadInput(f"Ray at '{spec.address or 'local'}' does not start: {describe(error)}") from None
+    for left in reversed(range(1 if spec.address else STARTS)):
+        try:
+            ray.init(
+                address=spec.address or "local",
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}},
+                **({} if spec.address else own),
+            )
+            break
+        except Exception as error:  # of many kinds, plain ones among them
+            ray.shutdown()
+            if not left:
+                raise BadInput(
+                    f"Ray at '{spec.address or 'local'}' does not start: {describe(error)}; "
+                    "--workers 0 trains without it"
+                ) from None
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray's own for SIGTERM ends the driver at once
     try:
