@@ -26,7 +26,7 @@ Attempt = tuple[str | None, bool]
 ORPHAN_SECONDS = 60.0
 """A worker whose driver was killed may hold its run for some seconds more."""
 STARTS = 3
-"""How often Ray's start is tried: its parts wait for one another some seconds only, too few on a busy machine."""
+"""How often Ray's start is tried: on a busy machine its parts may not wait long enough for one another."""
 STOP_SECONDS = 30.0
 """How long stopped workers have for their checkpoints."""
 
