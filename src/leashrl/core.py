@@ -140,11 +140,12 @@ def hyper(config: Any) -> HP:
     >>> {name: float(x) for name, x in hyper(Toy()).items()}
     {'gamma': 0.5}
     """
-    return {
-        f.name: jnp.asarray(getattr(config, f.name), jnp.float32)
-        for f in dataclasses.fields(config)
-        if f.type is float
-    }
+    return {name: jnp.asarray(getattr(config, name), jnp.float32) for name in tunable(config)}
+
+
+def tunable(config: Any) -> list[str]:
+    """The names of the float fields: what may differ between the members of a run. Touches no device."""
+    return [f.name for f in dataclasses.fields(config) if f.type is float]
 
 
 def override(config: C, values: Mapping[str, Any]) -> C:

@@ -8,7 +8,17 @@ from typing import Any
 from leashrl.core import Preprocess, State
 from leashrl.data import Dataset, load
 from leashrl.errors import BadInput
-from leashrl.plan import DECISIVE, ONLINE, Plan, configure, describe, find_algorithm, find_place, make_members
+from leashrl.plan import (
+    DECISIVE,
+    ONLINE,
+    Plan,
+    check_members,
+    configure,
+    describe,
+    find_algorithm,
+    find_place,
+    make_members,
+)
 from leashrl.run import Report, Result, Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
@@ -26,6 +36,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     vary: Mapping[str, Sequence[float]] | None = None,
     seeds: int | Sequence[int] = 3,
+    members: Sequence[Mapping[str, float]] | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -45,6 +56,7 @@ def train(
       options: single fields of the Config, laid over the preset.
       vary: hyper-parameters (float fields) with several values each: every seed trains with every one.
       seeds: how many (0, 1, ...), or which.
+      members: rows of a `seed` and hyper-parameters each, in place of `seeds` and `vary`.
       steps: gradient updates; the Config's own number by default.
       out: the run's folder; `runs/ALGORITHM-DATA` by default.
       overwrite: delete the run in `out` first. Without it an existing run is left alone and refused;
@@ -85,7 +97,9 @@ def train(
         config=config,
         data=ONLINE if dataset is None else {"source": _source(data)} | describe(dataset),
         task=place.name if place else None,
-        members=make_members(config, seeds, vary or {}),
+        members=make_members(config, seeds, vary or {})
+        if members is None
+        else check_members(config, members),
         log_every=log_every,
         eval_every=eval_every,
         episodes=episodes if place else 0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry, hyper, override, to_json
+from leashrl.core import Entry, override, to_json, tunable
 from leashrl.data import Dataset
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import Task, guess, places
@@ -52,6 +52,9 @@ class Plan:
 
 ONLINE: dict[str, Any] = {"source": "online", "hash": None}
 """`Plan.data` of a run that learns from what it sees of its task's environment."""
+
+LONGEST_NAME = 200
+"""Of a member: file systems take 255 bytes, and `.NAME.safetensors.PID` must fit."""
 
 DECISIVE = ("hash", "action_space", "max_episode_steps", "transitions")
 """What of a data set decides the bits of a run."""
@@ -116,19 +119,30 @@ def configure(
 
 def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Sequence[float]]) -> tuple:
     """All seeds times all combinations of the values that vary, each one row."""
-    known = hyper(config)
-    for name in vary:
+    chosen = list(range(seeds)) if isinstance(seeds, int) else seeds
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise BadInput(f"seeds must be at least one, and different, not {seeds}")
+    combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+    return check_members(config, [{"seed": seed} | row for row in combinations for seed in chosen])
+
+
+def check_members(config: Any, rows: Sequence[Mapping[str, float]]) -> tuple:
+    """Rows of a `seed` and the same hyper-parameters each, with the values that the Config makes of them."""
+    known, varying = tunable(config), [name for name in (rows[0] if rows else ()) if name != "seed"]
+    for name in varying:
         if name not in known:
             raise BadInput(f"'{name}' cannot vary between members: {nearest(name, known)}")
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
-    if not chosen or min(chosen) < 0 or max(chosen) >= 2**32 or len(set(chosen)) < len(chosen):
-        raise BadInput(f"seeds must be at least one, different and within 0..2^32-1, not {seeds}")
-    values = itertools.product(*([getattr(override(config, {n: v}), n) for v in vary[n]] for n in vary))
-    rows = [dict(zip(vary, row, strict=True)) for row in values]
-    members = tuple({"seed": seed} | row for row in rows for seed in chosen)
+    if any(row.keys() != {"seed", *varying} for row in rows):
+        raise BadInput(f"all members need these: {', '.join(['seed', *varying])}")
+    if any(row["seed"] != int(row["seed"]) or not 0 <= row["seed"] < 2**32 for row in rows):
+        raise BadInput("seeds must be whole numbers within 0..2^32-1")
+    read = lambda row: {name: getattr(override(config, {name: row[name]}), name) for name in varying}
+    members = tuple({"seed": int(row["seed"])} | read(row) for row in rows)
     names = [member_name(member) for member in members]
     if not names or len(set(names)) < len(names):
         raise BadInput("each hyper-parameter that varies needs at least one value, and no value twice")
+    if len(max(names, key=len)) > LONGEST_NAME:
+        raise BadInput(f"too many hyper-parameters vary at once: no file can be named '{names[0]}'")
     return members
 
 

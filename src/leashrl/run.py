@@ -191,9 +191,10 @@ class Run:
         from leashrl.evaluate.rollout import evaluate
 
         assert self.task is not None
+        params = self.algorithm.policy.params(state)
         found = evaluate(
             self.algorithm.policy,
-            self.algorithm.policy.params(state),
+            jax.device_put(params, jax.local_devices()[0]),  # from all devices, where there are several
             self.task,
             obs_mean=self.normaliser.mean,
             obs_std=self.normaliser.std,

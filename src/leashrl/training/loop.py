@@ -4,6 +4,9 @@ A *member* is a seed with its hyper-parameters; members are the rows of a leadin
 member's loop. The step counter is the same for all, so that a `lax.cond` on it stays a branch under `vmap`.
 The key of member i at step t is `fold_in(key_i, t)`, and running sums of the metrics travel with the
 state: where the host cuts the loop (for a log line, a checkpoint, a Ctrl-C) changes no bit of anything.
+
+Where there are several devices, the members of an offline run are dealt out evenly, each device with its own
+copy of the data: they never talk to one another.
 """
 
 import dataclasses
@@ -11,17 +14,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from leashrl.core import HP, Algorithm, Data, Stage, State
 from leashrl.types import Array, Episodes, Replay, Transitions, pytree
 
 LIMIT = 1e12
 """A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
+
+MEMBER, ALL = PartitionSpec("member"), PartitionSpec()
+"""How an array lies on the devices: its rows, the members, dealt out; or all of it on each."""
 
 SLICE_SECONDS = 1.0
 """How long the host leaves the device alone: it bounds the wait after a Ctrl-C."""
@@ -83,12 +90,14 @@ def run(
     step = 0
     online = None if isinstance(source, Transitions | Episodes) else source
     data = source if isinstance(source, Transitions | Episodes) else source.data
+    mesh = None if online else mesh_for(len(keys))
+    keys, hp, data = put(keys, mesh), put(hp, mesh), put(data, mesh, ALL)
     if resume is None:
-        state = initial(algorithm.init)(keys, hp)
+        state = initial(algorithm.init, mesh)(keys, hp)
         tally = None
     else:
         step, arrays = resume
-        state, tally = arrays["state"], arrays["tally"]
+        state, tally = put(arrays["state"], mesh), put(arrays["tally"], mesh)
     start, fresh, fallen = 0, True, {}
     for stage in algorithm.stages:
         end = start + stage.steps
@@ -96,10 +105,10 @@ def run(
             start = end
             continue
         if tally is None or step == start:
-            tally = empty_tally(stage, data, state, keys, tally)
+            tally = put(empty_tally(stage, data, state, keys, tally), mesh)
         names = sorted(tally.total)
-        advance = compiled(stage)
-        refresh = jax.jit(jax.vmap(stage.refresh, in_axes=(0, None, 0))) if stage.refresh else None
+        advance = compiled(stage, mesh)
+        refresh = refreshed(stage, mesh) if stage.refresh else None
         if fresh:  # later stages go on where the one before has yielded
             fallen = decode(tally, fallen, algorithm, data, state, keys)
             yield Snapshot(state, tally, step, stage.name, None, fallen)
@@ -126,7 +135,7 @@ def run(
             logged = None
             if step % log_every == 0 or step == end:
                 logged = _means(tally, names)
-                tally = _reset(tally)
+                tally = put(_reset(tally), mesh)
             fallen = decode(tally, fallen, algorithm, data, state, keys)
             yield Snapshot(state, tally, step, stage.name, logged, fallen)
         start = end
@@ -143,15 +152,22 @@ def blank(algorithm: Algorithm, data: Data, keys: Array, hp: HP, step: int) -> d
 
 
 @lru_cache(maxsize=8)
-def initial(init: Callable[[Array, HP], State]):
+def initial(init: Callable[[Array, HP], State], mesh: Mesh | None = None):
     """`(keys, hp) -> state` of all members."""
-    return jax.jit(jax.vmap(init))
+    return jax.jit(spread(jax.vmap(init), mesh, (MEMBER, MEMBER)))
 
 
 @lru_cache(maxsize=8)  # one compilation a stage and shape, however often it is run
-def compiled(stage: Stage):
+def compiled(stage: Stage, mesh: Mesh | None = None):
     """`(state, tally, data, keys, begin, end, stage_start) -> (state, tally)`, the first two donated."""
-    return jax.jit(partial(_advance_all, stage), donate_argnums=(0, 1))
+    specs = (MEMBER, MEMBER, ALL, MEMBER, ALL, ALL, ALL)
+    return jax.jit(spread(partial(_advance_all, stage), mesh, specs), donate_argnums=(0, 1))
+
+
+def refreshed(stage: Stage, mesh: Mesh | None):
+    """`(state, data, keys) -> state`"""
+    assert stage.refresh
+    return jax.jit(spread(jax.vmap(stage.refresh, in_axes=(0, None, 0)), mesh, (MEMBER, ALL, MEMBER)))
 
 
 @lru_cache(maxsize=8)  # one trace a stage and shape: a resumed run asks several times
@@ -188,6 +204,28 @@ def stage_at(algorithm: Algorithm, step: int) -> Stage:
 def fold_in(keys: Array, step: int | Array) -> Array:
     """The keys (members,) of one step."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, jnp.asarray(step, jnp.uint32))
+
+
+# --- Several devices ---------------------------------------------------------
+
+
+def mesh_for(members: int) -> Mesh | None:
+    """As many devices as share the members evenly, in a row; None where that is one."""
+    devices = jax.local_devices()
+    shares = max(n for n in range(1, len(devices) + 1) if members % n == 0)
+    return Mesh(np.array(devices[:shares]), ("member",)) if shares > 1 else None
+
+
+def put(tree: Any, mesh: Mesh | None, spec: PartitionSpec = MEMBER) -> Any:
+    """`tree` on the devices of the mesh; where it is without one."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def spread(function: Callable, mesh: Mesh | None, specs: tuple) -> Callable:
+    """`function` of all members, run by each device on its share of them."""
+    if mesh is None:
+        return function
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=MEMBER, check_vma=False)
 
 
 # --- Inside the compiled program ---------------------------------------------

@@ -1,0 +1,8 @@
+"""Sweeps: algorithms, data, hyper-parameters and seeds, folded into few programs. Layer 10.
+
+spec.py     the file that says what to sweep
+space.py    where values come from: grid, random draws, Optuna
+trials.py   trials, folded into runs
+workers.py  runs carried out: here, or by Ray
+driver.py   what is due, what was found; goes on after a kill
+"""
