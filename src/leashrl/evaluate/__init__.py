@@ -1,10 +1,11 @@
 """Evaluation: roll-outs of trained policies, and the statistics of their scores.
 
-`statistics` needs numpy alone; the roll-out needs jax and is imported when first used.
+`statistics` and `choosing` need numpy alone; the roll-out needs jax and is imported when first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from leashrl.evaluate.choosing import expected_score, next_candidate
 from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
 
 if TYPE_CHECKING:
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluation",
     "evaluate",
+    "expected_score",
     "interquartile_mean",
     "mean",
+    "next_candidate",
     "stratified_bootstrap_interval",
     "summary",
 ]
