@@ -37,6 +37,7 @@ LAYER = {
     "policies": 9,
     "sweep": 10,
     "report": 10,
+    "video": 10,
     "papers": 10,
     "bench": 10,
     "demo": 10,
