@@ -74,7 +74,7 @@ def film(
                 found = policy.evaluate(name, episodes=1, seed=seed, mode=mode, envs=[Watched(env, add)])
             write_atomically(file, draft.read_bytes())
     finally:
-        env.close()
+        close(env)
     about = {"file": str(file), "member": policy.name, "mode": mode, "seed": seed, "episode": 0}
     about |= {"return": found["return"], "score": found["score"], "length": found["lengths"][0]}
     return about | {"frames": frames, "fps": fps, "width": width, "height": height}
@@ -149,6 +149,21 @@ def without_display() -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def close(env: Any) -> None:
+    """Close an environment that has drawn, with MuJoCo's drawing context while OpenGL's is still current.
+
+    Gymnasium leaves the former to the garbage collector, which takes it from whatever is drawn with by then:
+    the next film would be black.
+    """
+    inner = env.unwrapped
+    for place in (inner, getattr(inner, "robot_env", None), getattr(inner, "ant_env", None)):
+        viewer = getattr(getattr(place, "mujoco_renderer", None), "viewer", None)
+        if viewer is not None:
+            viewer.make_context_current()
+            viewer.con.free()
+    env.close()
 
 
 def first_picture(env: Any, task: Task) -> np.ndarray:
