@@ -105,7 +105,8 @@ def expected_score(
             outcomes[t + 1] = worth[rows, means.argmax(1)]
     table = []
     for budget in budgets:
-        low, high = np.quantile(outcomes[budget], [(1 - level) / 2, (1 + level) / 2])
+        ends = [(1 - level) / 2, (1 + level) / 2]
+        low, high = np.quantile(outcomes[budget], ends, method="inverted_cdf")  # values that do occur
         mean = float(outcomes[budget].mean())
         table.append({"budget": int(budget), "mean": mean, "low": float(low), "high": float(high)})
     return table
