@@ -38,6 +38,7 @@ LAYER = {
     "export": 10,  # what a run has left, made into files for other runtimes
     "sweep": 10,
     "report": 10,
+    "video": 10,
     "papers": 10,
     "bench": 10,
     "choosing": 10,

@@ -7,7 +7,7 @@ The folder is whole by itself: it may be copied anywhere without the rest of the
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,14 +136,20 @@ class LoadedPolicy:
         return action.astype(np.float32)
 
     def evaluate(
-        self, task: str | None = None, *, episodes: int | None = None, seed: int = 1, mode: str | None = None
+        self,
+        task: str | None = None,
+        *,
+        episodes: int | None = None,
+        seed: int = 1,
+        mode: str | None = None,
+        envs: Sequence[Any] | None = None,
     ) -> dict[str, Any]:
         """Whole episodes in the real environment: `return`, `score`, `returns` and `lengths`.
 
-        Args and errors as in `evaluate_run`.
+        Args and errors as in `evaluate_run`; `envs` as in `leashrl.evaluate.evaluate`.
         """
         stacked = jax.tree.map(lambda x: x[None], self.params)
-        found = _evaluate(self, stacked, [self.name], task, episodes, seed, mode)
+        found = _evaluate(self, stacked, [self.name], task, episodes, seed, mode, envs)
         return found["members"][0]
 
 
@@ -191,9 +197,7 @@ def load_policy(folder: str | Path, member: str | None = None) -> LoadedPolicy:
         member = next((name for name in about["members"] if name not in about["diverged"]), None)
         if member is None:
             raise BadInput(f"every member of '{folder}' diverged: name the one you want all the same")
-    if member not in about["members"]:
-        raise BadInput(f"no member '{member}' in '{folder}': {nearest(member, about['members'])}")
-    return _read_member(folder, about, member)
+    return _read_member(folder, about, _known_member(folder, about, member))
 
 
 def load_members(folder: str | Path) -> tuple[dict[str, Any], list[LoadedPolicy]]:
@@ -214,6 +218,7 @@ def evaluate_run(
     episodes: int | None = None,
     seed: int = 1,
     mode: str | None = None,
+    member: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate all members of a run side by side, those that diverged left out.
 
@@ -224,17 +229,20 @@ def evaluate_run(
       seed: of the environments and of sampled actions. Training evaluates with seed 0, so that the
         default looks at episodes that no choice was made by.
       mode: one of the policy's modes; the algorithm's own by default.
+      member: this one alone, such as `seed-1`.
 
     Returns:
       A JSON-ready dictionary: `members` (`name, return, score, returns, lengths`), `score` over the members
       (`mean, iqm, low, high, std, n`; None without reference scores), `diverged` (names), and what was asked.
 
     Raises:
-      BadInput: no policy there, no or an unfitting task, a missing simulator.
+      BadInput: no policy there, an unknown member, no or an unfitting task, a missing simulator.
     """
     folder, about = _read_about(folder)
     names = [name for name in about["members"] if name not in about["diverged"]]
-    if not names:
+    if member is not None:
+        names = [_known_member(folder, about, member)]
+    elif not names:
         raise BadInput(f"every member of '{folder}' diverged: nothing is left to evaluate")
     members = [_read_member(folder, about, name) for name in names]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *(m.params for m in members))
@@ -242,7 +250,9 @@ def evaluate_run(
     return {"folder": str(folder)} | found | {"diverged": about["diverged"]}
 
 
-def _evaluate(policy: LoadedPolicy, params, names: list[str], task, episodes, seed, mode) -> dict[str, Any]:
+def _evaluate(
+    policy: LoadedPolicy, params, names: list[str], task, episodes, seed, mode, envs=None
+) -> dict[str, Any]:
     from leashrl.evaluate.rollout import evaluate
 
     name = task or policy.task
@@ -258,6 +268,7 @@ def _evaluate(policy: LoadedPolicy, params, names: list[str], task, episodes, se
         episodes=episodes,
         seed=seed,
         mode=mode,
+        envs=envs,
     )
     if found.failed.any():
         broken = [name for name, failed in zip(names, found.failed, strict=True) if failed]
@@ -307,6 +318,12 @@ def _read_about(folder: str | Path) -> tuple[Path, dict[str, Any]]:
         what = wrong[0] if wrong else "members"
         raise BadInput(f"'{folder / 'policy.json'}' is not what leashrl wrote: look at '{what}'")
     return folder, about
+
+
+def _known_member(folder: Path, about: Mapping[str, Any], member: str) -> str:
+    if member not in about["members"]:
+        raise BadInput(f"no member '{member}' in '{folder}': {nearest(member, about['members'])}")
+    return member
 
 
 def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedPolicy:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import data, export, fqe, paper, report, runs, sweep, tables
+from leashrl.cli import choose, data, export, fqe, paper, report, runs, sweep, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -43,6 +43,8 @@ COMMANDS = {
     "fqe": Command("put policies in order without a simulator", fqe.arguments, fqe.run),
     "export": Command("a policy's file for other runtimes, and its card", export.arguments, export.run),
     "sweep": Command("train many: a grid, random draws, or a search", sweep.arguments, sweep.run),
+    "choose": Command(
+        "what a choice among runs is worth, by its budget of episodes", choose.arguments, choose.run
     "paper": Command("make a figure or a table of a paper", paper.arguments, paper.run),
     "bench": Command("how fast an algorithm trains here", runs.bench_arguments, runs.bench),
 }

@@ -242,6 +242,12 @@ def eval_arguments(parser: Parser) -> None:
         metavar="M[,M]",
         help="how the policy acts, such as mean or sample, or several ways, or all; the algorithm's own",
     )
+    parser.add_argument("--member", metavar="NAME", help="one alone, such as seed-1; all")
+    parser.add_argument(
+        "--video",
+        metavar="MP4_OR_FOLDER",
+        help="film the first episode of the member, or of the first one; needs the extra video",
+    )
 
 
 def evaluate(args: Namespace) -> int:
@@ -249,16 +255,36 @@ def evaluate(args: Namespace) -> int:
     from leashrl.policies import evaluate_run, load_policy
 
     modes: list[Any] = args.mode.split(",") if args.mode else [None]
+    videos = []
     if args.mode == "all" or len(modes) > 1:  # a mistyped one is found before the first is run
-        policy = load_policy(args.folder)
+        policy = load_policy(args.folder, args.member)
         modes = list(policy.modes) if args.mode == "all" else [policy.known_mode(mode) for mode in modes]
-    asked = {"task": args.task, "episodes": args.episodes, "seed": args.seed}
+    if args.video is not None:  # what a film lacks is told before all episodes are run
+        videos = films(load_policy(args.folder, args.member), modes, args)
+    asked = {"task": args.task, "episodes": args.episodes, "seed": args.seed, "member": args.member}
     found = [evaluate_run(args.folder, **asked, mode=mode) for mode in modes]
     lines = [line for one in found for line in evaluated(one)]
-    if left := found[0]["diverged"]:
+    if not args.member and (left := found[0]["diverged"]):
         lines.append(f"left out, diverged: {', '.join(left)}")
-    show(args, found[0] if len(found) == 1 else {"modes": found}, lines)
+    values = found[0] if len(found) == 1 else {"modes": found}
+    show(args, values | ({"videos": videos} if videos else {}), [*lines, *map(film_line, videos)])
     return 0
+
+
+def films(policy: Any, modes: list[Any], args: Namespace) -> list[dict[str, Any]]:
+    """One film a mode."""
+    from leashrl.video import film
+
+    if len(modes) > 1 and args.video.lower().endswith(".mp4"):
+        raise BadInput(f"{len(modes)} modes make {len(modes)} videos: give --video a folder")
+    return [film(policy, args.video, task=args.task, seed=args.seed, mode=mode) for mode in modes]
+
+
+def film_line(made: dict[str, Any]) -> str:
+    return (
+        "{file}: {member}, mode {mode}, episode {episode} of seed {seed}, return {return:.1f} in {length} "
+        "steps; {width} x {height}, {fps} frames a second"
+    ).format_map(made)
 
 
 def evaluated(found: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import io
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +42,16 @@ def _arguments(task: Task) -> dict[str, Any]:
     return {}
 
 
-def make_one(task: Task) -> "gym.Env":
-    """One corrected environment of `task`, not yet reset.
+def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
+    """One corrected environment of `task`, not yet reset; `rgb_array` as `render_mode` gives pictures.
 
     Raises:
       BadInput: the task has no environment, a package is missing, or the installed one is too new or old.
     """
     if task.env_id is None:
         raise BadInput(f"task '{task.name}' has no environment: its policies cannot be evaluated here")
+    if task.domain not in ("pendulum", "cartpole"):
+        check_mujoco()
     try:
         # gymnasium-robotics prints a notice about the very reward that `wrappers` recomputes
         with contextlib.redirect_stderr(io.StringIO()):
@@ -67,6 +70,7 @@ def make_one(task: Task) -> "gym.Env":
                 task.env_id,
                 max_episode_steps=task.max_episode_steps,
                 disable_env_checker=True,
+                render_mode=render_mode,
                 **_arguments(task),
             )
             return correct(env, task.name, task.domain)
@@ -74,6 +78,19 @@ def make_one(task: Task) -> "gym.Env":
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
             f"cannot make {task.env_id} for task '{task.name}' ({reason}): pip install 'leashrl[mujoco]'"
+        ) from None
+
+
+def check_mujoco() -> None:
+    """BadInput where the variable MUJOCO_GL keeps mujoco from being imported; a missing one is told later."""
+    try:
+        with contextlib.suppress(ImportError):
+            import mujoco  # noqa: F401  (it loads the library for drawing that MUJOCO_GL names)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"mujoco cannot be imported with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}): "
+            "unset MUJOCO_GL, or install what it names"
         ) from None
 
 

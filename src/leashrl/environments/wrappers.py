@@ -4,6 +4,7 @@ What each maintained environment does differently was read in gymnasium-robotics
 sources (Farama-Foundation/D4RL, `hand_manipulation_suite/*_v0.py`, `kitchen/`, `locomotion/maze_env.py`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -131,6 +132,27 @@ def maze_map(size: str) -> list[list[int | str]]:
 def antmaze_obs(obs: dict) -> np.ndarray:
     """D4RL's 29 = [x, y, the ant's 27]; the goal is not part of it, in D4RL neither."""
     return np.concatenate([obs["achieved_goal"], obs["observation"]])
+
+
+# --- To look at ---------------------------------------------------------------
+
+
+class Watched(gym.Wrapper):
+    """Shows itself to `watch` after each reset and each step."""
+
+    def __init__(self, env: gym.Env, watch: Callable[[gym.Env], None]):
+        super().__init__(env)
+        self._watch = watch
+
+    def reset(self, **options: Any) -> tuple[Any, dict]:
+        found = self.env.reset(**options)
+        self._watch(self.env)
+        return found
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        found = self.env.step(action)
+        self._watch(self.env)
+        return found
 
 
 # --- All together ------------------------------------------------------------

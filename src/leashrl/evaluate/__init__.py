@@ -1,6 +1,6 @@
 """Evaluation: roll-outs of trained policies, and the statistics of their scores.
 
-`statistics` needs numpy alone; the roll-out needs jax and is imported when first used.
+`statistics` and `choosing` need numpy alone; the roll-out needs jax and is imported when first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from leashrl.evaluate.statistics import (
     stratified_bootstrap_interval,
     summary,
 )
+from leashrl.evaluate.choosing import expected_score, next_candidate
+from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
 
 if TYPE_CHECKING:
     from leashrl.evaluate.rollout import Evaluation, evaluate
@@ -26,6 +28,8 @@ __all__ = [
     "mean",
     "performance_profile",
     "probability_of_improvement",
+    "expected_score",
+    "next_candidate",
     "stratified_bootstrap_interval",
     "summary",
 ]

@@ -9,7 +9,7 @@ stepped any more.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -62,6 +62,7 @@ def evaluate(
     episodes: int | None = None,
     seed: int = 0,
     mode: str | None = None,
+    envs: Sequence["gym.Env"] | None = None,
 ) -> Evaluation:
     """Run `episodes` whole episodes of every member's policy in the task's environment.
 
@@ -79,6 +80,8 @@ def evaluate(
       episodes: per member; the task's own number by default.
       seed: at least 0.
       mode: one of `policy.modes`; the first by default.
+      envs: environments of the task to step in place of the library's own; as many as run side by side,
+        which is one for one member's one episode.
 
     Raises:
       BadInput: no environment or a missing package; observation or action sizes that do not fit the
@@ -98,7 +101,10 @@ def evaluate(
 
     together = min(members, max(1, MOST_ENVIRONMENTS.get(task.domain, 100) // WAVE))
     width = min(WAVE, episodes)
-    envs = borrow(task, together * width)
+    own = envs is None
+    envs = borrow(task, together * width) if own else list(envs)
+    if len(envs) != together * width:
+        raise BadInput(f"{together * width} environments run side by side here, but {len(envs)} were given")
     mean, std = _check(envs[0], task, action_space, obs_mean, obs_std)
     init, act = _compiled(policy, mode)
     to_env = _action_map(envs[0], action_space)
@@ -116,7 +122,8 @@ def evaluate(
             returns[group, wave], lengths[group, wave], failed[group] = _wave(
                 choose, init(chosen), to_env, envs, width, seeds[wave], failed[group], len(mean)
             )
-    give_back(task, envs)
+    if own:
+        give_back(task, envs)
 
     returns[failed] = np.nan
     return Evaluation(
