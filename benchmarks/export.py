@@ -116,17 +116,24 @@ def page(found: dict[str, Any]) -> str:
         tied = f" ({check['chose_another']} ties)" if check["chose_another"] else ""
         return f"{check['max_difference']:.1e}{tied}"
 
-    names = [f"{row['algorithm']}, {row['task']}, {row['mode']}" for row in found["differences"]]
     far = [
-        [name, *(cell(row[format]) for format in FORMATS)]
-        for name, row in zip(names, found["differences"], strict=True)
+        [
+            f"`{row['algorithm']}`",
+            row["mode"],
+            row["onnx"]["from"],
+            *(cell(row[format]) for format in FORMATS),
+        ]
+        for row in found["differences"]
     ]
     fast = [
         [row["way"], *(f"{row[k]:.0f}" for k in ("median_us", "fastest_tenth_us", "slowest_hundredth_us"))]
         for row in found["latency"]
     ]
     head = ["way", "median, µs", "fastest tenth", "slowest hundredth"]
-    return "\n\n".join([table([["policy", *FORMATS], *far]), table([head, *fast])]) + "\n"
+    return (
+        "\n\n".join([table([["policy", "mode", "observations of", *FORMATS], *far]), table([head, *fast])])
+        + "\n"
+    )
 
 
 if __name__ == "__main__":
