@@ -5,6 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from leashrl.evaluate.choosing import expected_score, next_candidate
 from leashrl.evaluate.statistics import (
     improvement_interval,
     interquartile_mean,
@@ -14,8 +15,6 @@ from leashrl.evaluate.statistics import (
     stratified_bootstrap_interval,
     summary,
 )
-from leashrl.evaluate.choosing import expected_score, next_candidate
-from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
 
 if TYPE_CHECKING:
     from leashrl.evaluate.rollout import Evaluation, evaluate
@@ -23,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Evaluation",
     "evaluate",
+    "expected_score",
     "improvement_interval",
     "interquartile_mean",
     "mean",
+    "next_candidate",
     "performance_profile",
     "probability_of_improvement",
-    "expected_score",
-    "next_candidate",
     "stratified_bootstrap_interval",
     "summary",
 ]
