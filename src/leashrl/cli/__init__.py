@@ -45,6 +45,7 @@ COMMANDS = {
     "sweep": Command("train many: a grid, random draws, or a search", sweep.arguments, sweep.run),
     "choose": Command(
         "what a choice among runs is worth, by its budget of episodes", choose.arguments, choose.run
+    ),
     "paper": Command("make a figure or a table of a paper", paper.arguments, paper.run),
     "bench": Command("how fast an algorithm trains here", runs.bench_arguments, runs.bench),
 }

@@ -11,7 +11,7 @@ import numpy as np
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import columns, show
 from leashrl.errors import BadInput
-from leashrl.evaluate.choosing import expected_score
+from leashrl.evaluate.budget import expected_score
 from leashrl.tasks import Task, normalise
 from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import Lines, read_json, versions

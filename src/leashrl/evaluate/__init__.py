@@ -1,11 +1,11 @@
 """Evaluation: roll-outs of trained policies, and the statistics of their scores.
 
-`statistics` and `choosing` need numpy alone; the roll-out needs jax and is imported when first used.
+`statistics` and `budget` need numpy alone; the roll-out needs jax and is imported when first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from leashrl.evaluate.choosing import expected_score, next_candidate
+from leashrl.evaluate.budget import expected_score, next_candidate
 from leashrl.evaluate.statistics import (
     improvement_interval,
     interquartile_mean,
