@@ -250,6 +250,20 @@ def test_the_comparison_takes_the_places_that_all_share(tmp_path):
     assert compare(read(tmp_path / "bc-one")) is None
 
 
+def test_what_a_choice_is_worth_by_hand(tmp_path):
+    make_run(tmp_path / "bc", "bc", [10.0, 30.0])
+    make_run(tmp_path / "iql", "iql", [20.0, 20.0])
+    found = compare(read(tmp_path))
+    assert found is not None
+    _, chosen = found["charts"]
+    points = {series["label"]: series["points"] for series in chosen["series"]}
+    # episodes of 99 and 101, 299 and 301: one cannot tell, two can; pendulum's scores: -1228.7 to -150
+    score = lambda value: 100 * (value + 1228.7) / (1228.7 - 150)
+    assert points["bc"][0][:2] == pytest.approx([0, score(200)], rel=1e-3)
+    assert points["bc"][-1][1] == pytest.approx(score(300), rel=1e-3)
+    assert [point[1] for point in points["iql"]] == pytest.approx([score(200)] * 9, rel=1e-3)
+
+
 # --- Formats -----------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from leashrl.evaluate.budget import expected_score
 from leashrl.evaluate.statistics import (
     improvement_interval,
     interquartile_mean,
@@ -22,6 +23,7 @@ from leashrl.evaluate.statistics import (
 from leashrl.report.reading import Line, Row
 
 THRESHOLDS, RESAMPLES = 61, 1000
+BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 
 
 def tables(lines: Sequence[Line]) -> tuple[dict[str, np.ndarray], list[str], str]:
@@ -116,4 +118,29 @@ def profiles(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> 
     }
 
 
-CHARTS: list[Callable[[Sequence[Line], dict[str, np.ndarray], str], Any]] = [profiles]
+def chosen(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> Row | None:
+    """What choosing one of a label's members by a few episodes is worth; in one place, of two or more."""
+    mine = [line for line in lines if line.label in found and line.finals]
+    if len({line.place for line in mine}) > 1:
+        return None
+    series = []
+    for line in mine:
+        episodes = [member.episodes for member in line.members if member.episodes and not member.diverged]
+        if len(episodes) < 2 or min(map(len, episodes)) < 2:
+            return None
+        rows = expected_score(episodes, BUDGETS, resamples=300)
+        points = [[row[name] for name in ("budget", "mean", "low", "high")] for row in rows]
+        series.append({"label": line.label, "points": [[float(f"{x:.5g}") for x in p] for p in points]})
+    return {
+        "id": "chosen",
+        "title": "What a choice is worth",
+        "about": "What a bandit's pick among a line's seeds is worth, by the episodes in the environment that it "
+        "may take; at 0 it is any of them.",
+        "x": "episodes that the choice may take",
+        "y": "normalised score" if unit == "score" else unit,
+        "short": True,
+        "series": series,
+    }
+
+
+CHARTS: list[Callable[[Sequence[Line], dict[str, np.ndarray], str], Any]] = [profiles, chosen]

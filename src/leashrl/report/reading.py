@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.errors import BadInput
+from leashrl.tasks import normalise
+from leashrl.tasks import task as find_task
 from leashrl.training.artefacts import Lines, is_run, read_json
 
 SHOWN_OPTIONS = 3
@@ -61,7 +63,7 @@ class Member:
     points: list[tuple[int, float]]
     """(step, score or return) of every evaluation."""
     episodes: list[float]
-    """The last evaluation's episodes, in the same unit only where that is the return."""
+    """The last evaluation's episodes, in the line's unit."""
 
     @property
     def seed(self) -> int:
@@ -195,7 +197,9 @@ def read_member(run: Run, values: Row, unit: str) -> Member:
         final = points[-1][1] if points else None
     elif unit:
         final, last_ten = found[unit]["final"], found[unit]["last_10_mean"]
-    episodes = rows[-1].get("returns", []) if rows else []
+    episodes = [float(x) for x in rows[-1].get("returns", [])] if rows else []
+    if unit == "score" and episodes:
+        episodes = normalise(find_task(run.config["task"]), episodes).tolist()
     return Member(run, values, name, found and found["diverged"], final, last_ten, points, episodes)
 
 
