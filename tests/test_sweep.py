@@ -225,7 +225,7 @@ def test_planning_touches_no_device():
     look = "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
     argv = ["sweep", spec(SMALL + "[grid]\npolicy_rate = [0.1, 0.2]"), "--dry-run"]
     subprocess.run(
-        [sys.executable, "-c", f"from leashrl.cli import main; main({argv}); {look}"], check=True, timeout=60
+        [sys.executable, "-c", f"from leashrl.cli import main; main({argv}); {look}"], check=True, timeout=240
     )
 
 

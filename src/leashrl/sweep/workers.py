@@ -122,9 +122,7 @@ def ray_cluster(spec: Spec, cpus: int) -> Iterator[None]:
         raise BadInput(
             "runs side by side need Ray: pip install 'leashrl[sweep]', or --workers 0 for one after the other"
         ) from None
-    import leashrl
-
-    source = str(Path(leashrl.__file__).parents[1])  # workers import the very same package
+    source = str(Path(__file__).parents[2])  # workers import the very same package
     paths = [source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 * 2**20}
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
