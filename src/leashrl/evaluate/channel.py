@@ -31,7 +31,7 @@ BATCH, ENERGY_BATCH = 256, 128
 DRAWS, VALID_DRAWS, MANY_DRAWS = 8, 16, 64
 """Policy actions a state: in training, for early stopping, and where the results count."""
 RATE = 2e-3
-EVERY = 100
+EVERY = 50
 """Updates between two looks at the validation rows."""
 BLOCK = 64
 """Rows that are compared with all states at once."""
@@ -54,13 +54,21 @@ class Policy(NamedTuple):
 
 def mixture_policy(obs_dim: int, dim: int) -> Policy:
     """A mixture of diagonal Gaussians of the whitened action, and one-dimensional mixtures beside it."""
-    options: dict[str, Any] = {"bound": "soft", "log_std_range": (-6.0, 2.0), "out_scale": 0.3}
+    options: dict[str, Any] = {"bound": "soft", "log_std_range": (-6.0, 2.0), "out_scale": 0.0}
     joint = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, **options)
     each = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, independent=True, **options)
 
+    def apart(params: Params, key: Array) -> Params:
+        """With no weights in the last layer pi starts as the linear channel; its components must differ."""
+        bias = 0.3 * jax.random.normal(key, params["out"]["bias"].shape)
+        return params | {"out": params["out"] | {"bias": bias}}
+
     def init(key: Array) -> Params:
-        keys = jax.random.split(key)
-        return {"joint": joint.init(keys[0]), "each": each.init(keys[1])}
+        keys = jax.random.split(key, 4)
+        return {
+            "joint": apart(joint.init(keys[0]), keys[1]),
+            "each": apart(each.init(keys[2]), keys[3]),
+        }
 
     def at(params: Params, fold: Folds, obs: Array) -> Any:
         centre = obs @ fold.linear
@@ -248,7 +256,7 @@ def scores(
 
     (van den Oord et al. 2018, arXiv 1807.03748; Poole et al. 2019, arXiv 1905.06922, equation 12).
 
-    * `ba` (rows,) and `dimensions` (rows, dimensions): f = log pi.
+    * `ba` (rows, 1 + dimensions): f = log pi, of the whole action and of each dimension alone.
     * `misa` (rows,): f = log mu = log pi + T - log Z(s), the tilted policy, with Z from MANY_DRAWS actions.
     * `dv`, `f` (rows, 2): T' = log pi + T - log p(a) in the own state, p(a) the mean over states of mu, and
       the log of the mean over states of e^{T'}. E[T'] - log E[e^{T'}] is at most the bound above with
@@ -277,7 +285,6 @@ def scores(
         misa = misa - log_z
         against = lambda x: x[i] - mi.log_mean_exp(x, axis=0)
         pair = lambda x: jnp.stack([x[i], mi.log_mean_exp(x)]) - mi.log_mean_exp(misa)
-        alone = against(log_pi)
-        return {"misa": against(misa), "dv": pair(dv), "f": pair(f), "ba": alone[0], "dimensions": alone[1:]}
+        return {"misa": against(misa), "dv": pair(dv), "f": pair(f), "ba": against(log_pi)}
 
     return jax.lax.map(score, (jnp.arange(rows), action, taken), batch_size=BLOCK)

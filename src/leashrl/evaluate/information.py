@@ -125,10 +125,10 @@ def meaning(found: dict[str, Any]) -> str:
 
 def block_sums(scores: dict[str, np.ndarray], owner: np.ndarray) -> np.ndarray:
     """(blocks, columns): sums over the rows of each block of all that `bounds` needs."""
-    columns = [np.ones(len(owner)), scores["misa"], scores["ba"]]
+    columns = [np.ones(len(owner)), scores["misa"]]
     for name in ("dv", "f"):
         columns += [scores[name][:, 0], np.exp(scores[name][:, 1])]
-    table = np.column_stack([*columns, scores["dimensions"]])
+    table = np.column_stack([*columns, scores["ba"]])
     _, index = np.unique(owner, return_inverse=True)
     sums = np.zeros((index.max() + 1, table.shape[1]))
     np.add.at(sums, index, table)
@@ -141,9 +141,9 @@ def bounds(sums: np.ndarray) -> np.ndarray:
     E[T] - log E[e^T] for `dv`, and for `f` E[T] - E[e^{T - 1}] at T + 1.
     """
     means = sums / sums[..., :1]
-    _, misa, ba, dv, dv_others, f, f_others = np.moveaxis(means[..., :7], -1, 0)
-    four = np.stack([misa, dv - np.log(dv_others), f + 1 - f_others, ba], axis=-1)
-    return np.concatenate([four, means[..., 7:]], axis=-1)
+    _, misa, dv, dv_others, f, f_others = np.moveaxis(means[..., :6], -1, 0)
+    three = np.stack([misa, dv - np.log(dv_others), f + 1 - f_others], axis=-1)
+    return np.concatenate([three, means[..., 6:]], axis=-1)
 
 
 def intervals(tables: list[np.ndarray], rng: np.random.Generator) -> dict[str, Any]:
