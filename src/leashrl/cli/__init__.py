@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import choose, data, export, fqe, paper, report, runs, sweep, tables
+from leashrl.cli import choose, data, export, fqe, mi, paper, report, runs, sweep, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -34,6 +34,7 @@ COMMANDS = {
     "data convert": Command(
         "D4RL's HDF5, npz and Minari into one another", data.convert_arguments, data.convert
     ),
+    "mi": Command("how much the data's actions depend on its states", mi.arguments, mi.run),
     "train": Command("train an algorithm on a data set", runs.train_arguments, runs.train),
     "resume": Command("go on with a run that was stopped", runs.resume_arguments, runs.resume),
     "eval": Command("evaluate a run's policies again", runs.eval_arguments, runs.evaluate),

@@ -1,0 +1,120 @@
+"""`leashrl mi` against known information: Gaussian channels, and hopper data whose policies are known.
+
+    python benchmarks/information.py [--channels] [--hopper DIR] [--results benchmarks/results/information]
+
+A Gaussian channel of I nats in d dimensions: A_i = r S_i + sqrt(1 - r^2) noise with r^2 = 1 - e^{-2 I / d},
+100,000 rows. DIR holds hopper-random.hdf5, hopper-medium.hdf5 and hopper-expert.hdf5 as `leashrl data make
+hopper-random --steps 100000 --out DIR/hopper-random.hdf5` and so on write them. Their actions are drawn from
+policies in the package, so that I(S;A) is known between two bounds (Poole et al. 2019, arXiv 1905.06922,
+equations 12 and 13): the mean of log pi(a_i|s_i) - log mean_j pi(a_i|s_j) with the own state among the others
+is too low, without it too high. Results that are on disk and not asked for are kept.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from leashrl.data import load
+from leashrl.data.dataset import Dataset
+from leashrl.data.locomotion import Actor, runs
+from leashrl.evaluate.information import information
+from leashrl.training.artefacts import read_json, versions, write_json
+from leashrl.types import Box
+
+NATS, DIMS, ROWS = (0.0, 0.5, 2.0, 5.0), (1, 3, 6), 100_000
+KINDS = ("random", "medium", "expert")
+BOUNDS = ("misa", "dv", "f", "ba")
+
+
+def gaussian(nats: float, dim: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    r = math.sqrt(1 - math.exp(-2 * nats / dim))
+    obs = rng.standard_normal((ROWS, dim))
+    action = r * obs + math.sqrt(1 - r * r) * rng.standard_normal((ROWS, dim))
+    ends = np.arange(ROWS) % 100 == 99
+    space = Box((-10.0,) * dim, (10.0,) * dim)
+    return Dataset.from_arrays(obs, action, np.zeros(ROWS), ends, action_space=space, name="gaussian")
+
+
+def known(data: Dataset, kind: str, rows: int = 2000, states: int = 50_000) -> tuple[float, float]:
+    """Lower and upper estimate of I(S;A) from the policy that made the data."""
+    if kind == "random":
+        return 0.0, 0.0
+    actor = Actor("hopper", runs()["hopper"][kind])
+    chosen = np.random.default_rng(0).permutation(len(data))[:states]
+    x = data.obs[chosen].astype(np.float64)
+    for kernel, bias in actor.hidden:
+        x = np.maximum(x @ kernel + bias, 0.0)
+    mean, log_std = (x @ kernel + bias for kernel, bias in actor.heads)
+    mean, log_std = np.clip(mean, -9.0, 9.0), np.clip(log_std, -5.0, 2.0)
+    u = np.arctanh(np.clip(data.action[chosen[:rows]].astype(np.float64), 2**-21 - 1, 1 - 2**-21))
+    low, high = [], []
+    for i in range(rows):
+        log_pi = -(0.5 * ((u[i] - mean) * np.exp(-log_std)) ** 2 + log_std).sum(axis=1)
+        low.append(log_pi[i] - logsumexp(log_pi) + math.log(len(log_pi)))
+        high.append(log_pi[i] - logsumexp(np.delete(log_pi, i)) + math.log(len(log_pi) - 1))
+    return float(np.mean(low)), float(np.mean(high))
+
+
+def measure(data: Dataset) -> dict[str, Any]:
+    began, cpu = time.perf_counter(), time.process_time()
+    found = information(data)
+    took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    return {"hash": data.hash} | found | took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--channels", action="store_true")
+    parser.add_argument("--hopper", type=Path, metavar="DIR")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/information"))
+    args = parser.parse_args()
+    file = args.results.with_suffix(".json")
+    results: dict[str, Any] = read_json(file) if file.exists() else {"channels": [], "hopper": []}
+    results["versions"] = versions()
+
+    def keep() -> None:
+        write_json(file, results)
+        args.results.with_suffix(".md").write_text("\n".join(tables(results)) + "\n")
+
+    if args.hopper:
+        results["hopper"] = []
+        for kind in KINDS:
+            data = load(args.hopper / f"hopper-{kind}.hdf5")
+            low, high = known(data, kind)
+            row = {"data": f"hopper-{kind}", "known_low": low, "known_high": high, **measure(data)}
+            results["hopper"].append(row)
+            keep()
+    if args.channels:
+        results["channels"] = []
+        for dim in DIMS:
+            for nats in NATS:
+                row = {"dim": dim, "nats": nats, **measure(gaussian(nats, dim))}
+                results["channels"].append(row)
+                keep()
+    print("\n".join(tables(results)))
+
+
+def tables(results: dict[str, Any]) -> list[str]:
+    def cells(row: dict[str, Any]) -> str:
+        misa = f"{row['misa']['estimate']:.3f} ({row['misa']['low']:.3f} to {row['misa']['high']:.3f})"
+        return " | ".join([misa, *(f"{row[b]['estimate']:.3f}" for b in BOUNDS[1:])])
+
+    lines = ["| dimensions | I(S;A) | MISA (95 % interval) | DV | f | BA |", "|--:|--:|--:|--:|--:|--:|"]
+    lines += [f"| {row['dim']} | {row['nats']:g} | {cells(row)} |" for row in results["channels"]]
+    head = "| data | I(S;A) by its policy | MISA (95 % interval) | DV | f | BA | by action dimension |"
+    lines += ["", head, "|---|--:|--:|--:|--:|--:|---|"]
+    for row in results["hopper"]:
+        truth = f"{row['known_low']:.3f} to {row['known_high']:.3f}" if row["known_high"] else "0"
+        each = ", ".join(f"{d['estimate']:.2f}" for d in row["dimensions"])
+        lines.append(f"| {row['data']} | {truth} | {cells(row)} | {each} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""The channel from states to actions, fitted on all folds of a data set in one program. Layer 6.
+
+A policy pi(a|s), a mixture of Gaussians or a categorical, is fitted by maximum likelihood around the linear
+channel of least squares. On it stands an energy T(s, a) for each bound of Ma et al. (2023, arXiv 2210.07484,
+equations 8 to 10), which maximises what its bound has beyond pi. `scores` says of held-out rows how much
+better their actions fit their own states than the other states of the fold.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from leashrl import nn
+from leashrl.dist import Categorical
+from leashrl.evaluate.folds import AXES, Folds
+from leashrl.nn import Params
+from leashrl.ops import mi
+from leashrl.optim import adam, adam_init, cosine
+from leashrl.types import Array
+
+ENERGIES = ("misa", "dv", "f")
+HIDDEN = (64, 64)
+COMPONENTS = 8
+EMBEDDING = 32
+BATCH, ENERGY_BATCH = 256, 128
+DRAWS, VALID_DRAWS, MANY_DRAWS = 8, 16, 64
+"""Policy actions a state: in training, for early stopping, and where the results count."""
+RATE = 2e-3
+EVERY = 50
+"""Updates between two looks at the validation rows."""
+BLOCK = 64
+"""Rows that are compared with all states at once."""
+
+
+# --- Networks ----------------------------------------------------------------
+
+
+class Policy(NamedTuple):
+    """pi(a|s) as functions; `targets` are those of `Folds`."""
+
+    init: Callable[[Array], Params]
+    at: Callable[[Params, Folds, Array], Any]
+    """(params, fold, obs) to distributions."""
+    log_prob: Callable[[Any, Array], Array]
+    """(distributions, targets) to (..., 1 + dimensions): the whole action, then each dimension alone."""
+    draw: Callable[[Any, Array, int], Array]
+    """(distributions, key, k) to whole actions, whitened: (batch, k, dim)."""
+
+
+def mixture_policy(obs_dim: int, dim: int) -> Policy:
+    """A mixture of diagonal Gaussians of the whitened action, and one-dimensional mixtures beside it."""
+    options: dict[str, Any] = {"bound": "soft", "log_std_range": (-6.0, 2.0), "out_scale": 0.0}
+    joint = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, **options)
+    each = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, independent=True, **options)
+
+    def apart(params: Params, key: Array) -> Params:
+        """With no weights in the last layer pi starts as the linear channel; its components must differ."""
+        bias = 0.3 * jax.random.normal(key, params["out"]["bias"].shape)
+        return params | {"out": params["out"] | {"bias": bias}}
+
+    def init(key: Array) -> Params:
+        keys = jax.random.split(key, 4)
+        return {
+            "joint": apart(joint.init(keys[0]), keys[1]),
+            "each": apart(each.init(keys[2]), keys[3]),
+        }
+
+    def at(params: Params, fold: Folds, obs: Array) -> Any:
+        centre = obs @ fold.linear
+        whole, alone = joint.apply(params["joint"], obs), each.apply(params["each"], obs)
+        whole = dataclasses.replace(whole, mean=whole.mean + centre[..., None, :dim])
+        return whole, dataclasses.replace(alone, mean=alone.mean + centre[..., dim:, None, None])
+
+    def log_prob(dist: Any, target: Array) -> Array:
+        whole, alone = dist
+        parts = whole.log_prob(target[..., :dim])[..., None], alone.log_prob(target[..., dim:, None])
+        return jnp.concatenate(parts, axis=-1)
+
+    def draw(dist: Any, key: Array, k: int) -> Array:
+        return jax.vmap(dist[0].sample, out_axes=1)(jax.random.split(key, k))
+
+    return Policy(init, at, log_prob, draw)
+
+
+def categorical_policy(obs_dim: int, n: int) -> Policy:
+    """Of one-hot actions; there are no dimensions to look at alone."""
+    net = nn.mlp(obs_dim, n, HIDDEN)
+
+    def log_prob(dist: Categorical, target: Array) -> Array:
+        return jnp.sum(dist.log_probs * target, axis=-1, keepdims=True)
+
+    def draw(dist: Categorical, key: Array, k: int) -> Array:
+        index = jax.random.categorical(key, dist.logits, shape=(k, *dist.logits.shape[:-1]))
+        return jnp.moveaxis(jax.nn.one_hot(index, n), 0, 1)
+
+    return Policy(
+        init=lambda key: {"joint": net.init(key)},
+        at=lambda params, fold, obs: Categorical(net.apply(params["joint"], obs)),
+        log_prob=log_prob,
+        draw=draw,
+    )
+
+
+class Energy(NamedTuple):
+    """T_b(s, a) = g_b(s) . h(a) of each b in ENERGIES, zero at first: all pairs cost one matrix product."""
+
+    init: Callable[[Array], Params]
+    state: Callable[[Params, Array], Array]
+    """(..., bounds, EMBEDDING)"""
+    action: Callable[[Params, Array], Array]
+    """(..., EMBEDDING), of whitened actions at unit variance."""
+
+
+def energy(obs_dim: int, dim: int) -> Energy:
+    g = nn.mlp(obs_dim, len(ENERGIES) * EMBEDDING, HIDDEN, activation="elu", out_scale=0.0)
+    h = nn.mlp(dim, EMBEDDING, HIDDEN, activation="elu")
+
+    def init(key: Array) -> Params:
+        keys = jax.random.split(key)
+        return {"state": g.init(keys[0]), "action": h.init(keys[1])}
+
+    def state(params: Params, obs: Array) -> Array:
+        return g.apply(params["state"], obs).reshape(*obs.shape[:-1], len(ENERGIES), EMBEDDING)
+
+    return Energy(init, state, lambda params, action: h.apply(params["action"], action))
+
+
+# --- Losses ------------------------------------------------------------------
+
+
+class Channel(NamedTuple):
+    """All that depends on sizes alone, so that a second data set of the same compiles nothing anew.
+
+    The losses are functions of (params, fixed, fold, rows, key, k) to a scalar for each part of `params`.
+    """
+
+    policy: Policy
+    energy: Energy
+
+    def policy_loss(
+        self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
+    ) -> dict[str, Array]:
+        """- E[log pi(a|s)]: of whole actions (`joint`), and summed over the dimensions alone (`each`)."""
+        dist = self.policy.at(params, fold, fold.obs[rows])
+        log_prob = jnp.mean(self.policy.log_prob(dist, fold.action[rows] @ fold.targets), axis=0)
+        return {part: -jnp.sum(log_prob[:1] if part == "joint" else log_prob[1:]) for part in params}
+
+    def energy_loss(
+        self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
+    ) -> dict[str, Array]:
+        """log_partition(T) - E_D[T], summed over the bounds, from k actions a state of the policy `fixed`."""
+        obs, part = fold.obs[rows], params["energies"]
+        drawn = self.policy.draw(self.policy.at(fixed, fold, obs), key, k) * fold.scale[None, None]
+        taken = (fold.action[rows] @ fold.targets)[:, : drawn.shape[-1]] * fold.scale[None]
+        state = self.energy.state(part, obs)
+        energies = jnp.einsum("sbe,ske->bsk", state, self.energy.action(part, drawn))
+        data = jnp.einsum("sbe,se->b", state, self.energy.action(part, taken)) / len(rows)
+        losses = []
+        for i, bound in enumerate(ENERGIES):
+            offset = 1.0 if bound == "f" else 0.0  # its best T is 1, not 0, where pi is the data's
+            losses.append(mi.log_partition(bound, energies[i] + offset) - (data[i] + offset))
+        return {"energies": jnp.stack(losses).sum()}
+
+
+@functools.cache
+def channel(obs_dim: int, dim: int, discrete: bool) -> Channel:
+    """`dim` is the number of actions where they are discrete."""
+    policy = categorical_policy(obs_dim, dim) if discrete else mixture_policy(obs_dim, dim)
+    return Channel(policy, energy(obs_dim, dim))
+
+
+# --- Training ----------------------------------------------------------------
+
+
+def train(
+    channel: Channel, folds: Folds, seed: int, steps: int, report: Callable[[str, int, int], None]
+) -> tuple[Params, Params]:
+    """(policy, energies) with a leading fold axis: `steps` updates of the policy, half as many of T."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    many = len(folds.count)
+    start = jax.vmap(channel.policy.init)(jax.random.split(keys[0], many))
+    fitting = partial(report, "the policy")
+    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, steps, fitting)
+    start = {"energies": jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))}
+    fitting, half = partial(report, "the energies"), -(-steps // 2)
+    energies = fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, half, fitting)
+    return policy, energies["energies"]
+
+
+def fit(
+    loss: Callable, start: Params, fixed: Params, folds: Folds, key: Array, batch: int, steps: int,
+    report: Callable[[int, int], None],
+) -> Params:  # fmt: skip
+    """Minimise `loss`: each part of the parameters as it was when its validation loss was least."""
+    keys = jax.random.split(key, len(folds.count))
+    state = start, jax.vmap(adam_init)(start)
+    best = start, {part: jnp.full(len(folds.count), jnp.inf) for part in start}
+    for step in range(0, steps, EVERY):
+        report(step, steps)
+        best = _validate(best, state[0], fixed, folds, keys, loss)
+        state = _advance(state, fixed, folds, keys, jnp.int32(step), jnp.float32(steps), loss, batch)
+    return _validate(best, state[0], fixed, folds, keys, loss)[0]
+
+
+@partial(jax.jit, static_argnames=("loss", "batch"))
+def _advance(
+    state: Any, fixed: Params, folds: Folds, keys: Array, first: Array, steps: Any, loss: Callable, batch: int
+) -> Any:
+    """EVERY updates of every fold."""
+
+    def update(state: Any, fixed: Params, fold: Folds, key: Array, step: Array) -> Any:
+        params, moments = state
+        key_rows, key_loss = jax.random.split(jax.random.fold_in(key, step))
+        rows = fold.train[jax.random.randint(key_rows, (batch,), 0, fold.count)]
+        total = lambda p: sum(loss(p, fixed, fold, rows, key_loss, DRAWS).values())
+        return adam(jax.grad(total)(params), moments, params, cosine(jnp.float32(RATE), step, steps))
+
+    def all_folds(state: Any, step: Array) -> tuple[Any, None]:
+        return jax.vmap(update, (0, 0, AXES, 0, None))(state, fixed, folds, keys, step), None
+
+    return jax.lax.scan(all_folds, state, first + jnp.arange(EVERY))[0]
+
+
+@partial(jax.jit, static_argnames=("loss",))
+def _validate(best: Any, params: Params, fixed: Params, folds: Folds, keys: Array, loss: Callable) -> Any:
+    """`best`: of every fold the parts with the least loss so far, and that loss."""
+
+    def one(best: Any, params: Params, fixed: Params, fold: Folds, key: Array) -> Any:
+        kept, least = best
+        now = loss(params, fixed, fold, fold.valid, key, VALID_DRAWS)
+        better = {part: partial(jnp.where, now[part] < least[part]) for part in now}
+        pick = lambda part: jax.tree.map(better[part], params[part], kept[part])
+        return {part: pick(part) for part in now}, jax.tree.map(jnp.minimum, now, least)
+
+    return jax.vmap(one, (0, 0, 0, AXES, 0))(best, params, fixed, folds, keys)
+
+
+# --- What the bounds are made of ---------------------------------------------
+
+
+@partial(jax.jit, static_argnames=("channel", "rows"))
+def scores(
+    channel: Channel, policy: Params, energies: Params, fold: Folds, key: Array, rows: int
+) -> dict[str, Array]:
+    r"""Of the first `rows` test rows of one fold: their own state's score against all M states' of the fold.
+
+    p(a) in equations 7 to 10 is unknown. Here the mean over states of the policy stands for it, which keeps
+    every bound a bound: with any f(s, a) and M independent states, the own one among them,
+
+    $$E[f(s_i, a_i) - \log \tfrac{1}{M} \textstyle\sum_j e^{f(s_j, a_i)}] \le \min(I(S;A), \log M)$$
+
+    (van den Oord et al. 2018, arXiv 1807.03748; Poole et al. 2019, arXiv 1905.06922, equation 12).
+
+    * `ba` (rows, 1 + dimensions): f = log pi, of the whole action and of each dimension alone.
+    * `misa` (rows,): f = log mu = log pi + T - log Z(s), the tilted policy, with Z from MANY_DRAWS actions.
+    * `dv`, `f` (rows, 2): T' = log pi + T - log p(a) in the own state, p(a) the mean over states of mu, and
+      the log of the mean over states of e^{T'}. E[T'] - log E[e^{T'}] is at most the bound above with
+      f = log pi + T, whatever stands for p(a) (Jensen).
+    """
+    obs = fold.obs[fold.test]
+    action = fold.action[fold.test[:rows]] @ fold.targets
+    dist = channel.policy.at(policy, fold, obs)
+    state = jnp.moveaxis(channel.energy.state(energies, obs), 1, 0)  # (bounds, M, EMBEDDING)
+    taken = channel.energy.action(energies, action[:, : len(fold.scale)] * fold.scale[None])
+
+    def normaliser(inputs: tuple[Array, Array, Array]) -> Array:
+        """log Z of one state."""
+        obs, state, key = inputs
+        drawn = channel.policy.draw(channel.policy.at(policy, fold, obs[None]), key, MANY_DRAWS)[0]
+        return mi.log_mean_exp(channel.energy.action(energies, drawn * fold.scale[None]) @ state)
+
+    keys = jax.random.split(key, len(obs))
+    log_z = jax.lax.map(normaliser, (obs, state[0], keys), batch_size=BLOCK)
+
+    def score(inputs: tuple[Array, Array, Array]) -> dict[str, Array]:
+        """One row's action in all states; the first axis is theirs."""
+        i, target, taken = inputs
+        log_pi = channel.policy.log_prob(dist, target[None])
+        misa, dv, f = log_pi[None, :, 0] + state @ taken
+        misa = misa - log_z
+        against = lambda x: x[i] - mi.log_mean_exp(x, axis=0)
+        pair = lambda x: jnp.stack([x[i], mi.log_mean_exp(x)]) - mi.log_mean_exp(misa)
+        return {"misa": against(misa), "dv": pair(dv), "f": pair(f), "ba": against(log_pi)}
+
+    return jax.lax.map(score, (jnp.arange(rows), action, taken), batch_size=BLOCK)

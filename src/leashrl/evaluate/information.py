@@ -1,0 +1,163 @@
+"""How much the actions of a data set depend on its states: cross-validated bounds of I(S;A). Layer 6."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from leashrl.data.dataset import Dataset
+from leashrl.errors import BadInput
+from leashrl.evaluate.channel import channel, scores, train
+from leashrl.evaluate.folds import AXES, FOLDS, choose, pieces, split
+from leashrl.types import Box
+
+BOUNDS = ("misa", "dv", "f", "ba")
+FEWEST_ROWS = 400
+TESTED = 4096
+"""At most so many held-out rows of a fold are scored, each against the states of all."""
+RESAMPLES = 1000
+LITTLE = 0.05
+"""Nats for each action dimension, or share of H(A), below which `meaning` calls I(S;A) near zero."""
+
+Report = Callable[[str, int, int], None]
+"""(phase, done, total)"""
+
+
+def information(
+    dataset: Dataset, *, rows: int = 100_000, steps: int = 2000, seed: int = 0, report: Report | None = None
+) -> dict[str, Any]:
+    """Lower bounds of the mutual information I(S;A) between states and actions, in nats.
+
+    Three folds of whole episodes: what is fitted on two, with some of their episodes kept for early stopping,
+    is measured on the third. The bounds are `misa`, `dv`, `f` (Ma et al. 2023, equations 10, 9 and 8,
+    arXiv 2210.07484) and `ba` (Barber & Agakov 2003; their equation 7); `evaluate.channel.scores` says what
+    stands for p(a), which is unknown. None can exceed `ceiling`, the log of the number of states.
+
+    Args:
+      rows: at most so many are used: whole episodes, drawn at random.
+      steps: updates of the policy, in hundreds; the energies take half as many.
+      seed: of folds, networks and the bootstrap.
+      report: is told how far it has come.
+
+    Returns:
+      For each bound `{"estimate", "low", "high"}`: the mean over folds and a 95 % interval from a bootstrap
+      over folds and their episodes. It says what the bound would be on other episodes and folds; the
+      information itself may lie above. `dimensions` holds the same of each action dimension by itself (`ba`,
+      of one-dimensional mixtures), and nothing for discrete actions, which have their H(A) under `entropy`.
+      Further `ceiling`, `rows`, `rows_used`, `episodes`, `blocks`, `folds`, `steps` and `seed`.
+
+    Raises:
+      BadInput: too few rows, or no steps.
+    """
+    if steps < 1:
+        raise BadInput(f"steps must be at least 1, not {steps}")
+    if min(rows, len(dataset)) < FEWEST_ROWS:
+        what = f"rows={rows} is too few" if rows < FEWEST_ROWS else f"{dataset.name} has {len(dataset)}"
+        raise BadInput(f"an estimate of I(S;A) needs at least {FEWEST_ROWS} rows: {what}")
+    tell = report or (lambda phase, done, total: None)
+    rng = np.random.default_rng(seed)
+    blocks = choose(pieces(dataset), rows, rng)
+    folds, owners = split(dataset, blocks, rng)
+    space = dataset.action_space
+    made = channel(dataset.obs.shape[1], space.dim, discrete=not isinstance(space, Box))
+    policy, energies = train(made, folds, seed, steps, tell)
+
+    tables = []
+    for i in range(FOLDS):
+        tell("held-out folds", i, FOLDS)
+        fold = jax.tree.map(lambda x, axis, i=i: x if axis is None else x[i], folds, AXES)
+        fitted = jax.tree.map(lambda x, i=i: x[i], (policy, energies))
+        tested = min(TESTED, len(fold.test))
+        found = scores(made, *fitted, fold, jax.random.key(seed), tested)
+        found = {name: np.asarray(value, np.float64) for name, value in found.items()}
+        tables.append(block_sums(found, owners[i][:tested]))
+    result = intervals(tables, rng)
+    if not isinstance(space, Box):
+        counts = np.bincount(dataset.action[np.concatenate(blocks)])
+        share = counts[counts > 0] / counts.sum()
+        result["entropy"] = float(-(share * np.log(share)).sum())
+    return result | {
+        "ceiling": math.log(folds.test.shape[1]),
+        "rows": len(dataset),
+        "rows_used": sum(map(len, blocks)),
+        "episodes": len(dataset.episodes()),
+        "blocks": len(blocks),
+        "folds": FOLDS,
+        "steps": steps,
+        "seed": seed,
+    }
+
+
+def meaning(found: dict[str, Any]) -> str:
+    """What the result of `information` means for MISA, in a sentence.
+
+    >>> row = {"estimate": 0.001, "low": -0.002, "high": 0.003}
+    >>> meaning({"misa": row, "dimensions": [row], "ceiling": 9.0})[:50]
+    'The actions hardly depend on the states (0.001 nat'
+    """
+    estimate, dim = found["misa"]["estimate"], len(found["dimensions"])
+    if found["misa"]["low"] <= 0 or estimate < LITTLE * found.get("entropy", dim):
+        return (
+            f"The actions hardly depend on the states ({estimate:.3f} nats), so that MISA's bound has next "
+            "to nothing to hold on to: on D4RL's random data, which are like this, its authors report "
+            "scores below CQL's and IQL's."
+        )
+    if estimate > found["ceiling"] - 1:
+        return (
+            f"The actions are nearly a function of the states: at least {estimate:.1f} nats, close to the "
+            f"most that can be shown ({found['ceiling']:.1f}), and MISA's bound holds a policy to that."
+        )
+    if "entropy" in found:
+        share = f"{estimate / found['entropy']:.0%} of the {found['entropy']:.2f} nats of their entropy"
+    else:
+        noise = math.exp(-estimate / dim)
+        share = f"as if each action dimension were {noise:.0%} noise, by standard deviation"
+    return (
+        f"The states tell {estimate:.2f} nats of the actions, {share}: so much is there for MISA's bound to "
+        "hold on to."
+    )
+
+
+# --- Intervals ---------------------------------------------------------------
+
+
+def block_sums(scores: dict[str, np.ndarray], owner: np.ndarray) -> np.ndarray:
+    """(blocks, columns): sums over the rows of each block of all that `bounds` needs."""
+    columns = [np.ones(len(owner)), scores["misa"]]
+    for name in ("dv", "f"):
+        columns += [scores[name][:, 0], np.exp(scores[name][:, 1])]
+    table = np.column_stack([*columns, scores["ba"]])
+    _, index = np.unique(owner, return_inverse=True)
+    sums = np.zeros((index.max() + 1, table.shape[1]))
+    np.add.at(sums, index, table)
+    return sums
+
+
+def bounds(sums: np.ndarray) -> np.ndarray:
+    """Rows (..., columns) of `block_sums`, added up, to (..., 4 + dimensions): BOUNDS, then each dimension.
+
+    E[T] - log E[e^T] for `dv`, and for `f` E[T] - E[e^{T - 1}] at T + 1.
+    """
+    means = sums / sums[..., :1]
+    _, misa, dv, dv_others, f, f_others = np.moveaxis(means[..., :6], -1, 0)
+    three = np.stack([misa, dv - np.log(dv_others), f + 1 - f_others], axis=-1)
+    return np.concatenate([three, means[..., 6:]], axis=-1)
+
+
+def intervals(tables: list[np.ndarray], rng: np.random.Generator) -> dict[str, Any]:
+    """Means over folds with their 95 % bootstrap interval: folds are drawn, and blocks within each."""
+    estimate = np.mean([bounds(table.sum(axis=0)) for table in tables], axis=0)
+    drawn = []  # of each fold (RESAMPLES, FOLDS, 4 + dimensions): a resample may draw it FOLDS times
+    for table in tables:
+        even = np.full(len(table), 1 / len(table))
+        drawn.append(bounds(rng.multinomial(len(table), even, size=(RESAMPLES, FOLDS)) @ table))
+    which = rng.integers(FOLDS, size=(RESAMPLES, FOLDS, 1, 1))
+    picked = np.take_along_axis(np.stack(drawn, axis=-1), which, axis=-1)[..., 0]
+    low, high = np.quantile(picked.mean(axis=1), (0.025, 0.975), axis=0)
+    rows = [
+        {"estimate": e, "low": a, "high": b}
+        for e, a, b in zip(estimate.tolist(), low.tolist(), high.tolist(), strict=True)
+    ]
+    return dict(zip(BOUNDS, rows[:4], strict=True)) | {"dimensions": rows[4:]}
