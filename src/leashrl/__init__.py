@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from leashrl.data import Dataset, load
     from leashrl.errors import BadInput, Diverged
     from leashrl.experiment import Result, resume, train
+    from leashrl.finetuning import finetune
     from leashrl.policies import LoadedPolicy, evaluate_run, load_policy
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
@@ -33,6 +34,7 @@ _HOME = {
     "Result": "experiment",
     "resume": "experiment",
     "train": "experiment",
+    "finetune": "finetuning",
     "LoadedPolicy": "policies",
     "evaluate_run": "policies",
     "load_policy": "policies",
@@ -54,6 +56,7 @@ __all__ = [
     "Result",
     "__version__",
     "evaluate_run",
+    "finetune",
     "load",
     "load_policy",
     "resume",

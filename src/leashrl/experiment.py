@@ -83,7 +83,7 @@ def train(
         algorithm=algorithm,
         preset=preset,
         config=config,
-        data=ONLINE if dataset is None else {"source": _source(data)} | describe(dataset),
+        data=ONLINE if dataset is None else {"source": source_of(data)} | describe(dataset),
         task=place.name if place else None,
         members=make_members(config, seeds, vary or {}),
         log_every=log_every,
@@ -125,7 +125,13 @@ def resume(
     run = rebuild(folder, plan, data)
     with hold(folder):
         warn_of_versions(folder, before)
-        return run.execute(folder, load_checkpoint(folder / "checkpoint"), report)
+        found = load_checkpoint(folder / "checkpoint")
+        if found is None and plan.switch:
+            again = f"`leashrl finetune {plan.switch.folder} ... --out {folder} --overwrite`"
+            raise BadInput(
+                f"'{folder}' was stopped before it held the offline state: start again with {again}"
+            )
+        return run.execute(folder, found, report)
 
 
 def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) -> tuple[Run, State]:
@@ -205,7 +211,7 @@ def warn_of_versions(folder: Path, before: Mapping[str, str]) -> None:
         )
 
 
-def _source(source: str | Path | Dataset | None) -> str | None:
+def source_of(source: str | Path | Dataset | None) -> str | None:
     """A path that holds wherever `resume` is called from; ids and recipes stay as they are."""
     if source is None or isinstance(source, Dataset):
         return None

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import data, paper, runs, tables
+from leashrl.cli import data, finetune, paper, runs, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -36,6 +36,7 @@ COMMANDS = {
     ),
     "train": Command("train an algorithm on a data set", runs.train_arguments, runs.train),
     "resume": Command("go on with a run that was stopped", runs.resume_arguments, runs.resume),
+    "finetune": Command("go on with a trained run online", finetune.arguments, finetune.run),
     "eval": Command("evaluate a run's policies again", runs.eval_arguments, runs.evaluate),
     "paper": Command("make a figure or a table of a paper", paper.arguments, paper.run),
     "bench": Command("how fast an algorithm trains here", runs.bench_arguments, runs.bench),
