@@ -1,12 +1,12 @@
 """From offline to online: returns before and after the switch.
 
-    python benchmarks/finetune.py --data FILE_OR_RECIPE --runs td3-bc misa --offline 5000 --steps 5000 --seeds 2
+    python benchmarks/finetune.py --data FILE_OR_RECIPE --runs td3-bc misa --offline 5000 --steps 3000
         --out DIR [--set policy_rate=1e-4] [--results PREFIX]
 
-Each algorithm is trained on the data, evaluated ten times, and then fine-tuned in the task's environment,
-evaluated before its first update and ten times more. Beside it, as a control, the same updates on the data
-alone (`--offline-share 1`): what of a change is the switch's, and what any further training does. Runs that
-are there are read, those that were stopped go on.
+Each algorithm is trained on the data, evaluated every 1,000 updates, and then fine-tuned in the task's
+environment, evaluated before its first update and every 500. Beside it, as a control, the same updates on
+the data alone (`--offline-share 1`): what of a change is the switch's, and what any further training does.
+Runs that are there are read, those that were stopped go on.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import leashrl
 from leashrl.cli.arguments import pairs
 from leashrl.training.artefacts import Lines, read_json, versions, write_json
 
+OFFLINE_EVERY, EVERY = 1000, 500
 KINDS = {"online": 0.5, "data alone": 1.0}
 
 
@@ -51,7 +52,7 @@ def curves_of(name: str, args: argparse.Namespace) -> dict[str, list[dict]]:
     folder = args.out / f"{Path(args.data).stem}--{name}"
 
     def begin_offline():
-        plan = {"seeds": args.seeds, "steps": args.offline, "eval_every": args.offline // 10}
+        plan = {"seeds": args.seeds, "steps": args.offline, "eval_every": OFFLINE_EVERY}
         leashrl.train(name, args.data, out=folder, **plan, **shared)
 
     found = {"offline": rows_of(folder, begin_offline, -args.offline)}

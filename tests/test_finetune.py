@@ -311,8 +311,8 @@ def test_a_member_that_diverged_is_left_out(before, tmp_path):
         (["--steps", "5", "--warmup", "0"], "'warmup' must be at least 1"),
         (["--steps", "5", "--noise", "-1"], "'noise' must be at least 0"),
         (["--steps", "5", "--episodes", "0"], "'episodes' must be at least 1"),
-        (["--steps", "5", "--set", "hidden=9,9"], "option 'hidden' is decided offline"),
-        (["--steps", "5", "--set", "preprocess.obs=none"], "option 'preprocess.obs' is decided offline"),
+        (["--steps", "5", "--set", "hidden=9,9"], "option 'hidden' cannot change after offline"),
+        (["--steps", "5", "--set", "preprocess.obs=none"], "option 'preprocess.obs' cannot change after"),
         (["--steps", "5", "--set", "policy_rat=1"], "did you mean 'policy_rate'"),
         (["--steps", "5", "--data", "pendulum-random"], "is not the data"),
     ],
@@ -343,6 +343,20 @@ def test_runs_that_cannot_go_on_are_refused(before, quiet, tmp_path):
         (tmp_path / "run" / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(BadInput, match=why):
             finetuning.finetune(tmp_path / "run", 5)
+
+
+def test_the_offline_run_is_not_written_over(before):
+    with pytest.raises(BadInput, match="stays as it is: choose another --out"):
+        leashrl.finetune(before, 5, out=before.parent / "." / before.name, overwrite=True)
+    assert (before / "result.json").exists()
+
+
+def test_what_varies_between_members_is_not_set(before):
+    members = tuple({"seed": 0, "policy_rate": rate} for rate in (1e-3, 1e-4))
+    plan = dataclasses.replace(read_plan(before)[0], members=members)
+    with pytest.raises(BadInput, match="'policy_rate' varies between the run's members"):
+        finetuning.configured(plan, 5, {"policy_rate": 1e-5})
+    assert finetuning.configured(plan, 5, {"critic_rate": 1e-5}).critic_rate == 1e-5
 
 
 def test_a_gymnasium_id_names_its_task(before, tmp_path):

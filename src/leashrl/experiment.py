@@ -186,7 +186,7 @@ def online_place(algorithm: str, task: str | None) -> Task:
 def same_data(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Dataset:
     """The data set that the run was started on, compared with what `config.json` says of it."""
     if data is None and plan.data["source"] is None:
-        raise BadInput(f"'{folder}' was trained on arrays in memory: pass them to `resume(..., data=...)`")
+        raise BadInput(f"'{folder}' was trained on arrays in memory: pass them as `data`")
     dataset = data if isinstance(data, Dataset) else load(data or plan.data["source"])
     found = describe(dataset)
     # Older versions stored the hash alone.

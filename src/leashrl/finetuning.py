@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Config, State, hyper, override
+from leashrl.core import State, hyper, override
 from leashrl.data import Dataset
 from leashrl.errors import BadInput, nearest
 from leashrl.experiment import read_plan, same_data, source_of
@@ -79,7 +79,10 @@ def finetune(
         raise BadInput(f"task '{place.name}' has no environment to learn in")
     if place.domain == "kitchen":
         raise BadInput(f"task '{place.name}' pays online for other things than its data did: {place.note}")
-    config = configured(old.config, steps, options or {})
+    to = Path(out).expanduser() if out else folder.with_name(f"{folder.name}-finetuned")
+    if to.resolve() == folder.resolve():
+        raise BadInput(f"'{folder}' stays as it is: choose another --out")
+    config = configured(old, steps, options or {})
     found = load_checkpoint(folder / "checkpoint")
     if found is None:
         raise BadInput(f"'{folder}' has no checkpoint to go on from")
@@ -112,7 +115,6 @@ def finetune(
             raise BadInput(f"'{name}' must be at least 1, not {getattr(plan, name)}")
     run = Run.build(plan, dataset)
     state = carried_over(folder, old, members, arrays, run)
-    to = Path(out) if out else folder.with_name(f"{folder.name}-finetuned")
     with claim_folder(to, overwrite):
         write_json(to / "config.json", plan.to_json() | {"versions": versions()})
         tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
@@ -139,18 +141,20 @@ def trained(folder: Path, plan: Plan) -> list[int]:
     return kept
 
 
-def configured(config: Config, steps: int, options: Mapping[str, Any]) -> Any:
+def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> Any:
     """The offline run's Config for the steps to come: rates that fell to 0 are constant again.
 
     Raises:
-      BadInput: an option that the state's shape or the offline data depend on.
+      BadInput: an option that the state's shape or the offline data depend on, or in which members differ.
     """
-    config = override(config, options)
+    config = override(plan.config, options)
     allowed = {"batch_size", *hyper(config)}
     if fixed := sorted(options.keys() - allowed):
         raise BadInput(
             f"option '{fixed[0]}' cannot change after offline training: {nearest(fixed[0], allowed)}"
         )
+    if varied := sorted(options.keys() & plan.members[0].keys()):
+        raise BadInput(f"option '{varied[0]}' varies between the run's members, and stays as each has it")
     if steps < 1 or config.batch_size < 1:
         raise BadInput(f"'steps' and 'batch_size' must be at least 1, not {steps} and {config.batch_size}")
     constant = {"schedule": "constant"} if hasattr(config, "schedule") else {}

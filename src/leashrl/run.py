@@ -13,6 +13,7 @@
 The seam between compute and presentation: what reads a run reads these files.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -299,6 +300,7 @@ def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int,
         "preset": plan.preset,
         "task": plan.task,
         "data": plan.data,
+        **({"switch": dataclasses.asdict(plan.switch)} if plan.switch else {}),
         "steps": step,
         "episodes": plan.episodes,
         "evaluated": plan.task is not None,
