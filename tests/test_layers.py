@@ -32,6 +32,7 @@ LAYER = {
     "plan": 7,
     "run": 8,
     "experiment": 9,
+    "finetuning": 10,
     "peers": 9,
     "policies": 9,
     "diagnostics": 10,

@@ -127,8 +127,8 @@ def test_the_ring_keeps_the_newest_rows():
 
 
 def drawn(data, newest=None, n=4000):
-    rows, index = draw(data, jax.random.key(0), n, newest)
-    values, counts = np.unique(np.asarray(rows.reward)[np.asarray(index)], return_counts=True)
+    rows = draw(data, jax.random.key(0), n, newest)
+    values, counts = np.unique(np.asarray(rows.reward), return_counts=True)
     return values.tolist(), counts / n
 
 

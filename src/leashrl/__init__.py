@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from leashrl.errors import BadInput, Diverged
     from leashrl.experiment import Result, resume, train
     from leashrl.export import export_policy
+    from leashrl.finetuning import finetune
     from leashrl.policies import LoadedPolicy, evaluate_run, load_policy
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
@@ -37,6 +38,7 @@ _HOME = {
     "resume": "experiment",
     "train": "experiment",
     "export_policy": "export",
+    "finetune": "finetuning",
     "LoadedPolicy": "policies",
     "evaluate_run": "policies",
     "load_policy": "policies",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "evaluate_run",
     "export_policy",
+    "finetune",
     "fqe",
     "load",
     "load_policy",

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl.errors import BadInput, nearest
-from leashrl.types import Array, Batch, Episodes, Metrics, Replay, Spec, TimeStep, Transitions
+from leashrl.types import Array, Batch, Episodes, Metrics, Mixed, Replay, Spec, TimeStep, Transitions
 
 State = Any  # a `types.pytree` dataclass with a field `hp: dict[str, Array]`
 HP = dict[str, Array]
@@ -109,6 +109,8 @@ class Entry(NamedTuple):
     """How it sees a data set: as `Dataset.transitions` pairs rows (`bellman`), or whole `episodes`."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
+    offline_only: str = ""
+    """Why a trained run cannot go on online, said of the algorithm; empty where it can (`finetune`)."""
 
     def overlay(self, preset: str, *places: str) -> dict[str, Any]:
         """What `tasks.places` lay over the preset, the most general first."""
@@ -229,8 +231,8 @@ def from_json(cls: type[C], values: Mapping[str, Any]) -> C:
 # --- Sampling ----------------------------------------------------------------
 
 
-Data = Transitions | Episodes | Replay
-"""What `Stage.sample` draws from: a data set, or what a member has seen of its environment so far."""
+Data = Transitions | Episodes | Replay | Mixed
+"""What `Stage.sample` draws from: a data set, what a member has seen of its environment so far, or both."""
 
 
 def uniform(batch_size: int, next_action: bool = False) -> Callable[[Data, State, Array], Batch]:
@@ -241,26 +243,35 @@ def uniform(batch_size: int, next_action: bool = False) -> Callable[[Data, State
     """
 
     def sample(data: Data, state: State, key: Array) -> Batch:
-        rows, index = draw(data, key, batch_size)
-        terminal = jnp.asarray(rows.terminal)[index]
+        rows = draw(data, key, batch_size)
         return Batch(
-            obs=jnp.asarray(rows.obs)[index],
-            action=jnp.asarray(rows.action)[index],
-            reward=jnp.asarray(rows.reward)[index],
-            discount=jnp.where(terminal, 0.0, state.hp["gamma"]),
-            next_obs=jnp.asarray(rows.next_obs)[index],
-            next_action=jnp.asarray(rows.next_action)[index] if next_action else None,
+            obs=rows.obs,
+            action=rows.action,
+            reward=rows.reward,
+            discount=jnp.where(rows.terminal, 0.0, state.hp["gamma"]),
+            next_obs=rows.next_obs,
+            next_action=rows.next_action if next_action else None,
         )
 
     return sample
 
 
-def draw(data: Data, key: Array, n: int, newest: int | None = None) -> tuple[Transitions, Array]:
-    """A table, and n uniform indices of its rows; of a replay's `newest` rows alone where that is given."""
+def draw(data: Data, key: Array, n: int, newest: int | None = None) -> Any:
+    """n rows drawn uniformly, as `Transitions`; of a replay's `newest` rows alone where that is given.
+
+    Of `Mixed`, the first round(share n) rows are the data set's and the others the replay's, as in the
+    symmetric sampling of RLPD (Ball et al. 2023, section 4.1, arXiv 2302.02948), whose share is a half.
+    """
     assert not isinstance(data, Episodes)
+    if isinstance(data, Mixed):
+        keys, old = jax.random.split(key), round(data.share * n)
+        parts = draw(data.offline, keys[0], old), draw(data.replay, keys[1], n - old, newest)
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     if isinstance(data, Transitions):
-        return data, jax.random.randint(key, (n,), 0, data.reward.shape[0])
-    first, capacity, count = map(jnp.asarray, (data.first, data.capacity, data.count))
-    held = jnp.minimum(count, capacity if newest is None else jnp.minimum(newest, capacity))
-    row = count - 1 - jax.random.randint(key, (n,), 0, held)
-    return data.rows, first + row % capacity
+        rows, index = data, jax.random.randint(key, (n,), 0, data.reward.shape[0])
+    else:
+        first, capacity, count = map(jnp.asarray, (data.first, data.capacity, data.count))
+        held = jnp.minimum(count, capacity if newest is None else jnp.minimum(newest, capacity))
+        row = count - 1 - jax.random.randint(key, (n,), 0, held)
+        rows, index = data.rows, first + row % capacity
+    return jax.tree.map(lambda x: jnp.asarray(x)[index], rows)

@@ -95,7 +95,7 @@ def train(
         algorithm=algorithm,
         preset=preset,
         config=config,
-        data=ONLINE if dataset is None else {"source": _source(data)} | describe(dataset),
+        data=ONLINE if dataset is None else {"source": source_of(data)} | describe(dataset),
         task=place.name if place else None,
         members=make_members(config, seeds, vary or {})
         if members is None
@@ -139,7 +139,13 @@ def resume(
     run = rebuild(folder, plan, data)
     with hold(folder):
         warn_of_versions(folder, before)
-        return run.execute(folder, load_checkpoint(folder / "checkpoint"), report)
+        found = load_checkpoint(folder / "checkpoint")
+        if found is None and plan.switch:
+            again = f"`leashrl finetune {plan.switch.folder} ... --out {folder} --overwrite`"
+            raise BadInput(
+                f"'{folder}' was stopped before it held the offline state: start again with {again}"
+            )
+        return run.execute(folder, found, report)
 
 
 def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) -> tuple[Run, State]:
@@ -194,7 +200,7 @@ def online_place(algorithm: str, task: str | None) -> Task:
 def same_data(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Dataset:
     """The data set that the run was started on, compared with what `config.json` says of it."""
     if data is None and plan.data["source"] is None:
-        raise BadInput(f"'{folder}' was trained on arrays in memory: pass them to `resume(..., data=...)`")
+        raise BadInput(f"'{folder}' was trained on arrays in memory: pass them as `data`")
     dataset = data if isinstance(data, Dataset) else load(data or plan.data["source"])
     found = describe(dataset)
     # Older versions stored the hash alone.
@@ -219,7 +225,7 @@ def warn_of_versions(folder: Path, before: Mapping[str, str]) -> None:
         )
 
 
-def _source(source: str | Path | Dataset | None) -> str | None:
+def source_of(source: str | Path | Dataset | None) -> str | None:
     """A path that holds wherever `resume` is called from; ids and recipes stay as they are."""
     if source is None or isinstance(source, Dataset):
         return None

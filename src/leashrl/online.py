@@ -7,10 +7,14 @@ the policy as it then is. What it sees goes to a ring on the device and, with ea
 
 Episode i of a member starts from a seed that its own seed and i decide. So these rows are all that a resumed
 run needs: it resets each environment to the episode that was cut, and takes the same actions again.
+
+A run that began offline brings its data set along. Observations and rewards are then written down as the
+environment gives them, and reach the device as the data set's did.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from leashrl.core import Policy, State
+from leashrl.data import Normaliser
 from leashrl.environments import borrow, give_back
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
 from leashrl.training.artefacts import make_folder, write_atomically
 from leashrl.training.checkpoint import to_bytes
-from leashrl.types import Array, Box, Replay, Spec, TimeStep, Transitions
+from leashrl.types import Array, Box, Mixed, Replay, Spec, TimeStep, Transitions
 
 RECENT = 100
 """Episodes in the mean return that online runs report, as in the MIRACLE text's figures."""
@@ -43,11 +48,26 @@ def spec_of(task: Task) -> Spec:
     return Spec(int(np.prod(shape)), Box(tuple(map(float, low)), tuple(map(float, high))))
 
 
+@dataclass(frozen=True, eq=False)
+class Offline:
+    """What a run brings along that began offline."""
+
+    rows: Transitions
+    """The data set, on the device."""
+    share: float
+    """Of each batch, from the data set."""
+    normaliser: Normaliser
+    """What was done to the data's observations and rewards."""
+    noise: float
+    """Standard deviation of the Gaussian noise on the actions of a policy that draws none, in [-1, 1]."""
+
+
 class Simulator:
     """A `training.loop.Source`: one environment a member.
 
     Attributes:
-      data: the rings, on the device.
+      ring: the members' rows, on the device.
+      every: steps of a visit.
       ended: a row for each episode that has ended and was not yet taken away by `take_ended`.
     """
 
@@ -58,20 +78,27 @@ class Simulator:
         policy: Policy,
         members: Sequence[Mapping[str, float]],
         keys: Array,
-        config: Any,
+        *,
+        steps: int,
+        buffer: int,
+        warmup: int,
+        every: int,
+        offline: Offline | None = None,
     ):
-        """`config.buffer` rows are kept of each member; its first `config.warmup` actions are random.
+        """Every member's newest `buffer` rows are kept.
+
+        Its first `warmup` actions are random, or, after offline training, the policy's own: random ones
+        would tell little of where that policy goes.
 
         Raises:
           BadInput: the buffer does not hold an episode.
         """
-        least = task.max_episode_steps + max(config.warmup, config.every)
-        if config.buffer < least:
+        least = task.max_episode_steps + max(warmup, every)
+        if buffer < least:
             raise BadInput(f"option 'buffer' must hold the warm-up and an episode: {least} on '{task.name}'")
-        assert isinstance(spec.action, Box)
         n = len(members)
-        self.task, self.members, self.warmup, self.every = task, members, config.warmup, config.every
-        capacity = min(config.buffer, config.steps + config.every + least)
+        self.task, self.members, self.warmup, self.every = task, members, warmup, every
+        self.offline = offline
         self.space = spec.action
         self.envs = borrow(task, n)
         self.obs = np.zeros((n, spec.obs_dim), np.float32)
@@ -81,38 +108,66 @@ class Simulator:
         self.ended: list[dict[str, Any]] = []
         self.unsaved: list[dict[str, np.ndarray]] = []
         self.saved = 0  # rows on disk
-        self.policy, self.act = policy, _compiled(policy)
+        self.policy = policy
+        self.act, self.act_after = _compiled(policy, offline.noise if offline else 0.0)
         self.keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(2**32 - 1))  # no update's key
-        self.data = _empty(n, capacity, spec)
+        self.ring = _empty(n, min(buffer, steps + every + least), spec, offline is not None)
         for i in range(n):
             self.reset(i)
+
+    @property
+    def data(self) -> Replay | Mixed:
+        """What updates draw from."""
+        return self.ring if self.offline is None else Mixed(self.offline.rows, self.ring, self.offline.share)
 
     # --- Stepping ------------------------------------------------------------
 
     def visit(self, state: State, step: int) -> None:
         """`every` more rows of each member, before the first of them the warm-up's."""
-        if int(self.data.count) == 0:
-            self.collect(None, self.warmup, step)
-        self.collect(self.policy.params(state), self.every, step)
+        params = self.policy.params(state)
+        if int(self.ring.count) == 0:
+            self.collect(params if self.offline else None, self.warmup, step)
+        self.collect(params, self.every, step)
 
     def collect(self, params: Any, n: int, step: int) -> None:
         """n steps of every member, by the policy with these params; None: uniformly random."""
         rows: dict[str, np.ndarray] = {}
-        begin = int(self.data.count)
+        begin = int(self.ring.count)
         for t in range(n):
             row = np.uint32(begin + t)
             if params is None:
                 action = np.asarray(_uniform(self.keys, row, self.space.dim))
             else:
-                action = np.asarray(self.act(params, self.obs, self.keys, row))
+                action = np.asarray(self.act(params, self.normalised(self.obs), self.keys, row))
             if not np.isfinite(action).all():
                 raise Diverged(f"the policy gave an action that is not finite, after {step} updates")
             for name, value in self.take(action, step).items():
                 if not t:
                     rows[name] = np.empty((len(value), n, *value.shape[1:]), value.dtype)
                 rows[name][:, t] = value
+        if self.offline:
+            after, number = self.normalised(rows["next_obs"]), np.arange(begin, begin + n, dtype=np.uint32)
+            rows["next_action"] = np.asarray(self.act_after(params, after, self.keys, number))
         self.unsaved.append(rows)
-        self.data = _append(self.data, {k: v for k, v in rows.items() if k != "timeout"})
+        self.append(rows)
+
+    def append(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Put rows as the environment gave them into the ring, as the learner reads them."""
+        ready = {name: value for name, value in rows.items() if name != "timeout"}
+        ready |= {name: self.normalised(rows[name]) for name in ("obs", "next_obs")}
+        if self.offline:
+            ready["reward"] = self.offline.normaliser.reward(rows["reward"])
+        self.ring = _append(self.ring, ready)
+
+    def normalised(self, obs: np.ndarray) -> np.ndarray:
+        return obs if self.offline is None else self.offline.normaliser(obs)
+
+    def in_units(self, action: np.ndarray, i: int) -> np.ndarray:
+        """An action of member i as its environment takes it."""
+        if not isinstance(self.space, Box):
+            return action
+        low, high = self.envs[i].action_space.low, self.envs[i].action_space.high  # pyright: ignore
+        return np.clip(self.space.from_unit(action), low, high).astype(np.float32)
 
     def take(self, action: np.ndarray, step: int) -> dict[str, np.ndarray]:
         """One step of every member's environment: a row each."""
@@ -125,9 +180,8 @@ class Simulator:
             "timeout": np.zeros(n, bool),
             "next_obs": np.zeros_like(self.obs),
         }
-        in_units = np.clip(self.space.from_unit(action), self.space.low, self.space.high).astype(np.float32)
         for i, env in enumerate(self.envs):
-            self.obs[i], paid, terminal, timeout, _ = env.step(in_units[i])
+            self.obs[i], paid, terminal, timeout, _ = env.step(self.in_units(action[i], i))
             row["next_obs"][i], row["reward"][i] = self.obs[i], paid
             row["terminal"][i], row["timeout"][i] = terminal, timeout and not terminal
             self.total[i] += float(paid)
@@ -173,7 +227,7 @@ class Simulator:
         Raises:
           BadInput: rows are missing, or an environment does not give again what it gave.
         """
-        capacity = int(self.data.capacity)
+        capacity = int(self.ring.capacity)
         begun = [0] * len(self.envs)  # the row at which each member's running episode began
         while self.saved < count:
             rows = read_rows(folder / f"rows-{self.saved:010d}.safetensors")
@@ -182,22 +236,21 @@ class Simulator:
                 self.episode[i] += int(end.sum())
                 if end.any():
                     begun[i] = self.saved + int(np.flatnonzero(end)[-1]) + 1
-            self.data = _append(self.data, {k: v for k, v in rows.items() if k != "timeout"})
+            self.append(rows)
             self.saved += n
         for path in folder.glob("rows-*.safetensors"):
             if int(path.stem[5:]) >= count:
                 path.unlink()
-        actions, after = np.asarray(self.data.rows.action), np.asarray(self.data.rows.next_obs)
+        actions, after = np.asarray(self.ring.rows.action), np.asarray(self.ring.rows.next_obs)
         for i, env in enumerate(self.envs):
             self.episode[i] -= 1
             self.reset(i)
             for t in range(begun[i], count):
                 row = i * capacity + t % capacity
-                action = np.clip(self.space.from_unit(actions[row]), self.space.low, self.space.high)
-                self.obs[i], paid, *_ = env.step(action.astype(np.float32))
+                self.obs[i], paid, *_ = env.step(self.in_units(actions[row], i))
                 self.total[i] += float(paid)
                 self.length[i] += 1
-                if not np.array_equal(self.obs[i], after[row]):
+                if not np.array_equal(self.normalised(self.obs[i]), after[row]):
                     raise BadInput(
                         f"'{folder}': the environment does not give again what it gave in row {t}: "
                         "another version of mujoco or gymnasium, or another processor?"
@@ -236,15 +289,18 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
 # --- On the device -----------------------------------------------------------
 
 
-def _empty(members: int, capacity: int, spec: Spec) -> Replay:
+def _empty(members: int, capacity: int, spec: Spec, next_action: bool = False) -> Replay:
     n = members * capacity
+    continuous = isinstance(spec.action, Box)
+    action = jnp.zeros((n, spec.action.dim)) if continuous else jnp.zeros(n, jnp.int32)
     return Replay(
         rows=Transitions(
             obs=jnp.zeros((n, spec.obs_dim)),
-            action=jnp.zeros((n, spec.action.dim)),
+            action=action,
             reward=jnp.zeros(n),
             terminal=jnp.zeros(n, bool),
             next_obs=jnp.zeros((n, spec.obs_dim)),
+            next_action=jnp.copy(action) if next_action else None,
         ),
         first=jnp.arange(members, dtype=jnp.int32) * capacity,
         capacity=jnp.int32(capacity),
@@ -263,15 +319,27 @@ def _append(data: Replay, rows: dict[str, Array]) -> Replay:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(policy: Policy):
-    """`(params, obs (members, obs_dim), keys, row) -> actions in [-1, 1]`, drawn where the policy can."""
+def _compiled(policy: Policy, noise: float):
+    """Actions as they are tried out: drawn where the policy can, else with Gaussian noise.
+
+    Returns:
+      `(params, obs (members, obs_dim), keys, row) -> actions`, in [-1, 1] or integers; the same of
+      `(members, n, obs_dim)` and n rows: another draw, for the observations that came after.
+    """
     mode = "sample" if "sample" in policy.modes else policy.modes[0]
 
     def one(params: Any, obs: Array, key: Array, row: Array) -> Array:
-        timestep = TimeStep(obs, jnp.zeros(()), jnp.asarray(False))
-        return policy.act(params, policy.init(params), timestep, jax.random.fold_in(key, row), mode)[0]
+        timestep, key = TimeStep(obs, jnp.zeros(()), jnp.asarray(False)), jax.random.fold_in(key, row)
+        action = policy.act(params, policy.init(params), timestep, key, mode)[0]
+        if noise and mode != "sample":
+            action = jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
+        return action
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)))
+    def following(params: Any, obs: Array, keys: Array, rows: Array) -> Array:
+        each = jax.vmap(one, in_axes=(None, 0, None, 0))
+        return jax.vmap(each, in_axes=(0, 0, 0, None))(params, obs, keys, rows + jnp.uint32(2**31))
+
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None))), jax.jit(following)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,35 @@ from leashrl.errors import BadInput, nearest
 from leashrl.tasks import Task, guess, places
 from leashrl.tasks import task as find_task
 from leashrl.types import Discrete, Space
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Where a fine-tuned run goes from offline to online, and how it then acts."""
+
+    folder: str
+    """The offline run's."""
+    step: int
+    """Updates of the offline run's last stage."""
+    checkpoint: str
+    """sha256 of the arrays that it went on from."""
+    offline_share: float = 0.5
+    """Of each batch, from the data set; the rest is what the member has seen since."""
+    warmup: int = 1000
+    """Environment steps of the offline policy before the first update."""
+    every: int = 50
+    """Environment steps between two looks at the policy, and updates after them."""
+    noise: float = 0.1
+    """Standard deviation of the Gaussian noise on the actions of a policy that draws none, in [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "every"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"'{name}' must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.offline_share <= 1:
+            raise BadInput(f"'offline_share' must be from 0 to 1, not {self.offline_share:g}")
+        if not 0 <= self.noise < math.inf:
+            raise BadInput(f"'noise' must be at least 0, not {self.noise:g}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +64,8 @@ class Plan:
     episodes: int
     eval_seed: int = 0
     snapshots: bool = False
+    switch: Switch | None = None
+    """Of a run that began offline and goes on online."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
@@ -42,8 +74,8 @@ class Plan:
     def from_json(values: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
-        values = dict(values)
-        values.setdefault("snapshots", False)  # older versions had none
+        values = {"snapshots": False, "switch": None} | dict(values)  # older versions had none
+        values["switch"] = values["switch"] and Switch(**values["switch"])
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         fields["config"] = override(entry.config(), values["config"])
         fields["members"] = tuple(dict(member) for member in values["members"])

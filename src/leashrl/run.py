@@ -13,6 +13,7 @@
 The seam between compute and presentation: what reads a run reads these files.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.core import Data, hyper, override, to_json
+from leashrl.core import Algorithm, Data, hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, prepare
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.online import Simulator, recent, spec_of
+from leashrl.online import Offline, Simulator, recent, spec_of
 from leashrl.plan import ONLINE, Plan, describe_space, find_algorithm, member_name
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
@@ -38,6 +39,8 @@ from leashrl.training.interrupts import Interrupts
 from leashrl.types import Episodes, Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0
+BUFFER = 1_000_000
+"""Rows that a fine-tuned run keeps of each member, as SAC does."""
 Report = Callable[[str, dict[str, Any]], None]
 """Called with (event, details) as a run goes on.
 
@@ -61,7 +64,7 @@ class Run:
 
     @staticmethod
     def build(plan: Plan, dataset: Dataset | None) -> "Run":
-        """`dataset` is None for an online run."""
+        """`dataset` is None for a run that is online from the start."""
         task = find_task(plan.task) if plan.task else None
         columns = [override(plan.config, {k: v for k, v in m.items() if k != "seed"}) for m in plan.members]
         keys = jax.vmap(jax.random.key)(jnp.asarray([m["seed"] for m in plan.members], jnp.uint32))
@@ -71,7 +74,8 @@ class Run:
             assert task is not None
             spec = spec_of(task)
             algorithm = entry.build(plan.config, spec)
-            source = Simulator(task, spec, algorithm.policy, plan.members, keys, plan.config)
+            pace = {name: getattr(plan.config, name) for name in ("steps", "buffer", "warmup", "every")}
+            source = Simulator(task, spec, algorithm.policy, plan.members, keys, **pace)
             normaliser = Normaliser(np.zeros(spec.obs_dim, np.float32), np.ones(spec.obs_dim, np.float32))
         else:
             rows, normaliser = prepare(dataset, plan.config.preprocess, entry.view)
@@ -81,6 +85,16 @@ class Run:
             algorithm = entry.build(plan.config, spec)
             kind = Episodes if entry.view == "episodes" else Transitions
             source = kind(**{name: jnp.asarray(x) for name, x in rows.items()})
+            if switch := plan.switch:
+                assert task is not None and isinstance(source, Transitions)
+                before = entry.build(override(plan.config, {"steps": switch.step}), spec)
+                algorithm = go_on(before, switch.step, plan.config.steps)
+                keys = loop.fold_in(keys, 2**32 - 2)  # no update's key, nor the simulator's
+                pace = {"steps": plan.config.steps, "warmup": switch.warmup, "every": switch.every}
+                offline = Offline(source, switch.offline_share, normaliser, switch.noise)
+                source = Simulator(
+                    task, spec, before.policy, plan.members, keys, buffer=BUFFER, offline=offline, **pace
+                )
         # What cannot be built fails here, before a folder is made.
         jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
         return Run(plan, task, spec, algorithm, source, normaliser, keys, hp)
@@ -97,7 +111,8 @@ class Run:
         """The hooks around the one loop: log, evaluate, checkpoint, stop."""
         plan, say = self.plan, report or (lambda event, details: None)
         total = sum(stage.steps for stage in self.algorithm.stages)
-        training = total - self.algorithm.stages[-1].steps  # pre-training is not evaluated
+        # Pre-training is not evaluated; what offline training has left is.
+        training = -1 if plan.switch else total - self.algorithm.stages[-1].steps
         restored, done, meta = None, -1, {}
         if checkpoint:
             done, flat, meta = checkpoint
@@ -250,6 +265,13 @@ class Run:
         )
 
 
+def go_on(algorithm: Algorithm, done: int, steps: int) -> Algorithm:
+    """The algorithm's last stage alone, from its update number `done` on, for `steps` more."""
+    last = algorithm.stages[-1]
+    update = lambda state, batch, key, step: last.update(state, batch, key, step + done)
+    return algorithm._replace(stages=(last._replace(steps=steps, update=update),))
+
+
 def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
     """Final and last-ten mean score of each member; the best is never reported alone.
 
@@ -270,7 +292,7 @@ def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int,
             values = [row[what] for row in mine if row[what] is not None]
             final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
             out[what] = {"final": final, "last_10_mean": float(np.mean(values[-10:])) if values else None}
-        if plan.data == ONLINE:
+        if plan.data == ONLINE or plan.switch:
             out["online"] = recent(episodes, member)
         members.append(out)
     finals = [m["score"]["final"] for m in members if m["score"]["final"] is not None]
@@ -279,6 +301,7 @@ def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int,
         "preset": plan.preset,
         "task": plan.task,
         "data": plan.data,
+        **({"switch": dataclasses.asdict(plan.switch)} if plan.switch else {}),
         "steps": step,
         "episodes": plan.episodes,
         "evaluated": plan.task is not None,

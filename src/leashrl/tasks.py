@@ -246,6 +246,18 @@ def task(name: str) -> Task:
     raise BadInput(f"no task '{name}' in the table (`leashrl tasks` prints it): {nearest(str(name), close)}")
 
 
+def of_environment(name: str) -> Task:
+    """The task of that name, or the bare environment of that Gymnasium id.
+
+    Raises:
+      BadInput: neither is in the table.
+
+    >>> of_environment("Hopper-v4").name, of_environment("hopper").name
+    ('hopper', 'hopper')
+    """
+    return next((row for row in BARE.values() if row.env_id == name), None) or task(name)
+
+
 KINDS = (
     *("medium-expert", "medium-replay", "full-replay", "mixed", "random", "medium", "expert"),
     *("human", "cloned"),

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def pytree(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose fields are all arrays (or pytrees of arrays), known to jax."""
+    """A frozen dataclass of arrays (or pytrees of arrays), known to jax; fields marked static are none."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
 
@@ -113,6 +113,15 @@ class Replay:
     first: ArrayLike  # (members,) int32, where each member's ring begins
     capacity: ArrayLike  # () int32
     count: ArrayLike  # () int32, rows written so far, of each member
+
+
+@pytree
+class Mixed:
+    """A data set and a replay: what a run draws from that began offline and goes on online."""
+
+    offline: Transitions  # shared by all members
+    replay: Replay
+    share: float = dataclasses.field(metadata={"static": True})  # of each batch, from `offline`
 
 
 @pytree

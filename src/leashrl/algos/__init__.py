@@ -24,9 +24,16 @@ BRAC = "Wu et al. 2019, arXiv 1911.11361"
 
 REGISTRY: dict[str, Entry] = {
     "awac": Entry(awac.Config, awac.build, "Nair et al. 2020, arXiv 2006.09359", awac.PRESETS, awac.DOMAINS),
-    "bc": Entry(bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS, discrete=True),
+    "bc": Entry(
+        bc.Config, bc.build, "Pomerleau 1991", bc.PRESETS, discrete=True, offline_only="it has no critic"
+    ),
     "bc-10": Entry(
-        bc.Config, bc.build, "10%BC of Chen et al. 2021, arXiv 2106.01345", bc.PRESETS_TEN, discrete=True
+        bc.Config,
+        bc.build,
+        "10%BC of Chen et al. 2021, arXiv 2106.01345",
+        bc.PRESETS_TEN,
+        discrete=True,
+        offline_only="it has no critic",
     ),
     "bear": Entry(bear.Config, bear.build, "Kumar et al. 2019, arXiv 1906.00949", bear.PRESETS, bear.DOMAINS),
     "brac-p": Entry(brac.Config, brac.build, BRAC, brac.PRESETS_P),
@@ -42,7 +49,13 @@ REGISTRY: dict[str, Entry] = {
         cql.Config, cql.build, "Kumar et al. 2020, arXiv 2006.04779", cql.PRESETS, cql.DOMAINS, discrete=True
     ),
     "dt": Entry(
-        dt.Config, dt.build, "Chen et al. 2021, arXiv 2106.01345", dt.PRESETS, dt.DOMAINS, view="episodes"
+        dt.Config,
+        dt.build,
+        "Chen et al. 2021, arXiv 2106.01345",
+        dt.PRESETS,
+        dt.DOMAINS,
+        view="episodes",
+        offline_only="it has no critic",
     ),
     "fisher-brc": Entry(
         fisher_brc.Config, fisher_brc.build, "Kostrikov et al. 2021, arXiv 2103.08050", fisher_brc.PRESETS
@@ -61,6 +74,7 @@ REGISTRY: dict[str, Entry] = {
         "Argenson & Dulac-Arnold 2021, arXiv 2008.05556",
         mbop.PRESETS,
         view="episodes",
+        offline_only="it has no policy to improve: it plans",
     ),
     "miracle": Entry(
         miracle.Config,
@@ -73,9 +87,20 @@ REGISTRY: dict[str, Entry] = {
     "misa": Entry(
         misa.Config, misa.build, "Ma et al. 2023, arXiv 2210.07484", misa.PRESETS, misa.DOMAINS, discrete=True
     ),
-    "mopo": Entry(mopo.Config, mopo.build, "Yu et al. 2020, arXiv 2005.13239", mopo.PRESETS, mopo.DOMAINS),
+    "mopo": Entry(
+        mopo.Config,
+        mopo.build,
+        "Yu et al. 2020, arXiv 2005.13239",
+        mopo.PRESETS,
+        mopo.DOMAINS,
+        offline_only="its critic learns from a model of the data, which stays as it is",
+    ),
     "onestep": Entry(
-        onestep.Config, onestep.build, "Brandfonbrener et al. 2021, arXiv 2106.08909", onestep.PRESETS
+        onestep.Config,
+        onestep.build,
+        "Brandfonbrener et al. 2021, arXiv 2106.08909",
+        onestep.PRESETS,
+        offline_only="its critic is the behaviour's, and learns no more while the policy improves",
     ),
     "rebrac": Entry(
         td3_bc.Config,

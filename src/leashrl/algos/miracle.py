@@ -185,8 +185,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
     def sample(data: Data, state: State, key: Array) -> tuple[Batch, Array]:
         """A batch, and the actions for the marginal, which come from a shorter past."""
         key_batch, key_action = jax.random.split(key)
-        rows, index = draw(data, key_action, config.batch_size, config.action_buffer)
-        return uniform(config.batch_size)(data, state, key_batch), jnp.asarray(rows.action)[index]
+        recent = draw(data, key_action, config.batch_size, config.action_buffer)
+        return uniform(config.batch_size)(data, state, key_batch), recent.action
 
     def update(state: State, sampled: tuple[Batch, Array], key: Array, step: Array) -> tuple[State, Metrics]:
         # All gradients are taken at the parameters from before the update; the text does not say.
@@ -241,7 +241,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "penalty": penalty,
         }
 
-    stage = Stage("train", config.steps, sample, update, every=config.every)
+    stage = Stage("train", config.steps, sample, update)
     return Algorithm(init, (stage,), tanh_gaussian(policy))
 
 

@@ -107,7 +107,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         return soft_update(state, batch, key, policy, critic, dim * state.hp["target_entropy"])[:2]
 
-    stage = Stage("train", config.steps, uniform(config.batch_size), update, every=config.every)
+    stage = Stage("train", config.steps, uniform(config.batch_size), update)
     return Algorithm(init, (stage,), tanh_gaussian(policy))
 
 

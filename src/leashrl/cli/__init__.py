@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import choose, data, export, fqe, mi, paper, report, runs, sweep, tables
+from leashrl.cli import choose, data, export, finetune, fqe, mi, paper, report, runs, sweep, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -37,6 +37,7 @@ COMMANDS = {
     "mi": Command("how much the data's actions depend on its states", mi.arguments, mi.run),
     "train": Command("train an algorithm on a data set", runs.train_arguments, runs.train),
     "resume": Command("go on with a run that was stopped", runs.resume_arguments, runs.resume),
+    "finetune": Command("go on with a trained run online", finetune.arguments, finetune.run),
     "eval": Command("evaluate a run's policies again", runs.eval_arguments, runs.evaluate),
     "report": Command(
         "one page that compares runs, for the eye or for a paper", report.arguments, report.run

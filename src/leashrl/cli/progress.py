@@ -69,6 +69,10 @@ class Screen:
             self.line(f"data       what each member sees of {task.env_id}, one update a step")
         else:
             self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
+        if plan.switch:
+            after = f"from update {plan.switch.step} of {plan.switch.folder}"
+            share = f"{100 * plan.switch.offline_share:g} % of each batch stays the data's"
+            self.line(f"online     {after}; {share}")
         if data.get("action_space_assumed"):
             self.line(f"actions    {ASSUMED}")
         self.line(f"task       {evaluation if task else f'not evaluated: {self.why_no_task}'}")

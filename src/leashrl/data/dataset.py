@@ -1,7 +1,7 @@
 """A logged data set in memory, and the two views of it that algorithms train on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -244,10 +244,12 @@ class Normaliser:
     Attributes:
       mean: (obs_dim,) float32.
       std: (obs_dim,) float32.
+      reward: what was done to the rewards, numpy to numpy, of any shape; for rows that come later.
     """
 
     mean: np.ndarray
     std: np.ndarray
+    reward: Callable[[np.ndarray], np.ndarray] = lambda reward: reward
 
     def __call__(self, obs: Any) -> Any:
         """(..., obs_dim) to the same shape; numpy or jax arrays."""
@@ -282,36 +284,15 @@ def prepare(
                 unit = dataset.action_space.to_unit(rows[key])
                 rows[key] = np.clip(unit, -1, 1).astype(np.float32)
 
-    reward = rows["reward"]
-    if preprocess.reward in ("unit", "zero-one"):
-        lowest, highest = float(dataset.reward.min()), float(dataset.reward.max())
-        if lowest == highest:
-            scaled = f"reward='{preprocess.reward}' has no range to scale"
-            raise BadInput(f"{dataset.name}: every reward is {lowest:g}, so {scaled}")
-        share = (reward.astype(np.float64) - lowest) / (highest - lowest)
-        rows["reward"] = (2 * share - 1 if preprocess.reward == "unit" else share).astype(np.float32)
-    elif preprocess.reward == "return":
-        returns = dataset.returns()
-        if not returns.max() > returns.min():
-            scaled = "reward='return' has no range to scale"
-            raise BadInput(f"{dataset.name}: every episode's return is {returns[0]:g}, so {scaled}")
-        scale = 1000 / (returns.max() - returns.min())
-        rows["reward"] = (reward.astype(np.float64) * scale).astype(np.float32)
-    elif preprocess.reward == "antmaze":
-        rows["reward"] = (4 * (reward - np.float32(0.5))).astype(np.float32)
-    elif preprocess.reward == "minus-one":
-        rows["reward"] = reward - np.float32(1)
-    elif preprocess.reward != "none":
-        known = nearest(preprocess.reward, ("none", "unit", "zero-one", "return", "antmaze", "minus-one"))
-        raise BadInput(f"no reward preprocessing '{preprocess.reward}': {known}")
-
+    rescale = rescaled(dataset, preprocess.reward)
+    rows["reward"] = rescale(rows["reward"])
     obs_dim = dataset.obs.shape[1]
-    normaliser = Normaliser(np.zeros(obs_dim, np.float32), np.ones(obs_dim, np.float32))
+    normaliser = Normaliser(np.zeros(obs_dim, np.float32), np.ones(obs_dim, np.float32), rescale)
     if preprocess.obs == "standardise":
         # Column by column in float64: exact sums without a second copy of the data set.
         mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
         std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
-        normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32))
+        normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32), rescale)
         for key in rows.keys() & {"obs", "next_obs"}:  # in place: the view's arrays are copies already
             np.subtract(rows[key], normaliser.mean, out=rows[key])
             np.divide(rows[key], normaliser.std, out=rows[key])
@@ -321,6 +302,34 @@ def prepare(
     if view == "episodes":
         rows["to_go"] = to_go(rows["reward"], rows["end"])
     return rows, normaliser
+
+
+def rescaled(dataset: Dataset, how: str) -> Callable[[np.ndarray], np.ndarray]:
+    """`Preprocess.reward` as a function of float32 rewards; scales are the data set's."""
+    if how == "none":
+        return lambda reward: reward
+    if how in ("unit", "zero-one"):
+        lowest, highest = float(dataset.reward.min()), float(dataset.reward.max())
+        if lowest == highest:
+            scaled = f"reward='{how}' has no range to scale"
+            raise BadInput(f"{dataset.name}: every reward is {lowest:g}, so {scaled}")
+        share = lambda reward: (reward.astype(np.float64) - lowest) / (highest - lowest)
+        if how == "unit":
+            return lambda reward: (2 * share(reward) - 1).astype(np.float32)
+        return lambda reward: share(reward).astype(np.float32)
+    if how == "return":
+        returns = dataset.returns()
+        if not returns.max() > returns.min():
+            scaled = "reward='return' has no range to scale"
+            raise BadInput(f"{dataset.name}: every episode's return is {returns[0]:g}, so {scaled}")
+        scale = 1000 / (returns.max() - returns.min())
+        return lambda reward: (reward.astype(np.float64) * scale).astype(np.float32)
+    if how == "antmaze":
+        return lambda reward: (4 * (reward - np.float32(0.5))).astype(np.float32)
+    if how == "minus-one":
+        return lambda reward: reward - np.float32(1)
+    known = nearest(how, ("none", "unit", "zero-one", "return", "antmaze", "minus-one"))
+    raise BadInput(f"no reward preprocessing '{how}': {known}")
 
 
 def to_go(reward: np.ndarray, end: np.ndarray) -> np.ndarray:

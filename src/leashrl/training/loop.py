@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from leashrl.core import HP, Algorithm, Data, Stage, State
-from leashrl.types import Array, Episodes, Replay, Transitions, pytree
+from leashrl.types import Array, Episodes, Mixed, Replay, Transitions, pytree
 
 LIMIT = 1e12
 """A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
@@ -47,10 +47,13 @@ class Tally:
 class Source(Protocol):
     """Rows that come while a run goes on, in place of a data set: `leashrl.online` steps a simulator."""
 
-    data: Replay
+    every: int
+
+    @property
+    def data(self) -> Replay | Mixed: ...
 
     def visit(self, state: State, step: int) -> None:
-        """Add a stage's `every` rows to `data`; called before the updates `step` to `step + every`."""
+        """Add `every` rows a member to `data`; called before the updates `step` to `step + every`."""
         ...
 
 
@@ -115,15 +118,17 @@ def run(
             fresh = False
         piece = 1  # updates a call: doubled or halved until a call takes about SLICE_SECONDS
         while step < end:
-            edge = stage.every and (step - start) % stage.every == 0
-            if online and edge:
+            own = step - start
+            if online and own % online.every == 0:
                 online.visit(state, step)
                 data = online.data
-            if refresh is not None and edge:
+            if refresh is not None and own % stage.every == 0:
                 state = refresh(state, data, fold_in(keys, step + 2**31))
             stop = min(end, step + piece, _next_multiple(step, log_every), _next_multiple(step, stop_every))
-            if refresh is not None or online:
-                stop = min(stop, start + _next_multiple(step - start, stage.every))
+            if refresh is not None:
+                stop = min(stop, start + _next_multiple(own, stage.every))
+            if online:
+                stop = min(stop, start + _next_multiple(own, online.every))
             began = time.perf_counter()
             state, tally = advance(state, tally, data, keys, np.int32(step), np.int32(stop), np.int32(start))
             jax.block_until_ready(tally.count)
@@ -257,24 +262,27 @@ def _advance(stage: Stage, data, begin, end, stage_start, state: State, tally: T
 
 def _advance_all(stage: Stage, state, tally: Tally, data, keys, begin, end, stage_start):
     """Updates `begin` to `end` of all members: side by side, or on a CPU, whose caches hold one, in turn."""
-    replay = isinstance(data, Replay)
+    replay = data.replay if isinstance(data, Mixed) else data
+    first = replay.first if isinstance(replay, Replay) else jnp.zeros(keys.shape, jnp.int32)
 
     def one(state, tally, key, first):
-        own = dataclasses.replace(data, first=first) if replay else data
-        return _advance(stage, own, begin, end, stage_start, state, tally, key)
+        return _advance(stage, seen_by(data, first), begin, end, stage_start, state, tally, key)
 
-    first = data.first if replay else jnp.zeros(keys.shape, jnp.int32)
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda member: one(*member), (state, tally, keys, first))
     return jax.vmap(one)(state, tally, keys, first)
 
 
+def seen_by(data: Data, first: Array) -> Data:
+    """`data` as one member sees them, whose ring begins at `first` where there are rings."""
+    if isinstance(data, Mixed):
+        return dataclasses.replace(data, replay=seen_by(data.replay, first))
+    return dataclasses.replace(data, first=first) if isinstance(data, Replay) else data
+
+
 def empty_tally(stage: Stage, data, state, keys, before: Tally | None) -> Tally:
     """An empty tally for a stage's metrics; members that fell earlier stay fallen."""
-
-    if isinstance(data, Replay):
-        data = dataclasses.replace(data, first=jnp.int32(0))
-    shapes = metrics_of(stage).eval_shape(state, data, keys)
+    shapes = metrics_of(stage).eval_shape(state, seen_by(data, jnp.int32(0)), keys)
     nothing = jnp.full(keys.shape, -1, jnp.int32)
     return Tally(
         total={name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()},

@@ -1,0 +1,169 @@
+"""From offline to online: a finished run goes on in its task's environment. Layer 10.
+
+The algorithm's last stage goes on from the checkpoint: same loss, same moments of Adam. What changes are the
+rows: part of each batch stays the data set's, the rest comes from the member's own steps in the environment,
+after a warm-up by the offline policy. So the leash stays on, and the first updates see where it leads.
+The run's folder begins with that state as its checkpoint at step 0, and is from there on like any other.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leashrl.algos import REGISTRY
+from leashrl.core import State, hyper, override
+from leashrl.data import Dataset
+from leashrl.errors import BadInput, nearest
+from leashrl.experiment import read_plan, same_data, source_of
+from leashrl.plan import ONLINE, Plan, Switch, find_algorithm, find_place
+from leashrl.run import Report, Result, Run
+from leashrl.tasks import of_environment
+from leashrl.training import loop
+from leashrl.training.artefacts import claim_folder, versions, write_json
+from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint
+
+
+def finetune(
+    folder: str | Path,
+    steps: int,
+    *,
+    env: str | None = None,
+    data: str | Path | Dataset | None = None,
+    options: Mapping[str, Any] | None = None,
+    offline_share: float = 0.5,
+    warmup: int = 1000,
+    every: int = 50,
+    noise: float = 0.1,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    log_every: int = 1000,
+    eval_every: int | None = None,
+    episodes: int | None = None,
+    snapshots: bool = False,
+    report: Report | None = None,
+) -> Result:
+    """Go on online with a run that was trained on data; members that had diverged are left out.
+
+    Args:
+      folder: the offline run's, finished; it stays as it is.
+      steps: updates, and environment steps of each member after the warm-up.
+      env: where (`leashrl tasks`), or a Gymnasium id that a task has; by default the run's own task.
+      data: the data set, where the run was started from arrays in memory, or its file has moved.
+      options: fields of the Config, laid over the run's; such as rates.
+      offline_share: of each batch, from the data set.
+      warmup: environment steps of the offline policy before the first update.
+      every: environment steps between two looks at the policy, and updates after them.
+      noise: standard deviation of the Gaussian noise on the actions of a policy that draws none.
+      out: the new run's folder; `FOLDER-finetuned` by default.
+      overwrite, log_every, eval_every, episodes, snapshots, report: as in `train`. The first evaluation is
+        that of the offline policy, at step 0.
+
+    Returns:
+      The result, as `result.json` holds it.
+
+    Raises:
+      BadInput: anything about the arguments, the run, the data or the disk, before anything is written.
+    """
+    folder = Path(folder).expanduser()
+    old, _ = read_plan(folder)
+    members = trained(folder, old)
+    place = of_environment(env) if env else of_environment(old.task) if old.task else None
+    if place is None:
+        raise BadInput(f"'{folder}' was trained without a task: name one with --env (`leashrl tasks`)")
+    if place.env_id is None:
+        raise BadInput(f"task '{place.name}' has no environment to learn in")
+    if place.domain == "kitchen":
+        raise BadInput(f"task '{place.name}' pays online for other things than its data did: {place.note}")
+    to = Path(out).expanduser() if out else folder.with_name(f"{folder.name}-finetuned")
+    if to.resolve() == folder.resolve():
+        raise BadInput(f"'{folder}' stays as it is: choose another --out")
+    config = configured(old, steps, options or {})
+    found = load_checkpoint(folder / "checkpoint")
+    if found is None:
+        raise BadInput(f"'{folder}' has no checkpoint to go on from")
+    _, arrays, meta = found
+    dataset = same_data(folder, old, data)
+    find_place(place.name, dataset)  # its sizes fit
+    switch = Switch(
+        folder=str(folder.absolute()),
+        step=old.config.steps,
+        checkpoint=meta["sha256"],
+        offline_share=offline_share,
+        warmup=warmup,
+        every=every,
+        noise=noise,
+    )
+    plan = dataclasses.replace(
+        old,
+        config=config,
+        data=old.data if data is None else old.data | {"source": source_of(data)},
+        task=place.name,
+        members=tuple(old.members[i] for i in members),
+        log_every=log_every,
+        eval_every=max(1, steps // 10) if eval_every is None else eval_every,
+        episodes=place.episodes if episodes is None else episodes,
+        snapshots=snapshots,
+        switch=switch,
+    )
+    for name in ("log_every", "eval_every", "episodes"):
+        if getattr(plan, name) < 1:
+            raise BadInput(f"'{name}' must be at least 1, not {getattr(plan, name)}")
+    run = Run.build(plan, dataset)
+    state = carried_over(folder, old, members, arrays, run)
+    with claim_folder(to, overwrite):
+        write_json(to / "config.json", plan.to_json() | {"versions": versions()})
+        tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
+        save_checkpoint(to / "checkpoint", 0, {"state": state, "tally": tally}, {"rows": 0})
+        return run.execute(to, load_checkpoint(to / "checkpoint"), report)
+
+
+def trained(folder: Path, plan: Plan) -> list[int]:
+    """Which members of a run can go on online, or BadInput with the reason why none can."""
+    if reason := find_algorithm(plan.algorithm).offline_only:
+        known = ", ".join(sorted(name for name, entry in REGISTRY.items() if not entry.offline_only))
+        raise BadInput(f"{plan.algorithm} cannot be fine-tuned online: {reason}; these can: {known}")
+    if plan.data == ONLINE:
+        raise BadInput(f"'{folder}' has learnt online from the start: train it longer with `leashrl train`")
+    if plan.switch:
+        begun = plan.switch.folder
+        raise BadInput(f"'{folder}' is fine-tuned already: start again from '{begun}', with more --steps")
+    if not (folder / "result.json").exists():
+        raise BadInput(f"'{folder}' has not finished: `leashrl resume {folder}` goes on with it")
+    rows = Result.read(folder).values["members"]
+    kept = [i for i, row in enumerate(rows) if not row["diverged"]]
+    if not kept:
+        raise BadInput(f"every member of '{folder}' diverged: nothing is left to fine-tune")
+    return kept
+
+
+def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> Any:
+    """The offline run's Config for the steps to come: rates that fell to 0 are constant again.
+
+    Raises:
+      BadInput: an option that the state's shape or the offline data depend on, or in which members differ.
+    """
+    config = override(plan.config, options)
+    allowed = {"batch_size", *hyper(config)}
+    if fixed := sorted(options.keys() - allowed):
+        raise BadInput(
+            f"option '{fixed[0]}' cannot change after offline training: {nearest(fixed[0], allowed)}"
+        )
+    if varied := sorted(options.keys() & plan.members[0].keys()):
+        raise BadInput(f"option '{varied[0]}' varies between the run's members, and stays as each has it")
+    if steps < 1 or config.batch_size < 1:
+        raise BadInput(f"'steps' and 'batch_size' must be at least 1, not {steps} and {config.batch_size}")
+    constant = {"schedule": "constant"} if hasattr(config, "schedule") else {}
+    return override(config, constant | {"steps": steps})
+
+
+def carried_over(folder: Path, old: Plan, kept: list[int], arrays: dict[str, np.ndarray], run: Run) -> State:
+    """The offline state of the members that are kept, with the new run's hyper-parameters."""
+    keys, hp = jax.tree.map(lambda x: x[jnp.zeros(len(old.members), int)], (run.keys, run.hp))
+    like = jax.eval_shape(jax.vmap(run.algorithm.init), keys, hp)
+    state = restore({"state": like}, arrays, str(folder / "checkpoint"))["state"]
+    return dataclasses.replace(jax.tree.map(lambda x: x[np.array(kept)], state), hp=run.hp)

@@ -1,0 +1,361 @@
+"""From offline to online: what is carried over, what is drawn, what is seen, and what is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import leashrl
+from leashrl import finetuning
+from leashrl.algos import REGISTRY
+from leashrl.cli import main
+from leashrl.core import Algorithm, Stage, draw, uniform
+from leashrl.data import load
+from leashrl.errors import BadInput
+from leashrl.experiment import last_state, read_plan, rebuild
+from leashrl.run import go_on
+from leashrl.training.checkpoint import load_checkpoint
+from leashrl.types import Mixed, Replay, Transitions
+
+NETS = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (8, 8))
+SMALL = NETS | {"batch_size": 8, "k": 3, "samples": 2, "candidates": 2, "best_of": 2, "components": 2}
+SMALL |= {"latents": 2, "epoch": 7, "resample": 2}
+TUNE = {"episodes": 1, "every": 5, "warmup": 5, "log_every": 5}
+QUIET = TUNE | {"warmup": 210, "noise": 0.0, "log_every": 4}
+CAN = [(name, "pendulum") for name, entry in REGISTRY.items() if not entry.offline_only]
+CAN += [(name, "cartpole") for name, _ in CAN if REGISTRY[name].discrete]
+CANNOT = [name for name, entry in REGISTRY.items() if entry.offline_only]
+
+
+def small(name: str) -> dict:
+    """Options that make it quick to compile, as far as it has them."""
+    fields = {field.name for field in dataclasses.fields(REGISTRY[name].config)}
+    return {option: value for option, value in SMALL.items() if option in fields}
+
+
+def offline(name: str, out: Path, task: str = "pendulum", seeds: int = 1, **more) -> Path:
+    plan = {"options": small(name), "seeds": seeds, "steps": 4, "episodes": 1} | more
+    return leashrl.train(name, f"{task}-medium", task=task, out=out, **plan).folder
+
+
+def barely_begun(name: str, out: Path, task: str) -> Path:
+    """The same with the state that training would have begun from: nothing is compiled for it."""
+
+    def stop(event, details):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        offline(name, out, task, report=stop)
+    (out / "result.json").write_text('{"members": [{"diverged": null}]}')
+    return out
+
+
+def lines(folder: Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def replay_of(folder: Path) -> dict[str, np.ndarray]:
+    parts = [load_file(path) for path in sorted((folder / "replay").iterdir())]
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory) -> Path:
+    """An offline run of two members."""
+    return offline("td3-bc", tmp_path_factory.mktemp("offline") / "run", seeds=2)
+
+
+# --- Every actor-critic ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CAN, ids=" on ".join)
+def test_an_actor_critic_goes_on(case, tmp_path):
+    old = barely_begun(case[0], tmp_path / "run", case[1])
+    result = leashrl.finetune(old, 10, **TUNE, eval_every=10)
+    assert result.folder == tmp_path / "run-finetuned" and not result.diverged
+    found = lines(result.folder, "evaluations")
+    assert [row["step"] for row in found] == [0, 10]
+    run, before = last_state(old)
+    assert found[0]["returns"] == run.evaluate(before, {})[0]["returns"]  # nothing has happened yet
+    metrics = [value for row in lines(result.folder, "metrics") for value in row.values()]
+    assert np.isfinite([value for value in metrics if not isinstance(value, str)]).all()
+    assert replay_of(result.folder)["reward"].shape == (1, 15)
+    _, after = last_state(result.folder)
+    assert int(after.optimiser["critic"]["count"][0]) == 10
+    changed = jax.tree.map(lambda x, y: bool((x != y).any()), before.policy, after.policy)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_it_begins_with_the_offline_run(before, quiet):
+    """Its score, its weights, and the moments of Adam: 4 updates of the critics, and 10 more."""
+    first = [row for row in lines(quiet, "evaluations") if row["step"] == 0]
+    last = [row for row in lines(before, "evaluations") if row["step"] == 4]
+    assert [row["returns"] for row in first] == [row["returns"] for row in last]
+    _, arrays, meta = load_checkpoint(before / "checkpoint") or pytest.fail()
+    _, after, _ = load_checkpoint(quiet / "checkpoint") or pytest.fail()
+    count = "state/optimiser/critic/count"
+    assert arrays[count].tolist() == [4, 4] and after[count].tolist() == [14, 14]
+    switch = read_plan(quiet)[0].switch
+    assert switch is not None and (switch.step, switch.checkpoint) == (4, meta["sha256"])
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_is_no_actor_critic_is_refused(name, before, tmp_path, capsys):
+    shutil.copytree(before, tmp_path / "run")
+    config = json.loads((before / "config.json").read_text()) | {"algorithm": name, "config": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert main(["finetune", str(tmp_path / "run"), "--steps", "5"]) == 2
+    error = capsys.readouterr().err
+    assert f"{name} cannot be fine-tuned online: it" in error and error.count("\n") == 1
+    assert "these can: awac" in error and not (tmp_path / "run-finetuned").exists()
+
+
+def test_the_last_stage_begins_where_it_ended():
+    def seen(state, batch, key, step):
+        return state, {"step": step}
+
+    stages = (Stage("pretraining", 7, uniform(1), seen), Stage("train", 50, uniform(1), seen))
+    algorithm = go_on(Algorithm(lambda key, hp: None, stages, None), 50, 20)  # pyright: ignore
+    (stage,) = algorithm.stages
+    assert (stage.name, stage.steps) == ("train", 20)
+    assert [stage.update(None, None, None, t)[1]["step"] for t in (0, 19)] == [50, 69]
+
+
+def test_a_rate_that_fell_to_zero_is_constant_again(tmp_path):
+    old = offline("iql", tmp_path / "run", options=small("iql") | {"preprocess.reward": "return"})
+    plan, _ = read_plan(old)
+    assert plan.config.schedule == "cosine" and plan.config.steps == 4
+    folder = leashrl.finetune(old, 5, options={"policy_rate": 5e-4}, **TUNE).folder
+    now, _ = read_plan(folder)
+    assert (now.config.schedule, now.config.steps, now.config.policy_rate) == ("constant", 5, 5e-4)
+    assert now.switch.folder == str(old) and now.switch.step == 4 and now.data["hash"] == plan.data["hash"]
+    _, state = last_state(folder)
+    assert float(state.hp["policy_rate"][0]) == np.float32(5e-4)
+    # --- iql's rewards: 1000 r / (highest return - lowest)
+    dataset = load("pendulum-medium")
+    raw, ring = replay_of(folder), ring_of(folder)
+    np.testing.assert_allclose(
+        ring.reward[:10], raw["reward"][0] * 1000 / np.ptp(dataset.returns()), rtol=1e-5
+    )
+
+
+# --- What is drawn ---------------------------------------------------------------------
+
+
+def table(values, next_action=True) -> Transitions:
+    column = jnp.asarray(values, jnp.float32)
+    wide = column[:, None]
+    return Transitions(wide, wide, column, column < 0, wide, wide if next_action else None)
+
+
+@pytest.mark.parametrize(("share", "old"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
+def test_a_batch_has_the_asked_share_of_the_data(share, old):
+    rows = table([20, 21, 22, 0, 0, 30, 31, 32, 0, 0])
+    member = Replay(rows, jnp.int32(5), jnp.int32(5), jnp.int32(3))
+    data = Mixed(table([10, 11, 12, 13]), member, share)
+    keys = jax.random.split(jax.random.key(0), 300)
+    found = np.asarray(jax.vmap(lambda key: draw(data, key, 8).reward)(keys))
+    assert ((found < 20).sum(1) == old).all()
+    counts = dict(zip(*np.unique(found, return_counts=True), strict=True))
+    expected = dict.fromkeys((10, 11, 12, 13), old / 4) | dict.fromkeys((30, 31, 32), (8 - old) / 3)
+    assert set(counts) == {value for value, mean in expected.items() if mean}
+    for value, count in counts.items():
+        assert count / 300 == pytest.approx(expected[value], rel=0.2)
+
+
+def test_a_member_draws_from_the_data_and_its_own_ring_in_the_loop():
+    from leashrl.training import loop
+
+    ring = Replay(table([30, 31, 40, 41]), jnp.int32([0, 2]), jnp.int32(2), jnp.int32(2))
+    data = Mixed(table([10]), ring, 0.5)
+    seen = [draw(loop.seen_by(data, first), jax.random.key(1), 40).reward for first in ring.first]
+    assert [set(np.asarray(x).tolist()) for x in seen] == [{10, 30, 31}, {10, 40, 41}]
+
+
+# --- What is seen ----------------------------------------------------------------------
+
+
+def ring_of(folder: Path) -> Transitions:
+    """The first member's rows as its learner reads them."""
+    plan, _ = read_plan(folder)
+    simulator = rebuild(folder, plan, None).simulator
+    assert simulator is not None
+    simulator.load(folder / "replay", replay_of(folder)["reward"].shape[1])
+    return jax.tree.map(np.asarray, simulator.ring.rows)
+
+
+@pytest.fixture(scope="module")
+def quiet(before, tmp_path_factory) -> Path:
+    """A fine-tuned run whose policy acts without noise, long enough for a time-out."""
+    out = tmp_path_factory.mktemp("quiet") / "run"
+    return leashrl.finetune(before, 10, out=out, **QUIET).folder
+
+
+def test_the_first_rows_are_the_offline_policys(before, quiet):
+    rows, in_units = replay_of(quiet), leashrl.Box((-2.0,), (2.0,))  # rounds as the run did
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=200)
+    for member in range(2):
+        policy = leashrl.load_policy(before, f"seed-{member}")
+        first = slice(0, 210)
+        torque = policy(rows["obs"][member, first])
+        np.testing.assert_allclose(rows["action"][member, first], torque / 2, atol=1e-5)
+        after = policy(rows["next_obs"][member, first])
+        np.testing.assert_allclose(rows["next_action"][member, first], after / 2, atol=1e-5)
+        seed = np.random.SeedSequence([member, 0, 1]).generate_state(1)[0]
+        obs, _ = env.reset(seed=int(seed))
+        for t in range(200):
+            np.testing.assert_array_equal(rows["obs"][member, t], obs)
+            obs, reward, _, _, _ = env.step(in_units.from_unit(rows["action"][member, t]))
+            assert rows["reward"][member, t] == np.float32(reward)
+    # a time-out is no end: its discount stays
+    assert rows["timeout"][:, 199].all() and not rows["terminal"].any()
+
+
+def test_online_rows_reach_the_learner_as_the_data_did(quiet):
+    raw, ring = replay_of(quiet), ring_of(quiet)
+    obs = load("pendulum-medium").transitions("bellman")["obs"].astype(np.float64)
+    mean, std = obs.mean(0), obs.std(0) + 1e-3
+    n = raw["reward"].shape[1]
+    for name in ("obs", "next_obs"):
+        value = getattr(ring, name)[:n]
+        np.testing.assert_allclose(value, (raw[name][0] - mean) / std, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ring.reward[:n], raw["reward"][0])
+    np.testing.assert_array_equal(ring.next_action[:n], raw["next_action"][0])
+
+
+def test_noise_is_added_where_a_policy_draws_none(before, quiet, tmp_path):
+    folder = leashrl.finetune(before, 5, out=tmp_path / "loud", noise=0.2, **TUNE | {"warmup": 210}).folder
+    policy, rows = leashrl.load_policy(before, "seed-0"), replay_of(folder)
+    noise = rows["action"][0, :210] - policy(rows["obs"][0, :210]) / 2
+    inside = np.abs(rows["action"][0, :210]) < 1
+    assert np.abs(rows["action"]).max() <= 1
+    assert noise[inside].std() == pytest.approx(0.2, rel=0.2) and abs(noise[inside].mean()) < 0.05
+
+
+# --- Stopping and going on -------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    names = ("episodes.jsonl", "evaluations.jsonl", "metrics.jsonl")
+    files = [*(folder / name for name in names), *sorted((folder / "policy").iterdir())]
+    rows = {name: value.tobytes() for name, value in replay_of(folder).items()}
+    return {file.name: file.read_bytes() for file in files} | rows
+
+
+@pytest.mark.parametrize("at", [0, 5, 8])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_path):
+    """At step 0 nothing but the offline state is there; step 8 lies between two visits."""
+
+    def stop(event, details):
+        if event == "step" and details["step"] >= at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        leashrl.finetune(before, 10, out=tmp_path / "cut", report=stop, **QUIET)
+    plan = json.loads((tmp_path / "cut" / "config.json").read_text())
+    plan["switch"]["folder"] = "gone"  # the offline run is not needed any more
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(plan))
+    result = leashrl.resume(tmp_path / "cut")
+    assert contents(tmp_path / "cut") == contents(quiet)
+    assert result.values["members"] == leashrl.Result.read(quiet).values["members"]
+
+
+def test_a_run_without_its_first_checkpoint_is_not_begun_from_nothing(quiet, tmp_path):
+    shutil.copytree(quiet, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    with pytest.raises(BadInput, match="stopped before it held the offline state"):
+        leashrl.resume(tmp_path / "run")
+
+
+# --- Who goes on, and what is refused --------------------------------------------------
+
+
+def test_a_member_that_diverged_is_left_out(before, tmp_path):
+    shutil.copytree(before, tmp_path / "run")
+    found = json.loads((before / "result.json").read_text())
+    found["members"][0]["diverged"] = {"step": 3, "metric": "td_loss"}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(found))
+    folder = leashrl.finetune(tmp_path / "run", 5, **TUNE).folder
+    assert [m["name"] for m in leashrl.Result.read(folder).values["members"]] == ["seed-1"]
+    row = lines(folder, "evaluations")[0]
+    assert row["returns"] == lines(before, "evaluations")[-1]["returns"] and row["seed"] == 1
+    found["members"][1]["diverged"] = found["members"][0]["diverged"]
+    (tmp_path / "run" / "result.json").write_text(json.dumps(found))
+    with pytest.raises(BadInput, match=r"every member .* diverged"):
+        leashrl.finetune(tmp_path / "run", 5, out=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: --steps"),
+        (["--steps", "0"], "must be at least 1"),
+        (["--steps", "5", "--env", "hopper"], "task 'hopper' has observations of size 11"),
+        (["--steps", "5", "--env", "Hoper-v4"], "no task 'Hoper-v4'"),
+        (["--steps", "5", "--env", "kitchen-mixed"], "pays online for other things"),
+        (["--steps", "5", "--offline-share", "1.5"], "'offline_share' must be from 0 to 1"),
+        (["--steps", "5", "--warmup", "0"], "'warmup' must be at least 1"),
+        (["--steps", "5", "--noise", "-1"], "'noise' must be at least 0"),
+        (["--steps", "5", "--episodes", "0"], "'episodes' must be at least 1"),
+        (["--steps", "5", "--set", "hidden=9,9"], "option 'hidden' cannot change after offline"),
+        (["--steps", "5", "--set", "preprocess.obs=none"], "option 'preprocess.obs' cannot change after"),
+        (["--steps", "5", "--set", "policy_rat=1"], "did you mean 'policy_rate'"),
+        (["--steps", "5", "--data", "pendulum-random"], "is not the data"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, before, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", str(before), "--out", "new", *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_cannot_go_on_are_refused(before, quiet, tmp_path):
+    with pytest.raises(BadInput, match="is fine-tuned already"):
+        leashrl.finetune(quiet, 5)
+    with pytest.raises(BadInput, match=r"no 'config.json'"):
+        leashrl.finetune(tmp_path, 5)
+    shutil.copytree(before, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(BadInput, match="has not finished"):
+        leashrl.finetune(tmp_path / "run", 5)
+    config = json.loads((before / "config.json").read_text())
+    for change, why in (
+        ({"data": {"source": "online", "hash": None}}, "has learnt online from the start"),
+        ({"task": None}, "trained without a task"),
+    ):
+        shutil.copy(before / "result.json", tmp_path / "run")
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(BadInput, match=why):
+            finetuning.finetune(tmp_path / "run", 5)
+
+
+def test_the_offline_run_is_not_written_over(before):
+    with pytest.raises(BadInput, match="stays as it is: choose another --out"):
+        leashrl.finetune(before, 5, out=before.parent / "." / before.name, overwrite=True)
+    assert (before / "result.json").exists()
+
+
+def test_what_varies_between_members_is_not_set(before):
+    members = tuple({"seed": 0, "policy_rate": rate} for rate in (1e-3, 1e-4))
+    plan = dataclasses.replace(read_plan(before)[0], members=members)
+    with pytest.raises(BadInput, match="'policy_rate' varies between the run's members"):
+        finetuning.configured(plan, 5, {"policy_rate": 1e-5})
+    assert finetuning.configured(plan, 5, {"critic_rate": 1e-5}).critic_rate == 1e-5
+
+
+def test_a_gymnasium_id_names_its_task(before, tmp_path):
+    folder = leashrl.finetune(before, 5, env="Pendulum-v1", out=tmp_path / "run", **TUNE).folder
+    assert read_plan(folder)[0].task == "pendulum"
