@@ -34,6 +34,7 @@ LAYER = {
     "experiment": 9,
     "finetuning": 10,
     "peers": 9,
+    "bench": 9,
     "policies": 9,
     "diagnostics": 10,
     "export": 10,  # what a run has left, made into files for other runtimes
@@ -41,7 +42,6 @@ LAYER = {
     "report": 10,
     "video": 10,
     "papers": 10,
-    "bench": 10,
     "choosing": 10,
     "demo": 10,
     "cli": 11,
