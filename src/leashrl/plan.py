@@ -129,7 +129,7 @@ def parse_run(text: str) -> tuple[str, str, dict[str, str]]:
     name, *words = text.split("+")
     algorithm, _, preset = name.partition(":")
     find_algorithm(algorithm)
-    options = dict(word.partition("=")[::2] for word in words)
+    options = {option: value for option, _, value in (word.partition("=") for word in words)}
     if len(options) < len(words) or not all(options.values()) or "" in options:
         raise BadInput(
             f"'{text}' is not ALGORITHM[:PRESET][+OPTION=VALUE]...: each option once, with a value"

@@ -211,8 +211,15 @@ def one(
     if name in PEERS:  # their runs cannot be resumed
         if (folder / "result.json").exists():
             return Result.read(folder)
-        over, many = (folder / "config.json").exists(), {"seeds": scale.seeds, "steps": steps}
-        return peers.train(name, trial.task, **many, out=folder, eval_every=every, overwrite=over)
+        return peers.train(
+            name,
+            trial.task,
+            seeds=scale.seeds,
+            steps=steps,
+            eval_every=every,
+            out=folder,
+            overwrite=(folder / "config.json").exists(),
+        )
     algorithm, preset, given = parse_run(name)
     values = dict(scale.options) | ({"warmup": 20} if trial.online and scale.options else {})
     values |= given | {"steps": steps}

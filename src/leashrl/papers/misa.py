@@ -57,7 +57,8 @@ def figure_1(figure: Printed, out: Path, done: Done, options: Options) -> tuple[
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:
-    need_matplotlib(), need_sklearn()  # before the work
+    need_matplotlib()  # both before the work
+    need_sklearn()
     return [Trial(options.tasks or figure.tasks[0], run) for run in figure.runs_at(options.scale).values()]
 
 
