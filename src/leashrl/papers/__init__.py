@@ -208,26 +208,35 @@ def make(
             f"'{paper}' has no {kind} '{number}': {nearest(number, items) if items else 'it has none'}"
         )
     item, options, folder = items[number], dict(options or {}), Path(out).expanduser()
-    trained = item.trials is not None and (scale is not None or item.options is None)
-    if not trained:  # worked out on the spot, at every scale alike, or from the user's runs
-        chosen = override(item.options, options)
-        make_folder(folder)
-        values, files = item.make(folder, chosen)
-        return Made({"options": dataclasses.asdict(chosen)} | values, files)
-    assert item.trials is not None
-    names = {field.name for field in dataclasses.fields(Options)}
-    own = {name: value for name, value in options.items() if item.options is not None and name not in names}
-    settings = override(
-        Options(scale=scale or "cpu"), {name: value for name, value in options.items() if name not in own}
-    )
-    chosen = None if item.options is None else override(item.options, own)
+    if item.trials is None or (scale is None and item.options is not None):
+        return on_the_spot(item, folder, options)
+    return of_trials(item, f"{paper} {kind} {number}", folder, options, scale or "cpu", say)
+
+
+def on_the_spot(item: Item, folder: Path, options: Mapping[str, Any]) -> Made:
+    """What is worked out now, or read from the user's own runs."""
+    chosen = override(item.options, options)
     make_folder(folder)
+    values, files = item.make(folder, chosen)
+    return Made({"options": dataclasses.asdict(chosen)} | values, files)
+
+
+def of_trials(
+    item: Item, name: str, folder: Path, options: Mapping[str, Any], scale: str, say: Callable[[str], None]
+) -> Made:
+    """Its runs first. An option that `Options` does not have is the item's own."""
+    shared = {field.name for field in dataclasses.fields(Options)}
+    own = {} if item.options is None else {k: v for k, v in options.items() if k not in shared}
+    settings = override(Options(scale=scale), {k: v for k, v in options.items() if k not in own})
+    drawn = None if item.options is None else override(item.options, own)
+    make_folder(folder)
+    assert item.trials is not None
     done = finish(item.trials(settings), settings, say)
-    if chosen is None:
+    if drawn is None:
         values, files = item.make(folder, done, settings)
-        return Made({"options": dataclasses.asdict(settings)} | values, files)
-    if not done.results:
-        raise BadInput(f"{paper} figure {number} has no run that has ended: {panels.why(done)}")
-    folders = os.pathsep.join(str(result.folder) for result in done.results.values())
-    values, files = item.make(folder, dataclasses.replace(chosen, runs=folders))
+    elif done.results:
+        folders = os.pathsep.join(str(result.folder) for result in done.results.values())
+        values, files = item.make(folder, dataclasses.replace(drawn, runs=folders))
+    else:
+        raise BadInput(f"{name} has no run that has ended: {panels.why(done)}")
     return Made({"options": dataclasses.asdict(settings) | own} | values, files)

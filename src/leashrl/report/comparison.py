@@ -134,8 +134,8 @@ def chosen(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> Ro
     return {
         "id": "chosen",
         "title": "What a choice is worth",
-        "about": "What a bandit's pick among a line's seeds is worth, by the episodes in the environment that "
-        "it may take; at 0 it is any of them.",
+        "about": "What a bandit's pick among a line's seeds is worth, by the real episodes that it takes; "
+        "at 0 it is any of them.",
         "x": "episodes that the choice may take",
         "y": "normalised score" if unit == "score" else unit,
         "short": True,
