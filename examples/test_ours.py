@@ -23,7 +23,7 @@ def probe() -> leashrl.Dataset:
 
 def train(probe, out, **more):
     small = {"hidden": (32, 32), "batch_size": 64} | more
-    return leashrl.train("ours", probe, options=small, seeds=2, steps=600, log_every=100, out=out)
+    return leashrl.train("ours", probe, options=small, seeds=2, steps=2000, log_every=100, out=out)
 
 
 def test_it_finds_the_best_action(probe, tmp_path):

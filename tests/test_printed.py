@@ -15,6 +15,7 @@ from leashrl.algos import REGISTRY
 from leashrl.errors import BadInput
 from leashrl.papers.printed import PAPERS, Printed, cells, load, printed
 from leashrl.peers import PEERS
+from leashrl.plan import parse_run
 from leashrl.tasks import TASKS
 
 ITEMS = {(paper, *key): item for paper in PAPERS for key, item in load(paper).items()}
@@ -49,10 +50,9 @@ def test_an_item_says_where_it_is_from_and_what_runs_beside_it(key):
     assert set(item.std) <= set(item.rows) and set(item.totals_std) <= set(item.totals)
     for task, row in item.std.items():  # no ± without a number
         assert all(m is not None for m, s in zip(item.rows[task], row, strict=True) if s is not None)
-    for name in item.runs.values():
-        algorithm, _, preset = name.partition(":")
-        assert algorithm in PEERS or algorithm in REGISTRY, name
-        assert not preset or preset in REGISTRY[algorithm].presets, name
+    for name in {*item.runs.values(), *item.quick.values()} - PEERS.keys():
+        algorithm, preset, _ = parse_run(name)
+        assert preset in REGISTRY[algorithm].presets, name
 
 
 @pytest.mark.parametrize("key", TABLES, ids=" ".join)
@@ -67,7 +67,8 @@ def test_the_page_lists_a_tables_runs(key):
     (section,) = re.findall(rf"^## {re.escape(TITLES[paper])}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
     (line,) = [line for line in section.splitlines() if line.startswith(f"| {kind} {number}")]
     words = set(re.findall("`([^`]+)`", line.split("|")[3]))
-    assert words == {word for name in TABLES[key].runs.values() for word in name.split(":")}
+    runs = [TABLES[key].runs_at(scale).values() for scale in ("cpu", "full")]
+    assert words in [{word for name in names for word in name.split(":")} for names in runs]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def make(
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     whole = [c for c in columns if all(Trial(task, runs[c]) in done.results for task in tasks)]
     if len(tasks) > 1 and whole:
-        lines += [f"## All {len(tasks)} tasks", "", *markdown([over(rows, c) for c in whole], OVER), ""]
+        lines += [f"## Over {len(tasks)} tasks", "", *markdown([over(rows, c) for c in whole], OVER), ""]
     order = order_of(table, rows, tasks)
     lines += [line for _, line in order]
     if done.left:
