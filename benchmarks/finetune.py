@@ -1,12 +1,12 @@
 """From offline to online: returns before and after the switch.
 
     python benchmarks/finetune.py --data FILE_OR_RECIPE --runs td3-bc misa --offline 5000 --steps 3000
-        --out DIR [--set policy_rate=1e-4] [--results PREFIX]
+        --out DIR [--offline-every 1000] [--set policy_rate=1e-4] [--results PREFIX]
 
-Each algorithm is trained on the data, evaluated every 1,000 updates, and then fine-tuned in the task's
-environment, evaluated before its first update and every 500. Beside it, as a control, the same updates on
-the data alone (`--offline-share 1`): what of a change is the switch's, and what any further training does.
-Runs that are there are read, those that were stopped go on.
+Each algorithm is trained on the data and then fine-tuned in the task's environment, evaluated before its
+first update and after every tenth of them. Beside it, as a control, the same updates on the data alone
+(`--offline-share 1`): what of a change is the switch's, and what any further training does. Runs that are
+there are read, those that were stopped go on.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import leashrl
 from leashrl.cli.arguments import pairs
 from leashrl.training.artefacts import Lines, read_json, versions, write_json
 
-OFFLINE_EVERY, EVERY = 1000, 500
 KINDS = {"online": 0.5, "data alone": 1.0}
 
 
@@ -28,6 +27,7 @@ def main() -> None:
     parser.add_argument("--data", default="pendulum-medium")
     parser.add_argument("--runs", nargs="+", default=["td3-bc", "misa"])
     parser.add_argument("--offline", type=int, default=5000, help="updates on the data")
+    parser.add_argument("--offline-every", type=int, help="updates an evaluation; a tenth of --offline")
     parser.add_argument("--steps", type=int, default=5000, help="updates, and environment steps, online")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=10)
@@ -52,7 +52,8 @@ def curves_of(name: str, args: argparse.Namespace) -> dict[str, list[dict]]:
     folder = args.out / f"{Path(args.data).stem}--{name}"
 
     def begin_offline():
-        plan = {"seeds": args.seeds, "steps": args.offline, "eval_every": OFFLINE_EVERY}
+        every = args.offline_every or args.offline // 10
+        plan = {"seeds": args.seeds, "steps": args.offline, "eval_every": every}
         leashrl.train(name, args.data, out=folder, **plan, **shared)
 
     found = {"offline": rows_of(folder, begin_offline, -args.offline)}
