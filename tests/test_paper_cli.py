@@ -7,6 +7,7 @@ import pytest
 
 from leashrl.cli import main, paper
 from leashrl.papers import PAPERS
+from leashrl.papers.experiments import Options
 
 FIGURE = ["paper", "miracle", "--figure", "1"]
 SMALL = ["--set", "size=3", "tolerance=0.02"]
@@ -94,4 +95,6 @@ def test_every_entry_is_complete():
         assert entry.about and (entry.tables or entry.figures), name
         for _, number, item in paper.items(entry):
             assert item.about and callable(item.make) and number
-            assert all(field in (type(item.options).__doc__ or "") for field in vars(item.options))
+            options = item.options or Options()
+            assert item.options or item.trials
+            assert all(field in (type(options).__doc__ or "") for field in vars(options))
