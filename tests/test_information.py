@@ -9,6 +9,7 @@ import pytest
 from leashrl.cli import main
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
+from leashrl.evaluate import channel
 from leashrl.evaluate.folds import choose, pieces, split, spread
 from leashrl.evaluate.information import block_sums, bounds, information, meaning
 from leashrl.types import Box, Discrete
@@ -30,6 +31,12 @@ def gaussian(nats: float, seed: int = 0):
     r = math.sqrt(1 - math.exp(-nats))
     obs = rng.standard_normal((N, 2))
     return obs, r * obs + math.sqrt(1 - r * r) * rng.standard_normal((N, 2))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Networks that are large enough for what is asked of them here."""
+    monkeypatch.setattr(channel, "HIDDEN", (64, 64))
 
 
 # --- Known information -------------------------------------------------------
@@ -112,7 +119,7 @@ def test_shuffled_actions_tell_nothing():
     obs, action = gaussian(2.0, seed=3)
     found = information(dataset(obs, np.random.default_rng(0).permutation(action)), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert found[name]["low"] - 0.005 <= 0 and abs(found[name]["estimate"]) < 0.02
+        assert found[name]["low"] <= 0 and -0.05 < found[name]["estimate"] < 0.02
     assert meaning(found).startswith("The actions hardly depend on the states")
 
 

@@ -24,7 +24,7 @@ def arguments(parser: Parser) -> None:
         "--rows", type=whole, default=100_000, metavar="N", help="use at most so many; 100,000 by default"
     )
     parser.add_argument(
-        "--steps", type=whole, default=2000, metavar="N", help="updates of each fit; 2,000 by default"
+        "--steps", type=whole, default=3000, metavar="N", help="updates of the policy; 3,000 by default"
     )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
 

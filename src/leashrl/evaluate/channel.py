@@ -6,8 +6,8 @@ equations 8 to 10), which maximises what its bound has beyond pi. `scores` says 
 better their actions fit their own states than the other states of the fold.
 """
 
-import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,16 +16,19 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.dist import Categorical
+from leashrl.dist import Categorical, Mixture
 from leashrl.evaluate.folds import AXES, Folds
 from leashrl.nn import Params
+from leashrl.nn.mlp import bounded
 from leashrl.ops import mi
 from leashrl.optim import adam, adam_init, cosine
 from leashrl.types import Array
 
 ENERGIES = ("misa", "dv", "f")
-HIDDEN = (64, 64)
-COMPONENTS = 8
+HIDDEN, ENERGY_HIDDEN = (256, 256, 256), (64, 64)
+COMPONENTS = 4
+FLOOR, FLOOR_STD = 0.01, 2.0
+"""Weight and width, in residuals of the linear channel, of a component that is not learnt."""
 EMBEDDING = 32
 BATCH, ENERGY_BATCH = 256, 128
 DRAWS, VALID_DRAWS, MANY_DRAWS = 8, 16, 64
@@ -53,43 +56,55 @@ class Policy(NamedTuple):
 
 
 def mixture_policy(obs_dim: int, dim: int) -> Policy:
-    """A mixture of diagonal Gaussians of the whitened action, and one-dimensional mixtures beside it."""
-    options: dict[str, Any] = {"bound": "soft", "log_std_range": (-6.0, 2.0), "out_scale": 0.0}
-    joint = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, **options)
-    each = nn.mixture(obs_dim, dim, COMPONENTS, HIDDEN, independent=True, **options)
-
-    def apart(params: Params, key: Array) -> Params:
-        """With no weights in the last layer pi starts as the linear channel; its components must differ."""
-        bias = 0.3 * jax.random.normal(key, params["out"]["bias"].shape)
-        return params | {"out": params["out"] | {"bias": bias}}
+    """A mixture of diagonal Gaussians of the whitened action; of each dimension alone, one beside it."""
+    shapes = (COMPONENTS, dim), (dim, COMPONENTS, 1)  # of means; the weights have all axes but the last
+    sizes = [math.prod(shape[:-1]) + 2 * math.prod(shape) for shape in shapes]
+    body = nn.mlp(obs_dim, sum(sizes), HIDDEN, out_scale=0.0)
 
     def init(key: Array) -> Params:
-        keys = jax.random.split(key, 4)
-        return {
-            "joint": apart(joint.init(keys[0]), keys[1]),
-            "each": apart(each.init(keys[2]), keys[3]),
-        }
+        """With no weights in the last layer pi starts as the linear channel; its components must differ."""
+        key_body, key_bias = jax.random.split(key)
+        params = body.init(key_body)
+        bias = 0.3 * jax.random.normal(key_bias, params["out"]["bias"].shape)
+        return params | {"out": params["out"] | {"bias": bias}}
 
-    def at(params: Params, fold: Folds, obs: Array) -> Any:
-        centre = obs @ fold.linear
-        whole, alone = joint.apply(params["joint"], obs), each.apply(params["each"], obs)
-        whole = dataclasses.replace(whole, mean=whole.mean + centre[..., None, :dim])
-        return whole, dataclasses.replace(alone, mean=alone.mean + centre[..., dim:, None, None])
+    def at(params: Params, fold: Folds, obs: Array) -> tuple[Mixture, Mixture]:
+        out, centre = body.apply(params, obs), obs @ fold.linear
+        centres = centre[..., None, :dim], centre[..., dim:, None, None]
+        parts = jnp.split(out, sizes[:1], axis=-1)
+        whole, alone = (mixture(*x) for x in zip(parts, shapes, centres, strict=True))
+        return whole, alone
 
-    def log_prob(dist: Any, target: Array) -> Array:
+    def log_prob(dist: tuple[Mixture, Mixture], target: Array) -> Array:
         whole, alone = dist
         parts = whole.log_prob(target[..., :dim])[..., None], alone.log_prob(target[..., dim:, None])
         return jnp.concatenate(parts, axis=-1)
 
-    def draw(dist: Any, key: Array, k: int) -> Array:
+    def draw(dist: tuple[Mixture, Mixture], key: Array, k: int) -> Array:
         return jax.vmap(dist[0].sample, out_axes=1)(jax.random.split(key, k))
 
     return Policy(init, at, log_prob, draw)
 
 
+def mixture(raw: Array, shape: tuple[int, ...], centre: Array) -> Mixture:
+    """From a network's output, around `centre`; a last, fixed component bounds what an outlier costs."""
+    lead, n = raw.shape[:-1], math.prod(shape)
+    mean, log_std, logits = jnp.split(raw, (n, 2 * n), axis=-1)
+    mean = mean.reshape(*lead, *shape)
+    log_std = bounded(log_std.reshape(mean.shape), "soft", (-6.0, 2.0))
+    logits = logits.reshape(mean.shape[:-1])
+    odds = jax.nn.logsumexp(logits, axis=-1, keepdims=True) + math.log(FLOOR / (1 - FLOOR))
+    wide = jnp.zeros_like(mean[..., :1, :])
+    return Mixture(
+        jnp.concatenate([logits, odds], axis=-1),
+        jnp.concatenate([mean, wide], axis=-2) + centre,
+        jnp.concatenate([log_std, wide + math.log(FLOOR_STD)], axis=-2),
+    )
+
+
 def categorical_policy(obs_dim: int, n: int) -> Policy:
     """Of one-hot actions; there are no dimensions to look at alone."""
-    net = nn.mlp(obs_dim, n, HIDDEN)
+    net = nn.mlp(obs_dim, n, HIDDEN, out_scale=0.0)
 
     def log_prob(dist: Categorical, target: Array) -> Array:
         return jnp.sum(dist.log_probs * target, axis=-1, keepdims=True)
@@ -99,8 +114,8 @@ def categorical_policy(obs_dim: int, n: int) -> Policy:
         return jnp.moveaxis(jax.nn.one_hot(index, n), 0, 1)
 
     return Policy(
-        init=lambda key: {"joint": net.init(key)},
-        at=lambda params, fold, obs: Categorical(net.apply(params["joint"], obs)),
+        init=net.init,
+        at=lambda params, fold, obs: Categorical(net.apply(params, obs)),
         log_prob=log_prob,
         draw=draw,
     )
@@ -117,8 +132,8 @@ class Energy(NamedTuple):
 
 
 def energy(obs_dim: int, dim: int) -> Energy:
-    g = nn.mlp(obs_dim, len(ENERGIES) * EMBEDDING, HIDDEN, activation="elu", out_scale=0.0)
-    h = nn.mlp(dim, EMBEDDING, HIDDEN, activation="elu")
+    g = nn.mlp(obs_dim, len(ENERGIES) * EMBEDDING, ENERGY_HIDDEN, activation="elu", out_scale=0.0)
+    h = nn.mlp(dim, EMBEDDING, ENERGY_HIDDEN, activation="elu")
 
     def init(key: Array) -> Params:
         keys = jax.random.split(key)
@@ -136,7 +151,7 @@ def energy(obs_dim: int, dim: int) -> Energy:
 class Channel(NamedTuple):
     """All that depends on sizes alone, so that a second data set of the same compiles nothing anew.
 
-    The losses are functions of (params, fixed, fold, rows, key, k) to a scalar for each part of `params`.
+    The losses are functions of (params, fixed, fold, rows, key, k).
     """
 
     policy: Policy
@@ -144,27 +159,26 @@ class Channel(NamedTuple):
 
     def policy_loss(
         self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
-    ) -> dict[str, Array]:
-        """- E[log pi(a|s)]: of whole actions (`joint`), and summed over the dimensions alone (`each`)."""
+    ) -> Array:
+        """- E[log pi(a|s)], of the whole action and of each of its dimensions alone, summed."""
         dist = self.policy.at(params, fold, fold.obs[rows])
-        log_prob = jnp.mean(self.policy.log_prob(dist, fold.action[rows] @ fold.targets), axis=0)
-        return {part: -jnp.sum(log_prob[:1] if part == "joint" else log_prob[1:]) for part in params}
+        return -jnp.sum(jnp.mean(self.policy.log_prob(dist, fold.action[rows] @ fold.targets), axis=0))
 
     def energy_loss(
         self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
-    ) -> dict[str, Array]:
+    ) -> Array:
         """log_partition(T) - E_D[T], summed over the bounds, from k actions a state of the policy `fixed`."""
-        obs, part = fold.obs[rows], params["energies"]
+        obs = fold.obs[rows]
         drawn = self.policy.draw(self.policy.at(fixed, fold, obs), key, k) * fold.scale[None, None]
         taken = (fold.action[rows] @ fold.targets)[:, : drawn.shape[-1]] * fold.scale[None]
-        state = self.energy.state(part, obs)
-        energies = jnp.einsum("sbe,ske->bsk", state, self.energy.action(part, drawn))
-        data = jnp.einsum("sbe,se->b", state, self.energy.action(part, taken)) / len(rows)
+        state = self.energy.state(params, obs)
+        energies = jnp.einsum("sbe,ske->bsk", state, self.energy.action(params, drawn))
+        data = jnp.einsum("sbe,se->b", state, self.energy.action(params, taken)) / len(rows)
         losses = []
         for i, bound in enumerate(ENERGIES):
             offset = 1.0 if bound == "f" else 0.0  # its best T is 1, not 0, where pi is the data's
             losses.append(mi.log_partition(bound, energies[i] + offset) - (data[i] + offset))
-        return {"energies": jnp.stack(losses).sum()}
+        return jnp.stack(losses).sum()
 
 
 @functools.cache
@@ -180,26 +194,25 @@ def channel(obs_dim: int, dim: int, discrete: bool) -> Channel:
 def train(
     channel: Channel, folds: Folds, seed: int, steps: int, report: Callable[[str, int, int], None]
 ) -> tuple[Params, Params]:
-    """(policy, energies) with a leading fold axis: `steps` updates of the policy, half as many of T."""
+    """(policy, energies) with a leading fold axis: `steps` updates of the policy, a third as many of T."""
     keys = jax.random.split(jax.random.key(seed), 4)
-    many = len(folds.count)
+    many, third = len(folds.count), -(-steps // 3)
     start = jax.vmap(channel.policy.init)(jax.random.split(keys[0], many))
-    fitting = partial(report, "the policy")
-    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, steps, fitting)
-    start = {"energies": jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))}
-    fitting, half = partial(report, "the energies"), -(-steps // 2)
-    energies = fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, half, fitting)
-    return policy, energies["energies"]
+    tell = partial(report, "the policy")
+    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, steps, tell)
+    start = jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))
+    tell = partial(report, "the energies")
+    return policy, fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, third, tell)
 
 
 def fit(
     loss: Callable, start: Params, fixed: Params, folds: Folds, key: Array, batch: int, steps: int,
     report: Callable[[int, int], None],
 ) -> Params:  # fmt: skip
-    """Minimise `loss`: each part of the parameters as it was when its validation loss was least."""
+    """Minimise `loss`: the parameters of each fold when its loss on the validation rows was least."""
     keys = jax.random.split(key, len(folds.count))
     state = start, jax.vmap(adam_init)(start)
-    best = start, {part: jnp.full(len(folds.count), jnp.inf) for part in start}
+    best = start, jnp.full(len(folds.count), jnp.inf)
     for step in range(0, steps, EVERY):
         report(step, steps)
         best = _validate(best, state[0], fixed, folds, keys, loss)
@@ -217,8 +230,8 @@ def _advance(
         params, moments = state
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, step))
         rows = fold.train[jax.random.randint(key_rows, (batch,), 0, fold.count)]
-        total = lambda p: sum(loss(p, fixed, fold, rows, key_loss, DRAWS).values())
-        return adam(jax.grad(total)(params), moments, params, cosine(jnp.float32(RATE), step, steps))
+        grads = jax.grad(loss)(params, fixed, fold, rows, key_loss, DRAWS)
+        return adam(grads, moments, params, cosine(jnp.float32(RATE), step, steps))
 
     def all_folds(state: Any, step: Array) -> tuple[Any, None]:
         return jax.vmap(update, (0, 0, AXES, 0, None))(state, fixed, folds, keys, step), None
@@ -228,14 +241,11 @@ def _advance(
 
 @partial(jax.jit, static_argnames=("loss",))
 def _validate(best: Any, params: Params, fixed: Params, folds: Folds, keys: Array, loss: Callable) -> Any:
-    """`best`: of every fold the parts with the least loss so far, and that loss."""
+    """`best`: of every fold the parameters with the least loss so far, and that loss."""
 
     def one(best: Any, params: Params, fixed: Params, fold: Folds, key: Array) -> Any:
-        kept, least = best
         now = loss(params, fixed, fold, fold.valid, key, VALID_DRAWS)
-        better = {part: partial(jnp.where, now[part] < least[part]) for part in now}
-        pick = lambda part: jax.tree.map(better[part], params[part], kept[part])
-        return {part: pick(part) for part in now}, jax.tree.map(jnp.minimum, now, least)
+        return jax.tree.map(partial(jnp.where, now < best[1]), (params, now), best)
 
     return jax.vmap(one, (0, 0, 0, AXES, 0))(best, params, fixed, folds, keys)
 

@@ -26,7 +26,7 @@ Report = Callable[[str, int, int], None]
 
 
 def information(
-    dataset: Dataset, *, rows: int = 100_000, steps: int = 2000, seed: int = 0, report: Report | None = None
+    dataset: Dataset, *, rows: int = 100_000, steps: int = 3000, seed: int = 0, report: Report | None = None
 ) -> dict[str, Any]:
     """Lower bounds of the mutual information I(S;A) between states and actions, in nats.
 
@@ -37,7 +37,7 @@ def information(
 
     Args:
       rows: at most so many are used: whole episodes, drawn at random.
-      steps: updates of the policy, in hundreds; the energies take half as many.
+      steps: updates of the policy, in fifties; the energies take a third as many.
       seed: of folds, networks and the bootstrap.
       report: is told how far it has come.
 
