@@ -100,7 +100,7 @@ def picture(curves: dict, data: str, file: Path) -> None:
             panel.plot(steps, scores, color=colours[kind], linewidth=0.7, alpha=0.5)
             panel.plot(steps, scores.mean(1), color=colours[kind], linewidth=2, label=kind)
         panel.set(title=f"{name}, {data}", xlabel="updates since the switch")
-        panel.set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=0)  # shared: once all is drawn
     panels[0].set_ylabel("normalised score")
     panels[0].legend(frameon=False)
     figure.savefig(file, dpi=110)

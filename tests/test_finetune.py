@@ -131,16 +131,18 @@ def test_the_last_stage_begins_where_it_ended():
     assert [stage.update(None, None, None, t)[1]["step"] for t in (0, 19)] == [50, 69]
 
 
-def test_a_rate_that_fell_to_zero_is_constant_again(tmp_path):
+def test_rates_that_fell_to_zero_go_on_at_a_tenth(tmp_path):
     old = offline("iql", tmp_path / "run", options=small("iql") | {"preprocess.reward": "return"})
     plan, _ = read_plan(old)
     assert plan.config.schedule == "cosine" and plan.config.steps == 4
-    folder = leashrl.finetune(old, 5, options={"policy_rate": 5e-4}, **TUNE).folder
+    folder = leashrl.finetune(old, 5, options={"value_rate": 5e-4}, **TUNE).folder
     now, _ = read_plan(folder)
-    assert (now.config.schedule, now.config.steps, now.config.policy_rate) == ("constant", 5, 5e-4)
+    rates = [now.config.policy_rate, now.config.value_rate, now.config.critic_rate]
+    assert (now.config.schedule, now.config.steps) == ("constant", 5)
+    assert rates == pytest.approx([1e-4, 5e-4, 1e-4])
     assert now.switch.folder == str(old) and now.switch.step == 4 and now.data["hash"] == plan.data["hash"]
     _, state = last_state(folder)
-    assert float(state.hp["policy_rate"][0]) == np.float32(5e-4)
+    assert float(state.hp["value_rate"][0]) == np.float32(5e-4)
     # --- iql's rewards: 1000 r / (highest return - lowest)
     dataset = load("pendulum-medium")
     raw, ring = replay_of(folder), ring_of(folder)
@@ -353,7 +355,12 @@ def test_what_varies_between_members_is_not_set(before):
     plan = dataclasses.replace(read_plan(before)[0], members=members)
     with pytest.raises(BadInput, match="'policy_rate' varies between the run's members"):
         finetuning.configured(plan, 5, {"policy_rate": 1e-5})
-    assert finetuning.configured(plan, 5, {"critic_rate": 1e-5}).critic_rate == 1e-5
+    config, rows = finetuning.configured(plan, 5, {"critic_rate": 1e-5})
+    assert (config.critic_rate, rows) == (1e-5, list(members))  # nothing was annealed
+    annealed = dataclasses.replace(plan, config=REGISTRY["misa"].config(schedule="cosine", gamma_1=7.0))
+    config, rows = finetuning.configured(annealed, 5, {})
+    assert [row["policy_rate"] for row in rows] == pytest.approx([1e-4, 1e-5])
+    assert (config.schedule, config.gamma_1) == ("constant", 7.0)
 
 
 def test_a_gymnasium_id_names_its_task(before, tmp_path):

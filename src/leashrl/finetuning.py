@@ -3,6 +3,8 @@
 The algorithm's last stage goes on from the checkpoint: same loss, same moments of Adam. What changes are the
 rows: part of each batch stays the data set's, the rest comes from the member's own steps in the environment,
 after a warm-up by the offline policy. So the leash stays on, and the first updates see where it leads.
+Rates that were annealed go on small: at full rate, policies that scored 109 score 48 after 300 updates (IQL,
+`benchmarks/finetune.py`).
 The run's folder begins with that state as its checkpoint at step 0, and is from there on like any other.
 """
 
@@ -26,6 +28,9 @@ from leashrl.tasks import of_environment
 from leashrl.training import loop
 from leashrl.training.artefacts import claim_folder, versions, write_json
 from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint
+
+ANNEALED = 0.1
+"""Rates that ended at 0 by a schedule go on at this part of where they began, and stay there."""
 
 
 def finetune(
@@ -71,7 +76,7 @@ def finetune(
     """
     folder = Path(folder).expanduser()
     old, _ = read_plan(folder)
-    members = trained(folder, old)
+    kept = trained(folder, old)
     place = of_environment(env) if env else of_environment(old.task) if old.task else None
     if place is None:
         raise BadInput(f"'{folder}' was trained without a task: name one with --env (`leashrl tasks`)")
@@ -82,7 +87,7 @@ def finetune(
     to = Path(out).expanduser() if out else folder.with_name(f"{folder.name}-finetuned")
     if to.resolve() == folder.resolve():
         raise BadInput(f"'{folder}' stays as it is: choose another --out")
-    config = configured(old, steps, options or {})
+    config, rows = configured(old, steps, options or {})
     found = load_checkpoint(folder / "checkpoint")
     if found is None:
         raise BadInput(f"'{folder}' has no checkpoint to go on from")
@@ -103,7 +108,7 @@ def finetune(
         config=config,
         data=old.data if data is None else old.data | {"source": source_of(data)},
         task=place.name,
-        members=tuple(old.members[i] for i in members),
+        members=tuple(rows[i] for i in kept),
         log_every=log_every,
         eval_every=max(1, steps // 10) if eval_every is None else eval_every,
         episodes=place.episodes if episodes is None else episodes,
@@ -114,7 +119,7 @@ def finetune(
         if getattr(plan, name) < 1:
             raise BadInput(f"'{name}' must be at least 1, not {getattr(plan, name)}")
     run = Run.build(plan, dataset)
-    state = carried_over(folder, old, members, arrays, run)
+    state = carried_over(folder, len(rows), kept, arrays, run)
     with claim_folder(to, overwrite):
         write_json(to / "config.json", plan.to_json() | {"versions": versions()})
         tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
@@ -141,13 +146,19 @@ def trained(folder: Path, plan: Plan) -> list[int]:
     return kept
 
 
-def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> Any:
-    """The offline run's Config for the steps to come: rates that fell to 0 are constant again.
+def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> tuple[Any, list[dict[str, float]]]:
+    """The offline run's Config and members for the steps to come.
 
     Raises:
       BadInput: an option that the state's shape or the offline data depend on, or in which members differ.
     """
-    config = override(plan.config, options)
+    config, rows = plan.config, [dict(member) for member in plan.members]
+    if getattr(config, "schedule", "constant") != "constant":
+        smaller = lambda values: {k: v * ANNEALED for k, v in values.items() if k.endswith("_rate")}
+        fields = {name: getattr(config, name) for name in hyper(config)}
+        config = override(config, smaller(fields) | {"schedule": "constant"})
+        rows = [row | smaller(row) for row in rows]
+    config = override(config, options)
     allowed = {"batch_size", *hyper(config)}
     if fixed := sorted(options.keys() - allowed):
         raise BadInput(
@@ -157,13 +168,14 @@ def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> Any:
         raise BadInput(f"option '{varied[0]}' varies between the run's members, and stays as each has it")
     if steps < 1 or config.batch_size < 1:
         raise BadInput(f"'steps' and 'batch_size' must be at least 1, not {steps} and {config.batch_size}")
-    constant = {"schedule": "constant"} if hasattr(config, "schedule") else {}
-    return override(config, constant | {"steps": steps})
+    return override(config, {"steps": steps}), rows
 
 
-def carried_over(folder: Path, old: Plan, kept: list[int], arrays: dict[str, np.ndarray], run: Run) -> State:
+def carried_over(
+    folder: Path, members: int, kept: list[int], arrays: dict[str, np.ndarray], run: Run
+) -> State:
     """The offline state of the members that are kept, with the new run's hyper-parameters."""
-    keys, hp = jax.tree.map(lambda x: x[jnp.zeros(len(old.members), int)], (run.keys, run.hp))
+    keys, hp = jax.tree.map(lambda x: x[jnp.zeros(members, int)], (run.keys, run.hp))
     like = jax.eval_shape(jax.vmap(run.algorithm.init), keys, hp)
-    state = restore({"state": like}, arrays, str(folder / "checkpoint"))["state"]
+    state = restore({"state": like}, dict(arrays), str(folder / "checkpoint"))["state"]
     return dataclasses.replace(jax.tree.map(lambda x: x[np.array(kept)], state), hp=run.hp)
