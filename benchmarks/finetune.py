@@ -87,22 +87,26 @@ def rows_of(folder: Path, begin, start: int) -> list[dict]:
 
 
 def picture(curves: dict, data: str, file: Path) -> None:
-    """A panel an algorithm: each seed thin, their mean bold; the switch is a vertical line."""
+    """Two panels an algorithm, before and after the switch; each seed thin, their mean bold."""
     from matplotlib.figure import Figure
 
     colours = {"offline": "0.35", "online": "tab:blue", "data alone": "tab:orange"}
-    figure = Figure(figsize=(4.6 * len(curves), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    for panel, (name, curve) in zip(panels, curves.items(), strict=True):
-        panel.axvline(0, color="0.7", linewidth=1)
+    figure = Figure(figsize=(5 * len(curves), 3.4), layout="constrained")
+    panels = figure.subplots(1, 2 * len(curves), sharey=True, width_ratios=[1, 1.6] * len(curves))
+    for (name, curve), before, after in zip(curves.items(), panels[::2], panels[1::2], strict=True):
         for kind, rows in curve.items():
+            panel = before if kind == "offline" else after
             steps, scores = [row["step"] for row in rows], np.array([row["scores"] for row in rows])
             panel.plot(steps, scores, color=colours[kind], linewidth=0.7, alpha=0.5)
             panel.plot(steps, scores.mean(1), color=colours[kind], linewidth=2, label=kind)
-        panel.set(title=f"{name}, {data}", xlabel="updates since the switch")
+        before.set(title=name, xlabel="offline", xticks=[curve["offline"][0]["step"], 0])
+        after.set(title=data, xlabel="updates since the switch")
+        before.spines["right"].set_visible(False)
+        before.set_xlim(right=0)
+        after.set_xlim(left=0)
     panels[0].set_ylim(bottom=0)  # shared: once all is drawn
     panels[0].set_ylabel("normalised score")
-    panels[0].legend(frameon=False)
+    panels[1].legend(frameon=False)
     figure.savefig(file, dpi=110)
 
 

@@ -177,5 +177,5 @@ def carried_over(
     """The offline state of the members that are kept, with the new run's hyper-parameters."""
     keys, hp = jax.tree.map(lambda x: x[jnp.zeros(members, int)], (run.keys, run.hp))
     like = jax.eval_shape(jax.vmap(run.algorithm.init), keys, hp)
-    state = restore({"state": like}, dict(arrays), str(folder / "checkpoint"))["state"]
+    state = restore({"state": like}, arrays, str(folder / "checkpoint"))["state"]
     return dataclasses.replace(jax.tree.map(lambda x: x[np.array(kept)], state), hp=run.hp)
