@@ -185,6 +185,12 @@ def test_atoms_keep_their_order():
     assert np.array_equal(spread(column[inside], rng), column[inside])
 
 
+def test_few_rows_are_said_to_be_few():
+    row = {"estimate": 0.1, "low": -0.1, "high": 0.3}
+    said = meaning({"misa": row, "dimensions": [row], "ceiling": 5.0})
+    assert said.startswith("These rows do not tell whether the actions depend on the states: 0.100 nats")
+
+
 # --- The command -------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ TESTED = 4096
 """At most so many held-out rows of a fold are scored, each against the states of all."""
 RESAMPLES = 1000
 LITTLE = 0.05
-"""Nats for each action dimension, or share of H(A), below which `meaning` calls I(S;A) near zero."""
+"""Nats for each action dimension, or share of H(A): an interval below is near zero for `meaning`."""
 
 Report = Callable[[str, int, int], None]
 """(phase, done, total)"""
@@ -97,12 +97,18 @@ def meaning(found: dict[str, Any]) -> str:
     >>> meaning({"misa": row, "dimensions": [row], "ceiling": 9.0})[:50]
     'The actions hardly depend on the states (0.001 nat'
     """
-    estimate, dim = found["misa"]["estimate"], len(found["dimensions"])
-    if found["misa"]["low"] <= 0 or estimate < LITTLE * found.get("entropy", dim):
+    estimate, low, high = (found["misa"][name] for name in ("estimate", "low", "high"))
+    dim = len(found["dimensions"])
+    if high < LITTLE * found.get("entropy", dim):
         return (
             f"The actions hardly depend on the states ({estimate:.3f} nats), so that MISA's bound has next "
             "to nothing to hold on to: on D4RL's random data, which are like this, its authors report "
             "scores below CQL's and IQL's."
+        )
+    if low <= 0:
+        return (
+            f"These rows do not tell whether the actions depend on the states: {estimate:.3f} nats, 95 % "
+            f"interval {low:.3f} to {high:.3f}. Use more of them."
         )
     if estimate > found["ceiling"] - 1:
         return (
