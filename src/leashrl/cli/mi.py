@@ -24,7 +24,7 @@ def arguments(parser: Parser) -> None:
         "--rows", type=whole, default=100_000, metavar="N", help="use at most so many; 100,000 by default"
     )
     parser.add_argument(
-        "--steps", type=whole, default=3000, metavar="N", help="updates of the policy; 3,000 by default"
+        "--steps", type=whole, metavar="N", help="updates of the policy; 3 for each 100 rows, at least 3,000"
     )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
 

@@ -1,9 +1,9 @@
 """The channel from states to actions, fitted on all folds of a data set in one program. Layer 6.
 
-A policy pi(a|s), a mixture of Gaussians or a categorical, is fitted by maximum likelihood around the linear
-channel of least squares. On it stands an energy T(s, a) for each bound of Ma et al. (2023, arXiv 2210.07484,
-equations 8 to 10), which maximises what its bound has beyond pi. `scores` says of held-out rows how much
-better their actions fit their own states than the other states of the fold.
+A policy pi(a|s), the mean of an ensemble's mixtures of Gaussians or categoricals, is fitted by maximum
+likelihood around the linear channel of least squares. On it stands an energy T(s, a) for each bound of Ma
+et al. (2023, arXiv 2210.07484, equations 8 to 10), which maximises what its bound has beyond pi. `scores`
+says of held-out rows how much better their actions fit their own states than the other states of the fold.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.dist import Categorical, Mixture
+from leashrl.dist import LOG_SQRT_2PI, Categorical, Mixture
 from leashrl.evaluate.folds import AXES, Folds
 from leashrl.nn import Params
 from leashrl.nn.mlp import bounded
@@ -25,15 +25,18 @@ from leashrl.optim import adam, adam_init, cosine
 from leashrl.types import Array
 
 ENERGIES = ("misa", "dv", "f")
-HIDDEN, ENERGY_HIDDEN = (256, 256, 256), (64, 64)
+MEMBERS = 3
+"""Policies whose mean is pi: what they wrongly see in the training rows differs, and mostly cancels."""
+HIDDEN, ENERGY_HIDDEN = (192, 192, 192), (64, 64)
 COMPONENTS = 4
+"""Of a member. More than the data's own policy has: they also stand for what is not known of its mean."""
 FLOOR, FLOOR_STD = 0.01, 2.0
 """Weight and width, in residuals of the linear channel, of a component that is not learnt."""
 EMBEDDING = 32
 BATCH, ENERGY_BATCH = 256, 128
 DRAWS, VALID_DRAWS, MANY_DRAWS = 8, 16, 64
 """Policy actions a state: in training, for early stopping, and where the results count."""
-RATE = 2e-3
+RATE, ENERGY_RATE = 4e-3, 2e-3
 EVERY = 50
 """Updates between two looks at the validation rows."""
 BLOCK = 64
@@ -44,13 +47,18 @@ BLOCK = 64
 
 
 class Policy(NamedTuple):
-    """pi(a|s) as functions; `targets` are those of `Folds`."""
+    """A member of pi(a|s) as functions; `targets` are those of `Folds`."""
 
     init: Callable[[Array], Params]
     at: Callable[[Params, Folds, Array], Any]
     """(params, fold, obs) to distributions."""
+    join: Callable[[Any], Any]
+    """Members' distributions, along the first axis, to their even mixture."""
     log_prob: Callable[[Any, Array], Array]
     """(distributions, targets) to (..., 1 + dimensions): the whole action, then each dimension alone."""
+    table: Callable[[Any], Any]
+    log_probs: Callable[[Any, Array], Array]
+    """(table of the distributions in M states, one target) to (1 + dimensions, M)."""
     draw: Callable[[Any, Array, int], Array]
     """(distributions, key, k) to whole actions, whitened: (batch, k, dim)."""
 
@@ -83,7 +91,47 @@ def mixture_policy(obs_dim: int, dim: int) -> Policy:
     def draw(dist: tuple[Mixture, Mixture], key: Array, k: int) -> Array:
         return jax.vmap(dist[0].sample, out_axes=1)(jax.random.split(key, k))
 
-    return Policy(init, at, log_prob, draw)
+    def join(dist: tuple[Mixture, Mixture]) -> tuple[Mixture, Mixture]:
+        return joined(dist[0]), joined(dist[1])
+
+    def table(dist: tuple[Mixture, Mixture]) -> tuple[Table, Table]:
+        return tabulated(dist[0]), jax.vmap(tabulated, in_axes=1)(dist[1])
+
+    def log_probs(tables: tuple[Table, Table], target: Array) -> Array:
+        whole, alone = tables
+        each = jax.vmap(Table.log_probs)(alone, target[dim:, None])
+        return jnp.concatenate([whole.log_probs(target[:dim])[None], each])
+
+    return Policy(init, at, join, log_prob, table, log_probs, draw)
+
+
+class Table(NamedTuple):
+    """Mixtures of n components in M states, which are the last axis: ten times as fast as `Mixture` here."""
+
+    offset: Array  # (n, M)
+    mean: Array  # (n, dim, M)
+    inverse: Array  # (n, dim, M), of the standard deviation
+
+    def log_probs(self, point: Array) -> Array:
+        """log density of one point (dim,) in every state, (M,)."""
+        z = (point[None, :, None] - self.mean) * self.inverse
+        return jax.nn.logsumexp(self.offset - 0.5 * jnp.sum(z**2, axis=1), axis=0)
+
+
+def tabulated(m: Mixture) -> Table:
+    offset = jax.nn.log_softmax(m.logits) - jnp.sum(m.log_std + LOG_SQRT_2PI, axis=-1)
+    return Table(offset.T, jnp.moveaxis(m.mean, 0, -1), jnp.moveaxis(jnp.exp(-m.log_std), 0, -1))
+
+
+def joined(members: Mixture) -> Mixture:
+    """The components of all, members being the first axis, as one mixture: every member has equal weight."""
+
+    def beside(x: Array, axis: int) -> Array:
+        x = jnp.moveaxis(x, 0, axis - 1)
+        return x.reshape(*x.shape[: axis - 1], -1, *x.shape[x.ndim + axis + 1 :])
+
+    logits = jax.nn.log_softmax(members.logits)
+    return Mixture(beside(logits, -1), beside(members.mean, -2), beside(members.log_std, -2))
 
 
 def mixture(raw: Array, shape: tuple[int, ...], centre: Array) -> Mixture:
@@ -116,7 +164,10 @@ def categorical_policy(obs_dim: int, n: int) -> Policy:
     return Policy(
         init=net.init,
         at=lambda params, fold, obs: Categorical(net.apply(params, obs)),
+        join=lambda dist: Categorical(mi.log_mean_exp(dist.log_probs, axis=0)),
         log_prob=log_prob,
+        table=lambda dist: dist.log_probs,
+        log_probs=lambda log_probs, target: (log_probs @ target)[None],
         draw=draw,
     )
 
@@ -157,19 +208,26 @@ class Channel(NamedTuple):
     policy: Policy
     energy: Energy
 
+    def members(self, params: Params, fold: Folds, obs: Array) -> Any:
+        return jax.vmap(self.policy.at, (0, None, None))(params, fold, obs)
+
+    def pi(self, params: Params, fold: Folds, obs: Array) -> Any:
+        return self.policy.join(self.members(params, fold, obs))
+
     def policy_loss(
         self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
     ) -> Array:
-        """- E[log pi(a|s)], of the whole action and of each of its dimensions alone, summed."""
-        dist = self.policy.at(params, fold, fold.obs[rows])
-        return -jnp.sum(jnp.mean(self.policy.log_prob(dist, fold.action[rows] @ fold.targets), axis=0))
+        """- E[log pi(a|s)], of the whole action and each of its dimensions alone, of each member: the sum."""
+        dist = self.members(params, fold, fold.obs[rows])
+        log_prob = jax.vmap(self.policy.log_prob, (0, None))(dist, fold.action[rows] @ fold.targets)
+        return -jnp.sum(jnp.mean(log_prob, axis=1))
 
     def energy_loss(
         self, params: Params, fixed: Params, fold: Folds, rows: Array, key: Array, k: int
     ) -> Array:
         """log_partition(T) - E_D[T], summed over the bounds, from k actions a state of the policy `fixed`."""
         obs = fold.obs[rows]
-        drawn = self.policy.draw(self.policy.at(fixed, fold, obs), key, k) * fold.scale[None, None]
+        drawn = self.policy.draw(self.pi(fixed, fold, obs), key, k) * fold.scale[None, None]
         taken = (fold.action[rows] @ fold.targets)[:, : drawn.shape[-1]] * fold.scale[None]
         state = self.energy.state(params, obs)
         energies = jnp.einsum("sbe,ske->bsk", state, self.energy.action(params, drawn))
@@ -197,17 +255,18 @@ def train(
     """(policy, energies) with a leading fold axis: `steps` updates of the policy, a third as many of T."""
     keys = jax.random.split(jax.random.key(seed), 4)
     many, third = len(folds.count), -(-steps // 3)
-    start = jax.vmap(channel.policy.init)(jax.random.split(keys[0], many))
+    start = jax.vmap(jax.vmap(channel.policy.init))(jax.random.split(keys[0], (many, MEMBERS)))
     tell = partial(report, "the policy")
-    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, steps, tell)
+    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, RATE, steps, tell)
     start = jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))
     tell = partial(report, "the energies")
-    return policy, fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, third, tell)
+    found = fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, ENERGY_RATE, third, tell)
+    return policy, found
 
 
 def fit(
-    loss: Callable, start: Params, fixed: Params, folds: Folds, key: Array, batch: int, steps: int,
-    report: Callable[[int, int], None],
+    loss: Callable, start: Params, fixed: Params, folds: Folds, key: Array,
+    batch: int, rate: float, steps: int, report: Callable[[int, int], None],
 ) -> Params:  # fmt: skip
     """Minimise `loss`: the parameters of each fold when its loss on the validation rows was least."""
     keys = jax.random.split(key, len(folds.count))
@@ -216,14 +275,16 @@ def fit(
     for step in range(0, steps, EVERY):
         report(step, steps)
         best = _validate(best, state[0], fixed, folds, keys, loss)
-        state = _advance(state, fixed, folds, keys, jnp.int32(step), jnp.float32(steps), loss, batch)
+        when = jnp.int32(step), jnp.float32(steps)
+        state = _advance(state, fixed, folds, keys, *when, loss, batch, rate)
     return _validate(best, state[0], fixed, folds, keys, loss)[0]
 
 
-@partial(jax.jit, static_argnames=("loss", "batch"))
+@partial(jax.jit, static_argnames=("loss", "batch", "rate"))
 def _advance(
-    state: Any, fixed: Params, folds: Folds, keys: Array, first: Array, steps: Any, loss: Callable, batch: int
-) -> Any:
+    state: Any, fixed: Params, folds: Folds, keys: Array, first: Array, steps: Any,
+    loss: Callable, batch: int, rate: float,
+) -> Any:  # fmt: skip
     """EVERY updates of every fold."""
 
     def update(state: Any, fixed: Params, fold: Folds, key: Array, step: Array) -> Any:
@@ -231,7 +292,7 @@ def _advance(
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, step))
         rows = fold.train[jax.random.randint(key_rows, (batch,), 0, fold.count)]
         grads = jax.grad(loss)(params, fixed, fold, rows, key_loss, DRAWS)
-        return adam(grads, moments, params, cosine(jnp.float32(RATE), step, steps))
+        return adam(grads, moments, params, cosine(jnp.float32(rate), step, steps))
 
     def all_folds(state: Any, step: Array) -> tuple[Any, None]:
         return jax.vmap(update, (0, 0, AXES, 0, None))(state, fixed, folds, keys, step), None
@@ -253,11 +314,9 @@ def _validate(best: Any, params: Params, fixed: Params, folds: Folds, keys: Arra
 # --- What the bounds are made of ---------------------------------------------
 
 
-@partial(jax.jit, static_argnames=("channel", "rows"))
-def scores(
-    channel: Channel, policy: Params, energies: Params, fold: Folds, key: Array, rows: int
-) -> dict[str, Array]:
-    r"""Of the first `rows` test rows of one fold: their own state's score against all M states' of the fold.
+@partial(jax.jit, static_argnames=("channel",))
+def scores(channel: Channel, policy: Params, energies: Params, fold: Folds, key: Array) -> dict[str, Array]:
+    r"""Of the M test rows of one fold: the score of their own state against that of all M.
 
     p(a) in equations 7 to 10 is unknown. Here the mean over states of the policy stands for it, which keeps
     every bound a bound: with any f(s, a) and M independent states, the own one among them,
@@ -266,35 +325,35 @@ def scores(
 
     (van den Oord et al. 2018, arXiv 1807.03748; Poole et al. 2019, arXiv 1905.06922, equation 12).
 
-    * `ba` (rows, 1 + dimensions): f = log pi, of the whole action and of each dimension alone.
-    * `misa` (rows,): f = log mu = log pi + T - log Z(s), the tilted policy, with Z from MANY_DRAWS actions.
-    * `dv`, `f` (rows, 2): T' = log pi + T - log p(a) in the own state, p(a) the mean over states of mu, and
+    * `ba` (M, 1 + dimensions): f = log pi, of the whole action and of each dimension alone.
+    * `misa` (M,): f = log mu = log pi + T - log Z(s), the tilted policy, with Z from MANY_DRAWS actions.
+    * `dv`, `f` (M, 2): T' = log pi + T - log p(a) in the own state, p(a) the mean over states of mu, and
       the log of the mean over states of e^{T'}. E[T'] - log E[e^{T'}] is at most the bound above with
       f = log pi + T, whatever stands for p(a) (Jensen).
     """
     obs = fold.obs[fold.test]
-    action = fold.action[fold.test[:rows]] @ fold.targets
-    dist = channel.policy.at(policy, fold, obs)
+    action = fold.action[fold.test] @ fold.targets
+    table = channel.policy.table(channel.pi(policy, fold, obs))
     state = jnp.moveaxis(channel.energy.state(energies, obs), 1, 0)  # (bounds, M, EMBEDDING)
     taken = channel.energy.action(energies, action[:, : len(fold.scale)] * fold.scale[None])
 
     def normaliser(inputs: tuple[Array, Array, Array]) -> Array:
         """log Z of one state."""
         obs, state, key = inputs
-        drawn = channel.policy.draw(channel.policy.at(policy, fold, obs[None]), key, MANY_DRAWS)[0]
+        drawn = channel.policy.draw(channel.pi(policy, fold, obs[None]), key, MANY_DRAWS)[0]
         return mi.log_mean_exp(channel.energy.action(energies, drawn * fold.scale[None]) @ state)
 
     keys = jax.random.split(key, len(obs))
     log_z = jax.lax.map(normaliser, (obs, state[0], keys), batch_size=BLOCK)
 
     def score(inputs: tuple[Array, Array, Array]) -> dict[str, Array]:
-        """One row's action in all states; the first axis is theirs."""
+        """One row's action in all states; the last axis is theirs."""
         i, target, taken = inputs
-        log_pi = channel.policy.log_prob(dist, target[None])
-        misa, dv, f = log_pi[None, :, 0] + state @ taken
+        log_pi = channel.policy.log_probs(table, target)
+        misa, dv, f = log_pi[:1] + state @ taken
         misa = misa - log_z
-        against = lambda x: x[i] - mi.log_mean_exp(x, axis=0)
+        against = lambda x: x[..., i] - mi.log_mean_exp(x, axis=-1)
         pair = lambda x: jnp.stack([x[i], mi.log_mean_exp(x)]) - mi.log_mean_exp(misa)
         return {"misa": against(misa), "dv": pair(dv), "f": pair(f), "ba": against(log_pi)}
 
-    return jax.lax.map(score, (jnp.arange(rows), action, taken), batch_size=BLOCK)
+    return jax.lax.map(score, (jnp.arange(len(obs)), action, taken), batch_size=BLOCK)

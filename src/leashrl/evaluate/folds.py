@@ -17,6 +17,8 @@ BLOCKS = 40
 """Data with fewer episodes are cut into about as many pieces."""
 VALID, STATES = 1024, 8192
 """At most, of each fold: rows for early stopping; held-out rows, and so states an action is compared with."""
+KEPT = 16 * VALID
+"""About so many rows are kept from training in order to draw those from, unless an eighth of it is less."""
 MARGIN = 1e-6
 """Actions as near as this to a bound, on the scale of [-1, 1], count as on it."""
 ATOM, ATOMS = 0.005, 16
@@ -77,10 +79,10 @@ def split(
         fold_of[i] = sizes.argmin()
         sizes[fold_of[i]] += len(blocks[i])
 
-    folds = []
+    folds, share = [], min(1 / 8, KEPT / len(used))
     for k in range(FOLDS):
         others = rng.permutation(np.flatnonzero(fold_of != k))
-        kept = np.isin(block, others[: max(1, len(others) // 8)])
+        kept = np.isin(block, others[: max(1, int(share * len(others)))])
         tested = fold_of[block] == k
         train, valid, test = (np.flatnonzero(rows) for rows in (~tested & ~kept, kept, tested))
         rows = {name: rng.permutation(rows) for name, rows in (("valid", valid), ("test", test))}

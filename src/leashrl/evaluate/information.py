@@ -15,8 +15,6 @@ from leashrl.types import Box
 
 BOUNDS = ("misa", "dv", "f", "ba")
 FEWEST_ROWS = 400
-TESTED = 4096
-"""At most so many held-out rows of a fold are scored, each against the states of all."""
 RESAMPLES = 1000
 LITTLE = 0.05
 """Nats for each action dimension, or share of H(A): an interval below is near zero for `meaning`."""
@@ -26,8 +24,9 @@ Report = Callable[[str, int, int], None]
 
 
 def information(
-    dataset: Dataset, *, rows: int = 100_000, steps: int = 3000, seed: int = 0, report: Report | None = None
-) -> dict[str, Any]:
+    dataset: Dataset, *, rows: int = 100_000, steps: int | None = None, seed: int = 0,
+    report: Report | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Lower bounds of the mutual information I(S;A) between states and actions, in nats.
 
     Three folds of whole episodes: what is fitted on two, with some of their episodes kept for early stopping,
@@ -37,7 +36,8 @@ def information(
 
     Args:
       rows: at most so many are used: whole episodes, drawn at random.
-      steps: updates of the policy, in fifties; the energies take a third as many.
+      steps: updates of the policy, in fifties; the energies take a third as many. By default three for each
+        hundred rows used, and at least 3,000.
       seed: of folds, networks and the bootstrap.
       report: is told how far it has come.
 
@@ -51,7 +51,7 @@ def information(
     Raises:
       BadInput: too few rows, or no steps.
     """
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise BadInput(f"steps must be at least 1, not {steps}")
     if min(rows, len(dataset)) < FEWEST_ROWS:
         what = f"rows={rows} is too few" if rows < FEWEST_ROWS else f"{dataset.name} has {len(dataset)}"
@@ -59,6 +59,8 @@ def information(
     tell = report or (lambda phase, done, total: None)
     rng = np.random.default_rng(seed)
     blocks = choose(pieces(dataset), rows, rng)
+    used = sum(map(len, blocks))
+    steps = steps or max(3000, 3 * used // 100)
     folds, owners = split(dataset, blocks, rng)
     space = dataset.action_space
     made = channel(dataset.obs.shape[1], space.dim, discrete=not isinstance(space, Box))
@@ -69,10 +71,9 @@ def information(
         tell("held-out folds", i, FOLDS)
         fold = jax.tree.map(lambda x, axis, i=i: x if axis is None else x[i], folds, AXES)
         fitted = jax.tree.map(lambda x, i=i: x[i], (policy, energies))
-        tested = min(TESTED, len(fold.test))
-        found = scores(made, *fitted, fold, jax.random.key(seed), tested)
+        found = scores(made, *fitted, fold, jax.random.key(seed))
         found = {name: np.asarray(value, np.float64) for name, value in found.items()}
-        tables.append(block_sums(found, owners[i][:tested]))
+        tables.append(block_sums(found, owners[i]))
     result = intervals(tables, rng)
     if not isinstance(space, Box):
         counts = np.bincount(dataset.action[np.concatenate(blocks)])
@@ -81,7 +82,7 @@ def information(
     return result | {
         "ceiling": math.log(folds.test.shape[1]),
         "rows": len(dataset),
-        "rows_used": sum(map(len, blocks)),
+        "rows_used": used,
         "episodes": len(dataset.episodes()),
         "blocks": len(blocks),
         "folds": FOLDS,
