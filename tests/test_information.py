@@ -9,7 +9,7 @@ import pytest
 from leashrl.cli import main
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
-from leashrl.evaluate import channel
+from leashrl.evaluate import densities
 from leashrl.evaluate.folds import choose, pieces, split, spread
 from leashrl.evaluate.information import block_sums, bounds, information, meaning
 from leashrl.types import Box, Discrete
@@ -36,7 +36,7 @@ def gaussian(nats: float, seed: int = 0):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Networks that are large enough for what is asked of them here."""
-    monkeypatch.setattr(channel, "HIDDEN", (64, 64))
+    monkeypatch.setattr(densities, "HIDDEN", (64, 64))
 
 
 # --- Known information -------------------------------------------------------
