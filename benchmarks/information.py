@@ -1,6 +1,7 @@
 """`leashrl mi` against known information: Gaussian channels, and hopper data whose policies are known.
 
-    python benchmarks/information.py [--channels] [--hopper DIR] [--results benchmarks/results/information]
+    python benchmarks/information.py [--channels] [--hopper DIR] [--kinds medium expert] [--seed 0]
+        [--results benchmarks/results/information]
 
 A Gaussian channel of I nats in d dimensions: A_i = r S_i + sqrt(1 - r^2) noise with r^2 = 1 - e^{-2 I / d},
 100,000 rows. DIR holds hopper-random.hdf5, hopper-medium.hdf5 and hopper-expert.hdf5 as `leashrl data make
@@ -67,9 +68,9 @@ def known(data: Dataset, kind: str, rows: int = 30_000, states: int = 20_000) ->
     return {"known": float(each.mean()), "known_error": float(each.std() / math.sqrt(rows))}
 
 
-def measure(data: Dataset, steps: int | None = None) -> dict[str, Any]:
+def measure(data: Dataset, steps: int | None = None, seed: int = 0) -> dict[str, Any]:
     began, cpu = time.perf_counter(), time.process_time()
-    found = information(data, rows=len(data), steps=steps)
+    found = information(data, rows=len(data), steps=steps, seed=seed)
     took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
     return {"hash": data.hash} | found | took
 
@@ -78,10 +79,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--channels", action="store_true")
     parser.add_argument("--hopper", type=Path, metavar="DIR")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--seed", type=int, default=0, help="of the folds and networks of the hopper data")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/information"))
     args = parser.parse_args()
     file = args.results.with_suffix(".json")
-    results: dict[str, Any] = read_json(file) if file.exists() else {"channels": [], "hopper": []}
+    results: dict[str, Any] = read_json(file) if file.exists() else {"channels": [], "hopper": {}}
     results["versions"] = versions()
 
     def keep() -> None:
@@ -89,11 +92,10 @@ def main() -> None:
         args.results.with_suffix(".md").write_text("\n".join(tables(results)) + "\n")
 
     if args.hopper:
-        results["hopper"] = []
-        for kind in KINDS:
+        for kind in args.kinds:
             data = load(args.hopper / f"hopper-{kind}.hdf5")
-            row = {"data": f"hopper-{kind}", **known(data, kind), **measure(data)}
-            results["hopper"].append(row)
+            row = {"data": f"hopper-{kind}", **known(data, kind), **measure(data, seed=args.seed)}
+            results["hopper"][f"{kind}, seed {args.seed}"] = row
             keep()
     if args.channels:
         results["channels"] = []
@@ -112,12 +114,12 @@ def tables(results: dict[str, Any]) -> list[str]:
 
     lines = ["| dimensions | I(S;A) | MISA (95 % interval) | DV | f | BA |", "|--:|--:|--:|--:|--:|--:|"]
     lines += [f"| {row['dim']} | {row['nats']:g} | {cells(row)} |" for row in results["channels"]]
-    head = "| data | I(S;A) by its policy | MISA (95 % interval) | DV | f | BA | by action dimension |"
-    lines += ["", head, "|---|--:|--:|--:|--:|--:|---|"]
-    for row in results["hopper"]:
+    head = "| data | seed | I(S;A) by its policy | MISA (95 % interval) | DV | f | BA | by action dimension |"
+    lines += ["", head, "|---|--:|--:|--:|--:|--:|--:|---|"]
+    for row in results["hopper"].values():
         truth = f"{row['known']:.3f} ± {row['known_error']:.3f}" if row["known"] else "0"
         each = ", ".join(f"{d['estimate']:.2f}" for d in row["dimensions"])
-        lines.append(f"| {row['data']} | {truth} | {cells(row)} | {each} |")
+        lines.append(f"| {row['data']} | {row['seed']} | {truth} | {cells(row)} | {each} |")
     return lines
 
 
