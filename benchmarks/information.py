@@ -60,11 +60,11 @@ def known(data: Dataset, kind: str, rows: int = 30_000, states: int = 20_000) ->
     m, inverse = mean[rows:], np.exp(-2 * log_std[rows:])
     kernel = np.concatenate([-0.5 * inverse, m * inverse], axis=1).T
     offset = -(0.5 * m**2 * inverse + log_std[rows:]).sum(axis=1)
-    marginal = [
-        logsumexp(np.concatenate([part**2, part], axis=1) @ kernel + offset, axis=1) - math.log(len(m))
+    total = [
+        np.asarray(logsumexp(np.concatenate([part**2, part], axis=1) @ kernel + offset, axis=1))
         for part in np.array_split(u[:rows], rows // 500)
     ]
-    each = own[:rows] - np.concatenate(marginal)
+    each = own[:rows] - np.concatenate(total) + math.log(states)
     return {"known": float(each.mean()), "known_error": float(each.std() / math.sqrt(rows))}
 
 
