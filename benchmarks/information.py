@@ -47,13 +47,8 @@ def known(data: Dataset, kind: str, rows: int = 30_000, states: int = 20_000) ->
     """I(S;A) of the policy that made the data, and its standard error."""
     if kind == "random":
         return {"known": 0.0, "known_error": 0.0}
-    actor = Actor("hopper", runs()["hopper"][kind])
     chosen = np.random.default_rng(0).permutation(len(data))[: rows + states]
-    x = data.obs[chosen].astype(np.float64)
-    for kernel, bias in actor.hidden:
-        x = np.maximum(x @ kernel + bias, 0.0)
-    mean, log_std = (x @ kernel + bias for kernel, bias in actor.heads)
-    mean, log_std = np.clip(mean, -9.0, 9.0), np.clip(log_std, -5.0, 2.0)
+    mean, log_std = Actor("hopper", runs()["hopper"][kind]).gaussian(data.obs[chosen])
     u = np.arctanh(np.clip(data.action[chosen].astype(np.float64), 2**-21 - 1, 1 - 2**-21))
     own = -(0.5 * ((u - mean) * np.exp(-log_std)) ** 2 + log_std).sum(axis=1)
     # log pi(a|s) of all pairs is a product of (u^2, u) with (-1 / 2 std^2, mean / std^2), and an offset

@@ -118,7 +118,7 @@ def test_shuffled_actions_tell_nothing():
     obs, action = gaussian(2.0, seed=3)
     found = information(dataset(obs, np.random.default_rng(0).permutation(action)), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert found[name]["low"] <= 0 and -0.05 < found[name]["estimate"] < 0.02
+        assert found[name]["low"] <= 0 and abs(found[name]["estimate"]) < 0.02
     assert meaning(found).startswith("The actions hardly depend on the states")
 
 

@@ -98,16 +98,20 @@ class Actor:
             rng.uniform(-1.0, 1.0, (LIMIT, dim)) if self.step is None else rng.standard_normal((LIMIT, dim))
         )
 
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Actions in [-1, 1] (n, dim) and the logarithms of their densities (n,)."""
-        if self.step is None:
-            return grid(noise, 20).astype(np.float32), np.full(len(obs), -noise.shape[1] * math.log(2.0))
+    def gaussian(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log standard deviation (n, dim) of atanh of the action."""
         x = obs.astype(np.float64)
         for kernel, bias in self.hidden:
             x = np.maximum(x @ kernel + bias, 0.0)
         mean, log_std = (grid(x @ kernel + bias, 12) for kernel, bias in self.heads)
-        log_std = np.clip(log_std, -5.0, 2.0)
-        u = np.clip(mean, -9.0, 9.0) + np.exp(log_std) * noise
+        return np.clip(mean, -9.0, 9.0), np.clip(log_std, -5.0, 2.0)
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions in [-1, 1] (n, dim) and the logarithms of their densities (n,)."""
+        if self.step is None:
+            return grid(noise, 20).astype(np.float32), np.full(len(obs), -noise.shape[1] * math.log(2.0))
+        mean, log_std = self.gaussian(obs)
+        u = mean + np.exp(log_std) * noise
         # log(1 - tanh(u)^2) in the form that keeps its digits far out
         log_det = 2.0 * (math.log(2.0) - u - np.logaddexp(0.0, -2.0 * u))
         log_prob = np.sum(-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - log_det, axis=1)
