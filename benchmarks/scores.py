@@ -75,7 +75,7 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
     algorithm, _, preset = name.partition(":")
     preset, options = preset or "default", dict(x.split("=", 1) for x in [*options, *args.set])
     folder = folder_of(data, run, args)
-    began = time.monotonic()
+    finished, began = (folder / "result.json").exists(), time.monotonic()
 
     def report(event: str, details: dict) -> None:
         if event == "evaluation":
@@ -84,24 +84,33 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
         elif event == "diverged":
             print(f"{folder.name} {details}", flush=True)
 
-    if (folder / "config.json").exists():
-        refuse_another(folder, algorithm, preset, options | {"steps": args.steps})
-        experiment.resume(folder, report=report)
-        return
-    experiment.train(
-        algorithm,
-        data,
-        preset=preset,
-        options=options,
-        vary={n: [float(v) for v in vs.split(",")] for n, vs in (x.split("=", 1) for x in args.vary)},
-        seeds=args.seeds,
-        steps=args.steps,
-        eval_every=max(1, args.steps // args.evaluations),
-        episodes=args.curve_episodes,
-        log_every=max(1, min(1000, args.steps // 20)),
-        out=folder,
-        report=report,
-    )
+    try:
+        if (folder / "config.json").exists():
+            refuse_another(folder, algorithm, preset, options | {"steps": args.steps})
+            experiment.resume(folder, report=report)
+            return
+        experiment.train(
+            algorithm,
+            data,
+            preset=preset,
+            options=options,
+            vary={n: [float(v) for v in vs.split(",")] for n, vs in (x.split("=", 1) for x in args.vary)},
+            seeds=args.seeds,
+            steps=args.steps,
+            eval_every=max(1, args.steps // args.evaluations),
+            episodes=args.curve_episodes,
+            log_every=max(1, min(1000, args.steps // 20)),
+            out=folder,
+            report=report,
+        )
+    finally:  # also of a call that is stopped
+        if not finished and folder.exists():
+            write_json(folder / "wall.json", {"seconds": wall(folder) + time.monotonic() - began})
+
+
+def wall(folder: Path) -> float:
+    """Seconds of a run's training so far, with compilation, pre-training and the curve's episodes."""
+    return read_json(folder / "wall.json")["seconds"] if (folder / "wall.json").exists() else 0.0
 
 
 def refuse_another(folder: Path, algorithm: str, preset: str, options: dict) -> None:
@@ -157,6 +166,7 @@ def write_results(args: argparse.Namespace) -> None:
                     "config": read_json(folder / "config.json")["config"],
                     "steps": result["steps"],
                     "episodes": args.episodes,
+                    "minutes": wall(folder) / 60 or None,
                     "scores": scores,
                     **summary(scores),
                     "sampled": {"scores": sampled, **summary(sampled)} if sampled else None,
@@ -172,13 +182,13 @@ def write_results(args: argparse.Namespace) -> None:
             draw(shown, picture, title, levels={"behaviour (the data)": level})
     lines = [
         "| data | its mean | algorithm | updates + pre-training | score | 95 % interval | seeds "
-        "| mean of the curve | actions sampled |",
-        "|" + " --- |" * 9,
+        "| mean of the curve | actions sampled | minutes |",
+        "|" + " --- |" * 10,
     ]
     lines += [
         f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {updates(r)} | {r['mean']:.1f} "
         f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
-        f"| {r['curve_mean']:.1f} | {interval(r['sampled'])} |"
+        f"| {r['curve_mean']:.1f} | {interval(r['sampled'])} | {minutes(r)} |"
         for r in rows
     ]
     args.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -193,6 +203,10 @@ def write_results(args: argparse.Namespace) -> None:
 def updates(row: dict) -> str:
     steps = row["config"]["steps"]
     return f"{steps:,} + {row['steps'] - steps:,}" if row["steps"] > steps else f"{steps:,}"
+
+
+def minutes(row: dict) -> str:
+    return f"{row['minutes']:.1f}" if row["minutes"] else "–"  # of a run older than `wall.json`: unknown
 
 
 def interval(found: dict | None) -> str:

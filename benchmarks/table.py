@@ -2,8 +2,9 @@
 
     python benchmarks/table.py benchmarks/results/scores-*5000.json --speed benchmarks/results/speed-*.json
 
-Scores are mean and 95 % interval over seeds. Minutes are those of three seeds' updates at the speed that
-`speed.py` measured for the same networks, without pre-training and evaluations.
+Scores are mean and 95 % interval over seeds, minutes the wall time of a file's seeds together (the mean over
+files) with compilation, pre-training and the curve's episodes. Updates a second are one seed's, where
+`speed.py` measured the same networks.
 """
 
 import argparse
@@ -33,10 +34,10 @@ def main() -> None:
         some = next(iter(mine.values()))
         before = some["steps"] - steps
         rate = rate_of(some, run, speeds)
-        minutes = f"{3 * steps / rate / 60:.1f}" if rate else "–"
+        minutes = sum(row["minutes"] for row in mine.values()) / len(mine)
         print(
             f"| `{run}` | {' | '.join(cells)} | {steps:,}{f' + {before:,}' if before else ''} "
-            f"| {f'{rate:.0f}' if rate else '–'} | {minutes} |"
+            f"| {f'{rate:.0f}' if rate else '–'} | {minutes:.1f} |"
         )
 
 
