@@ -116,9 +116,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         state = dataclasses.replace(state, target_critic=averaged)
         return state, {"td_loss": loss, "q_data": jnp.mean(values)}
 
-    def act(
-        *_: Any,
-    ) -> Any:  # an Algorithm has a policy; this one has no modes, so that nobody can ask it to act
+    # an Algorithm has a policy; this one has no modes, so that nobody can ask it to act
+    def act(*_: Any) -> Any:
         raise AssertionError("FQE judges policies and is none")
 
     policy = Policy(lambda state: state.target_critic, lambda params: (), act, ())
