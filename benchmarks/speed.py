@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     args = parser.parse_args()
     cases, rows = CASES[args.of], []
+    if unknown := set(args.only or ()) - set(cases):
+        parser.error(f"--only {sorted(unknown)[0]!r}: --of {args.of} has {', '.join(map(repr, cases))}")
     for name in args.only or cases:
         command = [sys.executable, "-m", "leashrl", "bench", *cases[name], "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.special import logsumexp
 from scipy.stats import expectile, norm
 
-from leashrl import nn
+from leashrl import bench, nn
 from leashrl.algos import REGISTRY, cql, onestep, td3_bc
 from leashrl.core import hyper, override
 from leashrl.data import Dataset, prepare
@@ -238,6 +238,30 @@ def test_policy_and_averages_move_at_every_second_update():
         for part in ("policy", "target_policy", "target_critic"):
             assert same(getattr(before, part), getattr(after, part)) != moves, part
         assert (metrics["behaviour_error"] > 0) == moves
+
+
+@pytest.mark.parametrize("value", ["first", "min"])
+def test_which_critic_the_policy_climbs(value):
+    before, after, metrics = update("td3-bc", step=1, value=value)
+    action = jnp.tanh(nn.mlp(3, 2, (8, 8)).apply(before.policy, BATCH.obs))
+    q = nn.critic(3, 2, (8, 8)).apply(after.critic, BATCH.obs, action)
+    assert abs(float(jnp.mean(q[0] - jnp.min(q, axis=0)))) > 1e-3  # the two differ here
+    expected = q[0] if value == "first" else jnp.min(q, axis=0)
+    assert metrics["q_policy"] == pytest.approx(2 * float(jnp.mean(expected)), rel=1e-4)  # for two updates
+
+
+@pytest.mark.parametrize(("value", "climbed"), [("first", 1), ("min", 2)])
+def test_the_bench_counts_a_policy_that_has_every_second_turn_by_half(value, climbed):
+    """By hand, multiplications a row, networks 3 -> 8 -> 8 -> 2 and 5 -> 8 -> 8 -> 1."""
+    _, _, state, stages = built("td3-bc", value=value, batch_size=10)
+    two = jax.tree.map(lambda x: jnp.stack([x, x]), state)
+    keys = jax.random.split(jax.random.key(0))
+    policy, critic = 24 + 64 + 16, 40 + 64 + 8
+    evaluation = policy + 2 * critic + 2 * (2 * critic + 64 + 8)  # of targets; values and their two gradients
+    climb = policy + climbed * (critic + 8 + 64 + 16) + policy + 16 + 64  # Q's gradient ends at the action
+    data = bench.random_data(3, 2, "bellman")
+    counted = bench.update_flop(stages["train"], data, two, keys)
+    assert counted == pytest.approx(2 * 10 * 2 * (evaluation + climb / 2))  # two members
 
 
 def test_rebracs_values_go_by_data_set():

@@ -157,8 +157,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
         def q(action: Array) -> Array:
-            each = critic.apply(state.critic, batch.obs, action)
-            return each[0] if config.value == "first" else jnp.min(each, axis=0)
+            first = config.value == "first"  # the others need not be worked out
+            params = jax.tree.map(lambda x: x[:1], state.critic) if first else state.critic
+            return jnp.min(critic.apply(params, batch.obs, action), axis=0)
 
         def follow(state: State) -> tuple[State, Array, Array]:
             grads, (q_policy, apart) = jax.grad(policy_loss, has_aux=True)(
