@@ -1,5 +1,7 @@
 """Divergences, densities, slopes and multipliers against quadrature, direct sums and closed forms."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -267,8 +269,28 @@ def test_a_multiplier_for_every_state_moves_by_its_own_excess():
     raw, excess = jnp.zeros(3), jnp.float32([1.0, 0.0, -1.0])
     gradient = jax.grad(lambda r: jnp.sum(dual.dual_loss(r, excess, 1e4, "softplus")))(raw)
     np.testing.assert_allclose(gradient, [-0.5, 0.0, 0.5])  # softplus' is a half at 0
-    above = jax.grad(dual.dual_loss)(jnp.float32(20.0), jnp.float32(-1.0), 10.0)
-    assert float(above) == 0.0  # at its limit
+
+
+@pytest.mark.parametrize(("form", "slope_at_limit"), [("exp", 10.0), ("softplus", 1.0 - math.exp(-10.0))])
+def test_a_multiplier_comes_back_from_its_limit(form, slope_at_limit):
+    """At the limit of 10 the gradient is 0 outwards and d lambda / d raw inwards, by hand for both forms."""
+    gradient = lambda raw, excess: float(
+        jax.grad(dual.dual_loss)(jnp.float32(raw), jnp.float32(excess), 10.0, form)
+    )
+    assert gradient(20.0, 1.0) == 0.0
+    assert gradient(20.0, -1.0) == pytest.approx(slope_at_limit, rel=1e-5)
+    assert gradient(2.0, 1.0) == -gradient(2.0, -1.0) != 0.0  # below its limit it is one function
+
+    def step(t, state):  # violated for 500 steps, then met
+        excess = jnp.where(t < 500, 1.0, -1.0)
+        return descend(
+            state, {"raw": jax.grad(dual.dual_loss)(state.raw, excess, 10.0, form)}, {"raw": jnp.float32(0.1)}
+        )
+
+    start = two_parts(x=jnp.float32(0.0), raw=jnp.float32(1.0))
+    after = [jax.lax.fori_loop(0, n, step, start).raw for n in (500, 1000)]
+    assert float(dual.multiplier(after[0], 10.0, form)) == 10.0
+    assert float(dual.multiplier(after[1], 10.0, form)) < 0.1
 
 
 def test_a_staircase():

@@ -17,7 +17,7 @@ def polyak(target: Any, online: Any, tau: Array) -> Any:
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
 
 
-def multiplier(raw: Array, limit: float = 1e6, form: str = "exp") -> Array:
+def multiplier(raw: Array, limit: Array | float = 1e6, form: str = "exp") -> Array:
     """A Lagrange multiplier from its free variable: e^raw or softplus(raw), at most `limit`.
 
     >>> float(multiplier(jnp.float32(100.0))), float(multiplier(jnp.float32(50.0), form="softplus"))
@@ -38,9 +38,14 @@ def raw_of(value: Array, form: str = "exp") -> Array:
 def dual_loss(raw: Array, excess: Array, limit: float = 1e6, form: str = "exp") -> Array:
     """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
 
-    One multiplier for all (shapes ()), or one a state (shapes (batch,)).
+    One multiplier for all (shapes ()), or one a state (shapes (batch,)). At `limit` a positive excess has no
+    gradient, so that lambda goes no further; a negative one has that of the limit, so that it comes back.
     """
-    return -multiplier(raw, limit, form) * jax.lax.stop_gradient(excess)
+    excess, top = jax.lax.stop_gradient(excess), raw_of(jnp.asarray(limit, raw.dtype), form)
+    held = raw + jax.lax.stop_gradient(jnp.minimum(raw, top) - raw)  # the clipped value, raw's own gradient
+    value = multiplier(held, jnp.inf, form)
+    outward = (raw >= top) & (excess > 0)
+    return -jnp.where(outward, jax.lax.stop_gradient(value), value) * excess
 
 
 def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
