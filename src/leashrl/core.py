@@ -34,7 +34,8 @@ class Stage(NamedTuple):
       steps: how many updates the phase lasts.
       sample: `(data, state, key) -> batch`, on the device.
       update: `(state, batch, key, step) -> (state, metrics)`. `step` is the loop's own counter within
-        the stage, shared by all members of a run, so that a `lax.cond` on it stays a branch.
+        the stage, shared by all members of a run, so that a `lax.cond` on it stays a branch. Metrics named
+        `*_loss` have a limit beyond which a run counts as diverged; the others must only be finite.
       refresh: `(state, data, key) -> state` every `every` updates at a chunk's edge, or None.
     """
 

@@ -40,7 +40,8 @@ class Screen:
                 each = ", ".join(f"{v:.1f}" for v in values)
                 self.line(f"step {details['step']}: {self.score}{f' ({each})' if len(values) > 1 else ''}")
         elif event == "diverged":
-            what = f"{details['metric']} is not finite or beyond 1e12"
+            loss = details["metric"].endswith("_loss")
+            what = f"{details['metric']} is not finite{' or beyond 1e30' if loss else ''}"
             self.line(f"{details['member']} diverged at step {details['step']}: {what}")
         elif event == "interrupt" and sys.stderr.isatty():
             # from a signal handler: nothing that locks

@@ -24,8 +24,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from leashrl.core import HP, Algorithm, Data, Stage, State
 from leashrl.types import Array, Episodes, Mixed, Replay, Transitions, pytree
 
-LIMIT = 1e12
-"""A metric beyond it counts as diverged, like NaN: a critic's values have left every scale of reward."""
+LIMIT = 1e30
+"""A loss beyond it counts as diverged, like NaN or infinity in any metric: its gradient's square, in Adam's
+second moment, is about to pass float32's end at 3e38. A large value by itself is no divergence."""
 
 MEMBER, ALL = PartitionSpec("member"), PartitionSpec()
 """How an array lies on the devices: its rows, the members, dealt out; or all of it on each."""
@@ -244,8 +245,11 @@ def _advance(stage: Stage, data, begin, end, stage_start, state: State, tally: T
         key_sample, key_update = jax.random.split(jax.random.fold_in(key, jnp.asarray(t, jnp.uint32)))
         batch = stage.sample(data, state, key_sample)
         new, metrics = stage.update(state, batch, key_update, t - stage_start)
-        values = jnp.stack([metrics[name] for name in sorted(metrics)])
-        bad = ~(jnp.abs(values) < LIMIT)  # NaN compares false
+        names = sorted(metrics)
+        values = jnp.stack([metrics[name] for name in names])
+        # Losses have a limit; all else only describes the run, and may be as large as float32 goes.
+        limits = np.array([LIMIT if name.endswith("_loss") else np.inf for name in names], np.float32)
+        bad = ~(jnp.abs(values) < limits)  # NaN compares false
         well = tally.diverged_at < 0
         ok = well & ~jnp.any(bad)
         fell = well & ~ok
