@@ -301,16 +301,72 @@ def test_authors_and_paper_hold_their_published_values():
     config = lambda preset: override(misa.Config(), misa.PRESETS[preset].values)
     authors, paper = config("authors"), config("paper")
     common = {"k": 50, "chain_samples": 50, "burn_in": 5, "leapfrog": 2, "chain_step": 1.0, "gamma": 0.99}
-    common |= {"bound": "misa", "estimator": "hmc-action", "barber_agakov": True, "polyak": 0.005}
+    common |= {"bound": "misa", "barber_agakov": True, "polyak": 0.005}
     common |= {"critic_activation": "elu", "policy_rate": 1e-4, "critic_resample": 0, "batch_size": 256}
     code = {"gamma_1": 5.0, "gamma_2": 0.5, "gamma_2_correction": 0.1, "td_weight": 1.0, "critic_rate": 3e-4}
     code |= {"policy_activation": "relu", "normaliser": "batch", "entropy": True, "schedule": "constant"}
-    text = {"gamma_2_correction": 0.5, "td_weight": 0.5, "critic_rate": 1e-4, "policy_activation": "elu"}
-    text |= {"normaliser": "k", "entropy": False, "schedule": "cosine"}
+    code |= {"estimator": "hmc-action", "single_gamma_2": False, "chain_adapt": 4}
+    text = {"single_gamma_2": True, "td_weight": 0.5, "critic_rate": 1e-4, "policy_activation": "elu"}
+    text |= {"normaliser": "k", "entropy": False, "schedule": "cosine", "estimator": "hmc", "chain_adapt": 0}
     for name, value in (common | code).items():
         assert getattr(authors, name) == value, name
     for name, value in (common | code | text).items():
-        assert getattr(paper, name) == value, name
+        if name != "gamma_2_correction":  # equation 13 has none
+            assert getattr(paper, name) == value, name
+
+
+def test_one_gamma_2_weighs_the_term_and_its_correction():
+    """Equation 13: -E[Q] - 0.5 E_D[log pi(a)] + 0.5 * 2.1 without the entropy, whatever gamma_2' says."""
+    loss, _ = policy_loss(single_gamma_2=True, entropy=False)
+    q, _, log_pi_data = policy_terms(jax.random.key(4))
+    assert float(loss) == pytest.approx(-q - 0.5 * log_pi_data + 0.5 * 2.1, rel=1e-5)
+    tied = Update("paper")
+    assert tied.moved(gamma_2_correction=10.0) == set()
+    assert tied.moved(gamma_2=5.0) == {"policy"}
+
+
+def learnt_log_likelihood(preset, updates=300):
+    """log pi of the data and HMC's acceptance after `updates` of a preset, on 256 rows a = tanh(s) + noise."""
+    rng = np.random.default_rng(0)
+    obs = rng.standard_normal((256, 2)).astype(np.float32)
+    action = np.clip(np.tanh(obs) + 0.1 * rng.standard_normal(obs.shape), -0.99, 0.99)
+    batch = Batch(f32(obs), f32(action), f32(obs[:, 0]), jnp.full(256, 0.9), f32(obs[::-1]))
+    more = {"hidden": (32, 32), "k": 10, "chain_samples": 10, "steps": updates}
+    config = override(override(misa.Config(), misa.PRESETS[preset].values), more)
+    config = override(config, {"policy_rate": 1e-3, "critic_rate": 1e-3})
+    algorithm = misa.build(config, Spec(2, Box((-1.0, -1.0), (1.0, 1.0))))
+    update = algorithm.stages[0].update
+
+    @jax.jit
+    def train(state):
+        step = lambda t, s: update(s, batch, jax.random.fold_in(jax.random.key(1), t), t)[0]
+        state = jax.lax.fori_loop(0, updates, step, state)
+        return update(state, batch, jax.random.key(2), jnp.int32(updates - 1))[1]
+
+    metrics = train(jax.jit(algorithm.init)(jax.random.key(0), hyper(config)))
+    return float(metrics["log_prob_data"]), float(metrics["acceptance"])
+
+
+def test_the_texts_settings_keep_the_policy_on_the_data():
+    """With a sampler that does not move, equation 15's term cancels E_D[log pi] and the policy leaves the data.
+
+    The Gaussian that fits best has log pi = 2 (-log 0.1 - 1.42) = 1.8 before tanh's Jacobian, which adds 0.9.
+    """
+    log_prob, acceptance = learnt_log_likelihood("paper")
+    assert acceptance > 0.6
+    assert log_prob > 0.0
+
+
+def test_log_z_is_too_low_by_what_a_sample_of_k_does_not_reach():
+    """Of Q ~ N(0, 3^2) under pi, log Z = 9 / 2; numpy's log-mean-exp of k draws, and the default's k by domain."""
+    q = 3.0 * np.random.default_rng(0).standard_normal((20_000, 50))
+    found = {k: float(np.mean(logsumexp(q[:, :k], axis=1) - math.log(k))) for k in (10, 50)}
+    assert found[10] == pytest.approx(2.77, abs=0.05) and found[50] == pytest.approx(3.63, abs=0.05)
+    assert float(mi.log_partition("misa", f32(q))) == pytest.approx(found[50], abs=1e-4)
+    one = {row.domain: row for row in TASKS.values()}
+    for domain in ("adroit", "kitchen", "antmaze"):  # tau is the text's, and so is the k that it belongs to
+        assert configure("misa", "default", one[domain], {}).k == 50
+    assert configure("misa", "default", one["gym"], {}).k == 10
 
 
 def test_domains_are_each_presets_own():

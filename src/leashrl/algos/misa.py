@@ -56,7 +56,8 @@ class Config:
       bound: `misa`, `dv`, `f`, or `ba` (no energy term at all: behaviour cloning as regulariser).
       barber_agakov: keep the term E_D[log pi(a|s)] in the policy's objective.
       energy: `q`, or `t` for a separate network trained to maximise the bound (MISA-T).
-      k: policy actions a state that estimate log Z.
+      k: policy actions per state that estimate log Z. The estimate is too low by an amount that falls with k,
+        so `tau` belongs to a k: the text's values are those of its k = 50.
       estimator: how equation 15 is sampled. `snis`: self-normalised weights over the same k actions;
         `hmc`: Hamiltonian Monte Carlo in whitened pre-tanh coordinates; `hmc-action`: in action space
         from the data action, as the authors run it; `reparam`: differentiate log Z through the k
@@ -66,6 +67,8 @@ class Config:
       chain_samples, burn_in, leapfrog, chain_adapt: HMC samples kept a state, samples dropped, leapfrog
         steps a sample, iterations that adapt the step size.
       lagrange: tune gamma_1 so that log Z_Q - E_D[Q] stays below `tau` (equation 17).
+      single_gamma_2: give the correction the weight gamma_2 as well, as in equation 13; then
+        gamma_2_correction is not read.
       normaliser: `k`, or `batch` to subtract log(batch) where the mean over k needs log(k), as the
         authors' code does: no gradient changes, but `tau` then means tau + log(batch / k).
       entropy: add gamma_2 * alpha * log pi(a_pi) to the policy's loss and tune alpha (SAC; not in the text).
@@ -74,7 +77,7 @@ class Config:
       polyak: rate of the target critics.
       gamma_1: weight of the bound in the critic's loss.
       gamma_2: weight of E_D[log pi(a|s)] in the policy's objective.
-      gamma_2_correction: weight of the correction, gamma_2' above (the text has one gamma_2 for both).
+      gamma_2_correction: weight of the correction, gamma_2' above (see `single_gamma_2`).
       td_weight: c above: 1/2 in the text, 1 in the code.
       tau: budget of the Lagrange form.
       target_entropy: alpha's target in nats per action dimension.
@@ -105,6 +108,7 @@ class Config:
     chain_adapt: int = 4
     lagrange: bool = False
     normaliser: str = "k"
+    single_gamma_2: bool = False
     entropy: bool = True
     schedule: str = "constant"
     gamma: float = 0.99
@@ -157,7 +161,7 @@ class State:
 
 def objective(q_policy, entropy, log_pi_data, correction, alpha, hp: HP, config: Config):
     """-E[min Q(s, a_pi)] - gamma_2 (alpha H(pi) + E_D[log pi(a)]) + gamma_2' correction, and its parts."""
-    loss = -q_policy + hp["gamma_2_correction"] * correction
+    loss = -q_policy + hp["gamma_2" if config.single_gamma_2 else "gamma_2_correction"] * correction
     if config.entropy:
         loss -= hp["gamma_2"] * alpha * entropy
     if config.barber_agakov:
@@ -391,10 +395,15 @@ AUTHORS = {
     "chain_step": 1.0,
     "normaliser": "batch",
 }
-PAPER = AUTHORS | {
+PAPER = {
     "policy_activation": "elu",  # "ELU after each layer"; the code leaves the policy with ReLU
-    "normaliser": "k",
-    "gamma_2_correction": 0.5,  # equation 13 has one gamma_2
+    # The text names HMC, its burn-in, leapfrogs and a step size of 1, neither its coordinates nor its start. In
+    # action space that step is all but never accepted and equation 15 then cancels E_D[log pi]; in units of the
+    # policy's standard deviation it is.
+    "estimator": "hmc",
+    "chain_step": 1.0,
+    "chain_adapt": 0,  # no adaptation is mentioned
+    "single_gamma_2": True,  # equation 13
     "td_weight": 0.5,
     "entropy": False,
     "schedule": "cosine",
@@ -418,10 +427,11 @@ ANTMAZE = {"preprocess.reward": "antmaze", "lagrange": True, "tau": 10.0, "hidde
 PAPER_DOMAINS = {"adroit": LAGRANGE, "kitchen": LAGRANGE, "antmaze": ANTMAZE}
 # The code scales Adroit's and Kitchen's rewards as well; its Lagrange form and widths are flags for its user.
 AUTHORS_DOMAINS = {"adroit": UNIT, "kitchen": UNIT, "antmaze": {"preprocess.reward": "antmaze"}}
+TEXTS_K = {"k": 50}  # what the text's tau is measured with: at k = 10 the same tau allows a larger gap
 DOMAINS = {
-    "adroit": UNIT | LAGRANGE,
-    "kitchen": UNIT | LAGRANGE,
-    "antmaze": ANTMAZE,
+    "adroit": UNIT | LAGRANGE | TEXTS_K,
+    "kitchen": UNIT | LAGRANGE | TEXTS_K,
+    "antmaze": ANTMAZE | TEXTS_K,
     "cartpole": {"gamma_1": 0.5, "gamma_2": 0.5},  # ours: a push matters little, a step pays 1
 }
 
