@@ -397,9 +397,9 @@ AUTHORS = {
 }
 PAPER = {
     "policy_activation": "elu",  # "ELU after each layer"; the code leaves the policy with ReLU
-    # The text names HMC, its burn-in, leapfrogs and a step size of 1, neither its coordinates nor its start. In
-    # action space that step is all but never accepted and equation 15 then cancels E_D[log pi]; in units of the
-    # policy's standard deviation it is.
+    # The text names HMC, its burn-in, leapfrogs and a step size of 1, neither its coordinates nor its start.
+    # In action space that step is all but never accepted, and equation 15 then cancels E_D[log pi]; in units
+    # of the policy's standard deviation it is accepted.
     "estimator": "hmc",
     "chain_step": 1.0,
     "chain_adapt": 0,  # no adaptation is mentioned
