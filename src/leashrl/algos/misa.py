@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import categorical, choice, positive, tanh_gaussian, within
+from leashrl.algos.common import categorical, choice, entropy_target, positive, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
@@ -80,7 +80,8 @@ class Config:
       gamma_2_correction: weight of the correction, gamma_2' above (see `single_gamma_2`).
       td_weight: c above: 1/2 in the text, 1 in the code.
       tau: budget of the Lagrange form.
-      target_entropy: alpha's target in nats per action dimension.
+      target_entropy: alpha's target, in nats per dimension of continuous actions.
+      entropy_share: the same of n discrete actions, as a share of log n, the entropy of the uniform policy.
       chain_step: HMC step size, in standard deviations of the policy (`hmc`) or in action units.
       policy_rate, critic_rate: Adam's learning rates; alpha uses the policy's, gamma_1's dual the critic's.
 
@@ -119,6 +120,7 @@ class Config:
     td_weight: float = 1.0
     tau: float = 3.0
     target_entropy: float = -1.0
+    entropy_share: float = 0.5
     chain_step: float = 0.8
     policy_rate: float = 1e-4
     critic_rate: float = 3e-4
@@ -127,7 +129,7 @@ class Config:
         choice("policy_activation", self.policy_activation, nn.ACTIVATIONS)
         choice("critic_activation", self.critic_activation, nn.ACTIVATIONS)
         positive(self, "ensemble", "k", "chain_samples", "leapfrog")
-        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, 1, "gamma", "polyak", "entropy_share")
         within(self, 0, math.inf, "policy_rate", "critic_rate")
         if not self.hidden:  # the critic splits its first layer by state and action
             raise BadInput("option 'hidden' must hold at least one width")
@@ -348,10 +350,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
             gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies) - mean_q)
             if config.normaliser == "batch" and not discrete:
                 gap += math.log(config.k / config.batch_size)
-        target_entropy = (1 if discrete else dim) * hp["target_entropy"]
-        grads["log_alpha"] = jax.grad(dual.temperature_loss)(
-            state.log_alpha, metrics["entropy"], target_entropy
-        )
+        target = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
+        grads["log_alpha"] = jax.grad(dual.temperature_loss)(state.log_alpha, metrics["entropy"], target)
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, gap - hp["tau"])
 
         # --- step
