@@ -387,14 +387,14 @@ def test_domains_are_each_presets_own():
 
 @pytest.mark.parametrize("share", [0.25, 0.75])
 def test_discrete_actions_have_a_temperature_that_can_rise(share):
-    """Its gradient is H - share log 3, and H = log 3 of a new, uniform policy; -1 nat was never reached."""
+    """Its gradient is H - share log 3, and H is near log 3 for a new policy; -1 nat was never reached."""
     config = override(misa.Config(), {"hidden": (4,), "entropy_share": share})
     algorithm = misa.build(config, Spec(1, Discrete(3)))
     batch = dataclasses.replace(BATCH, action=jnp.array([0, 2]))
     state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
     after, _ = jax.jit(algorithm.stages[0].update)(state, batch, jax.random.key(1), jnp.int32(0))
     wanted = 0.1 * (1 - share) * math.log(3)  # Adam's mean holds a tenth of the first gradient
-    assert float(after.optimiser["log_alpha"]["mean"]) == pytest.approx(wanted, rel=1e-3)
+    assert float(after.optimiser["log_alpha"]["mean"]) == pytest.approx(wanted, rel=1e-2)
 
 
 @pytest.mark.parametrize(
