@@ -355,7 +355,11 @@ def test_the_last_step_is_looked_at_too(break_policy, home, monkeypatch, tmp_pat
     assert main(argv) == 3
     assert "policy_rate=0.5 diverged at step 7: state is not finite" in capsys.readouterr().err
     values = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert [m["diverged"] for m in values["members"]] == [None, {"step": 7, "metric": "state"}]
+    fine, broken = (m["diverged"] for m in values["members"])
+    assert fine is None and (broken["step"], broken["metric"]) == (7, "state")
+    assert (
+        (broken["score"] is None) == (broken["return"] is None) == break_policy
+    )  # Adam's moments do not act
     assert values["score"]["n"] == 1 and values["steps"] == 7
     assert values["members"][1]["score"]["final"] is None
     about = json.loads((tmp_path / "run" / "policy" / "policy.json").read_text())
@@ -393,7 +397,7 @@ def test_a_final_evaluation_that_fails_leaves_no_earlier_score_as_the_final_one(
     values = json.loads((run / "result.json").read_text())
     first, second = values["members"]
     assert first["diverged"] is None and first["return"]["final"] == calls[1].returns[0].mean()
-    assert second["diverged"] == {"step": 6, "metric": "action"}
+    assert second["diverged"] == {"step": 6, "metric": "action", "return": None, "score": None}
     assert second["score"] == {"final": None, "last_10_mean": pytest.approx(calls[0].scores[1].mean())}
     assert values["score"]["n"] == 1
     assert json.loads((run / "policy" / "policy.json").read_text())["diverged"] == ["seed-1"]

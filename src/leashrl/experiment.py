@@ -43,6 +43,7 @@ def train(
     log_every: int = 1000,
     eval_every: int | None = None,
     episodes: int | None = None,
+    final_episodes: int | None = None,
     snapshots: bool = False,
     report: Report | None = None,
 ) -> Result:
@@ -64,6 +65,7 @@ def train(
       log_every: updates a line of metrics.
       eval_every: updates an evaluation; ten a run by default.
       episodes: per evaluation and member; the task's own number by default.
+      final_episodes: of the last evaluation, where it has another number.
       snapshots: keep the policies of every evaluation, in `snapshots/`.
       report: called as the run goes on.
 
@@ -86,6 +88,7 @@ def train(
         "log_every": log_every,
         "eval_every": eval_every,
         "episodes": episodes if place else 1,
+        "final_episodes": 1 if final_episodes is None else final_episodes,
     }.items():
         if value < 1:
             raise BadInput(f"'{name}' must be at least 1, not {value}")
@@ -104,6 +107,7 @@ def train(
         eval_every=eval_every,
         episodes=episodes if place else 0,
         snapshots=snapshots,
+        final_episodes=final_episodes if place else None,
     )
     run = Run.build(plan, dataset)
     if place:

@@ -66,6 +66,8 @@ class Plan:
     snapshots: bool = False
     switch: Switch | None = None
     """Of a run that began offline and goes on online."""
+    final_episodes: int | None = None
+    """Of the last evaluation, where it has another number."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
@@ -74,7 +76,8 @@ class Plan:
     def from_json(values: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
-        values = {"snapshots": False, "switch": None} | dict(values)  # older versions had none
+        # Older versions had none of these.
+        values = {"snapshots": False, "switch": None, "final_episodes": None} | dict(values)
         values["switch"] = values["switch"] and Switch(**values["switch"])
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         fields["config"] = override(entry.config(), values["config"])

@@ -8,14 +8,15 @@
     DIR/checkpoint/         the last two; `resume` continues from the newest, bit for bit
     DIR/snapshots/          the policies of every evaluation, where they are asked for
     DIR/policy/             one safetensors file a member, and policy.json to read them with
-    DIR/result.json         final and last-ten mean score of each member
+    DIR/result.json         final and last-ten mean score of each member; of one that diverged where, and what
+                            its last finite policy scores
 
 The seam between compute and presentation: what reads a run reads these files.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,9 @@ class Run:
                 finished = last or lost
                 due = self.task and step > training and not lost and (last or step % plan.eval_every == 0)
                 if due and step not in evaluations.steps and not interrupts.pending:
-                    rows = [{"step": step} | row for row in self.evaluate(snapshot.state, fallen)]
+                    number = (plan.final_episodes if last else None) or plan.episodes
+                    found = self.evaluate(snapshot.state, range(len(plan.members)), number)
+                    rows = [{"step": step} | row for i, row in found.items() if i not in fallen]
                     for row in rows:
                         evaluations.write(row)
                     say("evaluation", {"step": step, "rows": [self.named(row) for row in rows]})
@@ -189,7 +192,10 @@ class Run:
                     fallen |= self.unevaluated(folder, step, fallen)
                     tell(fallen)
                     self.save_policies(folder / "policy", snapshot.state, fallen)
-                    result = outcome(plan, folder, step, fallen)
+                    # They stand still at their last finite state: one evaluation says all.
+                    finite = [i for i in sorted(fallen) if fallen[i][1] != "action"]
+                    ends = self.evaluate(snapshot.state, finite, plan.final_episodes or plan.episodes)
+                    result = outcome(plan, folder, step, fallen, ends)
                     break
         write_json(folder / "result.json", result.values)
         if self.simulator:
@@ -201,12 +207,15 @@ class Run:
         """A row of metrics or of an evaluation with its member's name in front."""
         return {"member": member_name({k: row[k] for k in self.plan.members[0]})} | row
 
-    def evaluate(self, state: Any, fallen: Mapping[int, Any]) -> list[dict[str, Any]]:
-        """One row a member that is still up: its returns and normalised scores."""
+    def evaluate(self, state: Any, members: Sequence[int], episodes: int) -> dict[int, dict[str, Any]]:
+        """Of these members, a row each whose actions are finite: returns and normalised scores."""
         from leashrl.evaluate.rollout import evaluate
 
-        assert self.task is not None
+        if self.task is None or not members:
+            return {}
         params = self.algorithm.policy.params(state)
+        if len(members) < len(self.plan.members):
+            params = jax.tree.map(lambda x: x[np.asarray(members)], params)
         found = evaluate(
             self.algorithm.policy,
             jax.device_put(params, jax.local_devices()[0]),  # from all devices, where there are several
@@ -214,20 +223,20 @@ class Run:
             obs_mean=self.normaliser.mean,
             obs_std=self.normaliser.std,
             action_space=self.spec.action,
-            episodes=self.plan.episodes,
+            episodes=episodes,
             seed=self.plan.eval_seed,
         )
-        return [
-            dict(member)
+        return {
+            i: dict(self.plan.members[i])
             | {
-                "return": float(found.returns[i].mean()),
-                "score": None if found.scores is None else float(found.scores[i].mean()),
-                "returns": found.returns[i].tolist(),
-                "lengths": found.lengths[i].tolist(),
+                "return": float(found.returns[n].mean()),
+                "score": None if found.scores is None else float(found.scores[n].mean()),
+                "returns": found.returns[n].tolist(),
+                "lengths": found.lengths[n].tolist(),
             }
-            for i, member in enumerate(self.plan.members)
-            if i not in fallen and not found.failed[i]
-        ]
+            for n, i in enumerate(members)
+            if not found.failed[n]
+        }
 
     def unevaluated(self, folder: Path, step: int, fallen: Mapping[int, Any]) -> dict[int, tuple[int, str]]:
         """Members that trained to the end, and whose policy then gave an action that is not finite."""
@@ -272,8 +281,17 @@ def go_on(algorithm: Algorithm, done: int, steps: int) -> Algorithm:
     return algorithm._replace(stages=(last._replace(steps=steps, update=update),))
 
 
-def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int, str]]) -> "Result":
+def outcome(
+    plan: Plan,
+    folder: Path,
+    step: int,
+    fallen: Mapping[int, tuple[int, str]],
+    ends: Mapping[int, Mapping[str, Any]] | None = None,
+) -> "Result":
     """Final and last-ten mean score of each member; the best is never reported alone.
+
+    A member that diverged has no final score: what its last finite policy gets (`ends`, rows of `evaluate`)
+    stands where it says that it diverged, and nowhere else.
 
     Where all have diverged, the last of them says how many steps the run took: when the loop noticed
     depends on the clock.
@@ -287,7 +305,9 @@ def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int,
         mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
         out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
         if i in fallen:
+            end = (ends or {}).get(i, {})
             out["diverged"] = {"step": fallen[i][0], "metric": fallen[i][1]}
+            out["diverged"] |= {what: end.get(what) for what in ("return", "score")}
         for what in ("return", "score"):
             values = [row[what] for row in mine if row[what] is not None]
             final = next((row[what] for row in mine if row["step"] == step and i not in fallen), None)
@@ -303,7 +323,7 @@ def outcome(plan: Plan, folder: Path, step: int, fallen: Mapping[int, tuple[int,
         "data": plan.data,
         **({"switch": dataclasses.asdict(plan.switch)} if plan.switch else {}),
         "steps": step,
-        "episodes": plan.episodes,
+        "episodes": plan.final_episodes or plan.episodes,
         "evaluated": plan.task is not None,
         "members": members,
         "score": summary(np.array(finals)[:, None]) if finals else None,

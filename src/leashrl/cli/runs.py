@@ -207,7 +207,7 @@ def result_lines(result: Any) -> list[str]:
     values = result.values
     rows: list[list[Any]] = []
     for m in values["members"]:
-        end = f"diverged at step {m['diverged']['step']} ({m['diverged']['metric']})" if m["diverged"] else ""
+        end = diverged_words(m["diverged"]) if m["diverged"] else ""
         row = [m[what][when] for what in ("score", "return") for when in ("final", "last_10_mean")]
         rows.append([m["name"], *row, end])
     if not values["evaluated"]:
@@ -218,6 +218,13 @@ def result_lines(result: Any) -> list[str]:
         lines = columns([[row[i] for i in keep] for row in [head, *rows]])
         lines += score_lines(values["score"])
     return [*lines, f"artefacts: {result.folder} (policy/, metrics.jsonl, evaluations.jsonl, result.json)"]
+
+
+def diverged_words(end: Any) -> str:
+    """Where a seed diverged, and what its last finite policy gets where it was evaluated."""
+    words = f"diverged at step {end['step']} ({end['metric']})"
+    known = [(what, end[what]) for what in ("score", "return") if end.get(what) is not None]
+    return words + "".join(f"; its last finite policy: {what} {value:.1f}" for what, value in known[:1])
 
 
 def score_lines(score: dict[str, float] | None) -> list[str]:
