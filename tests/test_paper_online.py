@@ -44,7 +44,9 @@ def test_curves_and_who_is_ahead(runs, tmp_path):
     # At step 200, the last that all have reached: (4 + 8) / 2 = 6, and still 2, whose second one ends at 250.
     assert (ours["seeds"], ours["steps"], ours["final"]) == (2, 200, 4.0)
     assert rows["swimmer", "SAC"]["final"] == 2.0
-    assert ours["lead over SAC"] == 2.0 and ours["lead low"] == -1.0 and ours["lead high"] == 5.0
+    # Seeds at 6 and 2: deviation sqrt(8), over sqrt(2); SAC's at 1 and 3: 1.
+    assert ours["standard error"] == pytest.approx(2.0) and rows["swimmer", "SAC"]["standard error"] == 1.0
+    assert ours["lead over SAC"] == 2.0 and ours["standard error of the lead"] == pytest.approx(5**0.5)
 
 
 def test_the_best_so_far(tmp_path):
@@ -64,10 +66,10 @@ def test_figures_4_and_5_are_the_autoencoders(runs, tmp_path):
 
 
 def test_panels_stand_in_the_texts_order(tmp_path):
-    for task in ("hopper", "swimmer", "pendulum"):
+    for task in ("hopper", "swimmer", "inverted-pendulum", "pendulum"):
         write_run(tmp_path / task, "sac", task, {0: [(100, 1.0), (100, 2.0)]})
     rows = make("miracle", "figure", "2", tmp_path, {"runs": str(tmp_path)}).values["rows"]
-    assert [row["task"] for row in rows] == ["pendulum", "swimmer", "hopper"]
+    assert [row["task"] for row in rows] == ["pendulum", "inverted-pendulum", "swimmer", "hopper"]
 
 
 def test_a_grid_holds_the_last_value_before():

@@ -109,13 +109,15 @@ PENDULUM = Family("pendulum", "Pendulum-v1", -1228.7, -150.0, 200, 3, 1)
 # min: the same of 400,000 episodes of random pushes (standard error 0.02). max: the pole stands to the end.
 CARTPOLE = Family("cartpole", "CartPole-v1", 22.26, 500.0, 500, 4, 2, discrete=True)
 ONLINE: dict[str, Family] = {
+    "inverted-pendulum": Family("online", "InvertedPendulum-v4", None, None, 1000, 4, 1, _V4),
     "inverted-double-pendulum": Family("online", "InvertedDoublePendulum-v4", None, None, 1000, 11, 1, _V4),
     "swimmer": Family("online", "Swimmer-v4", None, None, 1000, 8, 2, _V4),
     "reacher": Family("online", "Reacher-v4", None, None, 50, 11, 2, _V4),
     "humanoid": Family("online", "Humanoid-v4", None, None, 1000, 376, 17, _V4),
 }
-MIRACLE = ("hopper", "walker2d", "ant", "pendulum", *ONLINE)
-"""The eight online environments of the MIRACLE text's figure 2."""
+MIRACLE = ("hopper", "walker2d", "ant", "pendulum", *(n for n in ONLINE if n != "inverted-pendulum"))
+"""The eight online environments of the MIRACLE text's figure 2. "Pendulum" may be `inverted-pendulum` there:
+it is one of MuJoCo's, as the text says of all eight, and `pendulum` is not."""
 
 
 # --- Rows --------------------------------------------------------------------
@@ -272,11 +274,17 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     ('gym', 'hopper', 'hopper-medium', 'hopper-medium-v2')
     >>> places(BARE["door"], "door-human-dapg-replayed")
     ('adroit', 'door', 'door-human')
+
+    D4RL's own name of a file may not say what kind of data it holds; the task's name then does.
+
+    >>> places(TASKS["pen-human-v0"], "pen-v0_demos_clipped")
+    ('adroit', 'pen', 'pen-human', 'pen-human-v0')
     """
     if task is None:
         return ()
     name = data.rsplit("/", 1)[-1].lower().replace("_", "-")
-    kind = next((k for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", name)), None)
+    said = (k for words in (name, task.name) for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", words))
+    kind = next(said, None)
     kind = "medium-replay" if kind == "mixed" else kind
     family = task.name.split("-")[0]
     names = [task.domain, family, *([f"{family}-{kind}"] if kind else []), task.name]

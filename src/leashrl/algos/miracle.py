@@ -250,6 +250,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 # Appendix F's sizes of the action buffer; the rest have the default's 50,000.
 DOMAINS = {
     "pendulum": {"action_buffer": 1_000},
+    "inverted-pendulum": {"action_buffer": 1_000},  # the text's "Pendulum" may be this one
     "inverted-double-pendulum": {"action_buffer": 10_000},
     "swimmer": {"action_buffer": 10_000},
     "reacher": {"action_buffer": 10_000},

@@ -5,12 +5,14 @@
     leashrl paper miracle --figure 2 --set runs=runs/miracle
 
 All runs below the folder are read, whatever their names; members of runs that are of one task and preset are
-pooled. Figures 4 and 5 are 2 and 3 with the marginal of appendix F's variational autoencoder.
+pooled. Figures 4 and 5 are 2 and 3 with the marginal of appendix F's variational autoencoder. Bands are
+standard errors over seeds, as in the text; its "Pendulum" may be `pendulum` or `inverted-pendulum`:
+
+    leashrl paper miracle --figure 2 --scale full --set tasks=inverted-pendulum
 """
 
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,10 @@ import numpy as np
 
 from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
 from leashrl.errors import BadInput
-from leashrl.evaluate.statistics import mean, stratified_bootstrap_interval, summary
 from leashrl.online import running_mean
 from leashrl.papers.experiments import below
 from leashrl.tasks import MIRACLE, TASKS
-from leashrl.training.artefacts import Lines, write_atomically
+from leashrl.training.artefacts import Lines, read_json, write_atomically
 
 METHODS = {
     ("miracle", "default"): "MIRACLE",
@@ -34,10 +35,11 @@ METHODS = {
     ("ppo", "default"): "PPO",
 }
 ORDER = [
-    *("pendulum", "inverted-double-pendulum", "swimmer", "reacher"),
+    *("pendulum", "inverted-pendulum", "inverted-double-pendulum", "swimmer", "reacher"),
     *("hopper", "walker2d", "ant", "humanoid"),
 ]
-"""The text's: the small ones in its upper row."""
+"""The text's, both readings of its "Pendulum" among them: the small ones in its upper row."""
+READINGS = {"pendulum": 'the text\'s "Pendulum"?', "inverted-pendulum": 'the text\'s "Pendulum"?'}
 POINTS = 100
 """Environment steps at which curves are compared."""
 
@@ -81,9 +83,10 @@ def figure(
 ) -> tuple[dict[str, Any], list[Path]]:
     """Curves of every task and method that has runs; the final values and who is ahead of SAC."""
     figure_class = need_matplotlib()
-    found = collect(options.runs, without)
+    found, lost = collect(options.runs, without)
     curves = {task: {m: on_grid(members, best) for m, members in by.items()} for task, by in found.items()}
     rows = [row for task in curves for row in compare(task, curves[task])]
+    rows = [row | {"diverged": lost.get((row["task"], row["method"]), 0)} for row in rows]
     file = out / f"miracle-figure-{number}.png"
     what = "best mean return of 100 episodes so far" if best else "mean return of the last 100 episodes"
     draw(figure_class, curves, what, file)
@@ -94,16 +97,25 @@ Series = tuple[np.ndarray, np.ndarray]
 """A member's environment steps at its episodes' ends, and the running mean of their returns there."""
 
 
-def collect(runs: str, without: str) -> dict[str, dict[str, list[Series]]]:
+Lost = dict[tuple[str, str], int]
+"""Members that diverged, by task and method. They go on acting as they were, and count in the curves."""
+
+
+def collect(runs: str, without: str) -> tuple[dict[str, dict[str, list[Series]]], Lost]:
     """`{task: {method: [a series a member]}}`, in the text's order."""
+    lost: Lost = {}
     found: dict[str, dict[str, list[Series]]] = {}
     for path in below(runs, "episodes.jsonl"):
-        config = json.loads((path.parent / "config.json").read_text())
+        config = read_json(path.parent / "config.json")
         method = METHODS.get((config["algorithm"], config["preset"]))
         if method is None or (config["preset"] == without and config["algorithm"] == "miracle"):
             continue
         for member in member_series(Lines.read(path)):
             found.setdefault(config["task"], {}).setdefault(method, []).append(member)
+        if (path.parent / "result.json").exists():
+            ends = [member["diverged"] for member in read_json(path.parent / "result.json")["members"]]
+            place = config["task"], method
+            lost[place] = lost.get(place, 0) + sum(map(bool, ends))
     if not found:
         raise BadInput(
             f"no online runs of {', '.join(sorted({name for name, _ in METHODS}))} below '{runs}': "
@@ -114,7 +126,7 @@ def collect(runs: str, without: str) -> dict[str, dict[str, list[Series]]]:
     return {
         task: {m: found[task][m] for m in sorted(found[task], key=methods.index)}
         for task in sorted(found, key=order)
-    }
+    }, lost
 
 
 def member_series(rows: Sequence[Mapping[str, Any]]) -> list[Series]:
@@ -138,33 +150,39 @@ def on_grid(members: Sequence[Series], best: bool) -> tuple[np.ndarray, np.ndarr
 
 
 def compare(task: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    """Each method's final value, its area under the curve, and its lead over SAC with an interval."""
+    """Each method's final value, its mean over training, and its lead over SAC, with standard errors."""
     rows = []
     for method, (steps, values) in curves.items():
-        final, row = summary(values[:, -1]), {"task": task, "method": method}
-        row |= {"seeds": len(values), "steps": int(steps[-1]), "mean over training": float(values.mean())}
-        row |= {"final": final["mean"], "low": final["low"], "high": final["high"]}
-        row |= {"lead over SAC": None, "lead low": None, "lead high": None}
+        final, error = float(values[:, -1].mean()), standard_error(values[:, -1])
+        row = {"task": task, "method": method, "seeds": len(values), "steps": int(steps[-1])}
+        row |= {"mean over training": float(values.mean()), "final": final, "standard error": error}
+        row |= {"lead over SAC": None, "standard error of the lead": None}
         if method != "SAC" and "SAC" in curves:
-            row["lead over SAC"] = final["mean"] - float(curves["SAC"][1][:, -1].mean())
-            row["lead low"], row["lead high"] = lead(values, curves["SAC"][1])
+            theirs = curves["SAC"][1][:, -1]
+            row["lead over SAC"] = final - float(theirs.mean())
+            errors = error, standard_error(theirs)
+            row["standard error of the lead"] = None if None in errors else float(np.hypot(*errors))
         rows.append(row)
     return rows
 
 
-def lead(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the difference of final means, seeds of both drawn by themselves."""
-    rng, n = np.random.default_rng(0), 2000
-    means = [v[:, -1][rng.integers(len(v), size=(n, len(v)))].mean(1) for v in (a, b)]
-    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
-    return float(low), float(high)
+def standard_error(values: np.ndarray) -> Any:
+    """Of the mean over seeds, the first axis: the sample's deviation (n - 1) over the root of n; None of one.
+
+    >>> standard_error(np.array([1.0, 3.0]))
+    1.0
+    """
+    if len(values) < 2:
+        return None
+    error = values.std(0, ddof=1) / np.sqrt(len(values))
+    return error if error.ndim else float(error)
 
 
 # --- Picture -----------------------------------------------------------------
 
 
 def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) -> None:
-    """A panel a task; means with 95 % bootstrap intervals over seeds."""
+    """A panel a task; means with standard errors over seeds, as the text draws them."""
     columns = min(4, len(curves))
     lines = -(-len(curves) // columns)
     figure = figure_class(figsize=(2.9 * columns, 2.5 * lines + 0.5), dpi=150, layout="constrained")
@@ -175,10 +193,14 @@ def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) ->
         axes.set_axis_off()
     for axes, task in zip(panels, curves, strict=False):
         for method, (steps, values) in curves[task].items():
-            band = [stratified_bootstrap_interval(column, mean, resamples=500) for column in values.T]
-            axes.fill_between(steps, *zip(*band, strict=True), color=colours[method], alpha=0.18, linewidth=0)
-            (handles[method],) = axes.plot(steps, values.mean(0), color=colours[method], linewidth=1.6)
-        star = "" if task in MIRACLE else " (not in the text)"
+            middle, error, colour = values.mean(0), standard_error(values), colours[method]
+            if error is not None:
+                axes.fill_between(
+                    steps, middle - error, middle + error, color=colour, alpha=0.18, linewidth=0
+                )
+            (handles[method],) = axes.plot(steps, middle, color=colour, linewidth=1.6)
+        known = READINGS.get(task, "" if task in MIRACLE else "not in the text")
+        star = f" ({known})" if known else ""
         axes.set_title(f"{TASKS[task].env_id}{star}", loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axes.tick_params(colors=INK, labelsize=8, length=3)
@@ -187,7 +209,7 @@ def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) ->
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(FAINT)
     figure.supxlabel("environment steps", fontsize=9.5, color=INK)
-    figure.supylabel(what, fontsize=9.5, color=INK)
+    figure.supylabel(f"{what}, ± standard error of the seeds", fontsize=9.5, color=INK)
     figure.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=6, fontsize=9, frameon=False,
         labelcolor=INK,
