@@ -184,6 +184,19 @@ def test_who_diverged_counts_until_then(runs, draw, tmp_path):
     assert row["final"] is None and row["updates"] is None
 
 
+def test_what_diverged_by_design_is_drawn_and_labelled(runs, draw, tmp_path):
+    """All seeds of a variant have diverged: their last finite state is shown, under a name that says so."""
+    shutil.copytree(runs, tmp_path / "runs")
+    end = {"step": 20, "metric": "td_loss", "return": -1e3, "score": 12.5}
+    change = lambda x: [member.update(diverged=end) for member in x["members"]]
+    edit(tmp_path / "runs/local/result.json", change)
+    for number in ("3", "6", "7"):
+        rows = [row for row in draw(number, tmp_path / "runs") if row["variant"].startswith(LOCAL)]
+        assert {row["variant"] for row in rows} == {f"{LOCAL}, stopped at update 20"}, number
+    row = draw("2", tmp_path / "runs")[2]
+    assert (row["diverged"], row["last finite policy"]) == (2, 12.5)
+
+
 # --- Names ---------------------------------------------------------------------
 
 
@@ -261,11 +274,6 @@ def of_another_algorithm(folder):
     edit(folder / "config.json", lambda x: x.update(algorithm="bc"))
 
 
-def all_diverged(folder):
-    change = lambda x: [member.update(diverged={"step": 1}) for member in x["members"]]
-    edit(folder / "result.json", change)
-
-
 @pytest.mark.parametrize(
     ("number", "damage", "option", "words"),
     [
@@ -279,7 +287,6 @@ def all_diverged(folder):
         ("8", without_task, "", "no runs of brac-plus that were evaluated below"),
         ("7", without_task, "", "no runs of brac-plus with divergence=kl and a task below"),
         ("3", with_mmd, "", "no runs of brac-plus with divergence=kl below"),
-        ("6", all_diverged, "", "no runs of brac-plus with members that did not diverge below"),
         ("7", None, "episodes=0", "episodes >= 1"),
         ("7", None, "seed=-1", "option 'seed' must be a whole number"),
         ("3", None, "states=-1", "option 'states' must be a whole number"),

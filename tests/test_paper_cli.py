@@ -7,7 +7,7 @@ import pytest
 
 from leashrl.cli import main, paper
 from leashrl.papers import PAPERS
-from leashrl.papers.experiments import Options
+from leashrl.papers.protocols import Options
 
 FIGURE = ["paper", "miracle", "--figure", "1"]
 SMALL = ["--set", "size=3", "tolerance=0.02"]

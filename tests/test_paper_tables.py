@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -9,12 +10,14 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.errors import BadInput
 from leashrl.papers import PAPERS, experiments, panels, tables
-from leashrl.papers.experiments import Options, Trial, finish, folder_of, scale_of, source_of
-from leashrl.papers.misa import explained
+from leashrl.papers.experiments import finish, folder_of, source_of, told
+from leashrl.papers.misa import explained, seed_of
 from leashrl.papers.printed import PAPERS as FILES
 from leashrl.papers.printed import Printed, load
+from leashrl.papers.protocols import Options, Trial, setup_of
 from leashrl.peers import PEERS
 from leashrl.plan import configure, parse_run
+from leashrl.run import Result
 
 TASK = "pendulum-medium"
 TABLE = Printed(
@@ -64,24 +67,6 @@ def test_quick_runs_stand_for_columns_and_orders_name_them():
             assert set(item.quick) <= set(item.runs) and set(item.order) <= set(item.columns)
 
 
-def test_the_quick_columns_of_misas_table_1_change_what_the_full_ones_change():
-    table = load("misa")["table", "1"]
-    base = configure(*parse_run(table.quick["MISA"])[:2], None, parse_run(table.quick["MISA"])[2])
-    full = configure("misa", "authors", None, {})
-    of_the_chain = {"chain_samples", "estimator"}  # the default has no chain
-    for column in table.columns:
-        quick, theirs = (
-            configure(*(parsed := parse_run(runs[column]))[:2], None, parsed[2])
-            for runs in (table.quick, table.runs)
-        )
-        pairs = [(dataclasses.asdict(c), dataclasses.asdict(b)) for c, b in ((quick, base), (theirs, full))]
-        changed = [{name: value for name, value in c.items() if b[name] != value} for c, b in pairs]
-        if column == "BI=1":
-            changed[0] = {k: v for k, v in changed[0].items() if k not in of_the_chain}
-        changed[1].pop("chain_samples", None)  # k5 and k20 have as many samples of the chain as actions
-        assert changed[0] == changed[1], column
-
-
 def test_every_paper_has_what_the_texts_have():
     has = {name: (list(paper.tables), list(paper.figures)) for name, paper in PAPERS.items()}
     assert has == {
@@ -111,11 +96,11 @@ def test_time_that_is_over_leaves_the_rest_for_the_next_call(options, tmp_path, 
     stopped = finish(trials, short, lambda line: None)
     assert not stopped.results and stopped.left == trials
     # a run that was stopped between checkpoints goes on to the bits of one that was not
-    source = source_of(TASK, False, scale_of(short))
+    source = source_of(TASK, False, short.scale)
     assert source is not None
     with pytest.raises(experiments.OutOfTime):
         folder = folder_of(trials[0], source, short)
-        experiments.one(trials[0], source, scale_of(short), folder, -1.0, lambda line: None)
+        experiments.one(trials[0], source, setup_of(trials[0], short), folder, -1.0, lambda line: None)
     assert (folder / "checkpoint").exists() and not (folder / "result.json").exists()
     ended = finish(trials[:1], dataclasses.replace(short, minutes=0.0), lambda line: None)
     policies = [sorted((d.results[trials[0]].folder / "policy").glob("*.safetensors")) for d in (ended, done)]
@@ -199,6 +184,63 @@ def test_neighbours_explain_nothing_of_noise():
     x = rng.normal(size=(400, 2))
     assert abs(explained(x, rng.normal(size=400)) + 0.1) < 0.15  # 1 - (1 + 1/10), the mean of ten draws
     assert explained(x, x[:, 0]) > 0.9
+
+
+# --- Seeds that diverged -------------------------------------------------------
+
+
+@pytest.fixture
+def fallen(done, options, tmp_path) -> tuple[experiments.Done, Options]:
+    """The same runs; of `slow` the second seed, of `fast` both have diverged, one without a finite policy."""
+    runs = shutil.copytree(options.runs, tmp_path / "runs")
+    ends = {0: (None, {"step": 7, "metric": "policy_loss", "return": -1e3, "score": 5.0})}
+    ends[1] = ({"step": 9, "metric": "state", "return": None, "score": None}, ends[0][1])
+    for result, (first, second) in zip(done.results.values(), ends.values(), strict=True):
+        file = runs / result.folder.relative_to(options.runs) / "result.json"
+        values = json.loads(file.read_text())
+        for member, end in zip(values["members"], (first, second), strict=True):
+            if end:
+                member |= {"diverged": end, "score": {"final": None, "last_10_mean": 90.0}}
+        file.write_text(json.dumps(values))
+    moved = dataclasses.replace(options, runs=str(runs))
+    return finish(tables.trials(TABLE, moved), moved, lambda line: None), moved
+
+
+def test_a_seed_that_diverged_is_scored_at_its_last_finite_policy_and_marked(fallen, done, tmp_path):
+    values, files = tables.make(TABLE, "nobody table 1", tmp_path, *fallen)
+    slow, fast = values["rows"]
+    first = next(iter(done.results.values())).values["members"][0]["score"]["final"]
+    assert slow["finals"] == [first, 5.0] and slow["final"] == pytest.approx((first + 5.0) / 2)
+    assert slow["stopped"] == ["seed-1 diverged at update 7: its last finite policy is scored"]
+    assert fast["finals"] == [5.0] and fast["diverged"] == 2 and fast["last ten"] == 5.0
+    text = files[0].read_text()
+    assert f"{slow['final']:.1f} †" in text and "5.0 †" in text
+    assert "† slow: seed-1 diverged at update 7: its last finite policy is scored." in text
+    assert "seed-0 diverged at update 9: it has no finite policy" in text
+    assert json.loads(files[1].read_text())["rows"][0]["stopped"] == slow["stopped"]
+    results = list(fallen[0].results.values())
+    assert told(results[1]).startswith("score 5.0; seed-0 diverged at update 9")
+    # The run itself still says that no seed came to an end.
+    assert [m["score"]["final"] for m in results[1].values["members"]] == [None, None]
+
+
+def test_a_curve_that_was_stopped_has_a_cross(fallen, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(panels, "cross", lambda axes, points, colour: drawn.append(points))
+    figure = Printed("source", "two clonings", "claim", runs=TABLE.runs, quick=TABLE.quick, tasks=(TASK,))
+    values, _ = panels.make(figure, "nobody figure 2", tmp_path, *fallen)
+    assert drawn == [[(7, 5.0)], [(7, 5.0)]]  # the seed without a finite policy has none
+    assert [row["last finite policy"] for row in values["rows"]] == [5.0, 5.0]
+    assert all("diverged at update 7" in row["stopped"] for row in values["rows"])
+
+
+@pytest.mark.parametrize(
+    ("ends", "wanted"),
+    [([None, None], (0, None)), ([{"step": 3}, None], (1, None)), ([{"step": 3}, {"step": 9}], (0, 3))],
+)
+def test_misas_figure_takes_a_seed_that_came_to_its_end(ends, wanted, tmp_path):
+    assert seed_of(Result(tmp_path, {"members": [{"diverged": end} for end in ends]})) == wanted
 
 
 # --- Figures -------------------------------------------------------------------

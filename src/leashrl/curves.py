@@ -148,6 +148,12 @@ def dress(axes: Any) -> None:
         spine.set_color(FAINT)
 
 
+def cross(axes: Any, points: Sequence[tuple[int, float]], colour: str) -> None:
+    """Where members that diverged were stopped, each at what its last finite policy gets."""
+    for step, value in points:
+        axes.plot([step], [value], marker="x", markersize=6, color=colour, linestyle="none", zorder=4)
+
+
 def legend_below(figure: Any, axes: Any) -> None:
     """The legend of `axes` below the picture, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()

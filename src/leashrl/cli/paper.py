@@ -19,7 +19,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--scale",
         choices=("smoke", "cpu", "full"),
-        help="train what it is made of: 20 updates, 5,000, or the paper's protocol; a table takes cpu",
+        help="train what it is made of: 20 updates, 5,000, or as published on each column; a table takes cpu",
+    )
+    parser.add_argument(
+        "--protocol",
+        action="store_true",
+        help="what its runs resolve to at --scale, by column and task (full by default); trains nothing",
     )
     parser.add_argument(
         "--out", default="figures", metavar="DIR", help="folder of pictures and tables; figures by default"
@@ -30,6 +35,8 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     from leashrl.papers import PAPERS, find_paper, make
 
+    if args.protocol:
+        return show_protocol(args)
     if args.name is None:
         if args.figure or args.table or args.list or args.set or args.scale:
             raise BadInput(f"of which paper? `leashrl paper NAME ...`: {', '.join(sorted(PAPERS))}")
@@ -50,7 +57,27 @@ def run(args: Namespace) -> int:
     files = [str(file) for file in made.files]
     values = {"paper": args.name, kind: number} | made.values | {"files": files}
     lines = made.values["markdown"].splitlines() if "markdown" in made.values else table(made.values["rows"])
+    # Below full scale these are not the paper's own settings.
+    lines += [f"from {run}" for run in made.values.get("runs", ())]
     show(args, values, [*lines, *files])
+    return 0
+
+
+def show_protocol(args: Namespace) -> int:
+    from leashrl.papers import protocol
+    from leashrl.papers.printed import PAPERS
+    from leashrl.papers.protocols import FULL, listing
+
+    if args.name is None:
+        if args.figure or args.table or args.list or args.set or args.scale:
+            raise BadInput(
+                f"of which paper? `leashrl paper NAME --protocol ...`: {', '.join(sorted(PAPERS))}"
+            )
+        show(args, {"papers": [protocol(name) for name in PAPERS]}, listing().splitlines())
+        return 0
+    kind, number = ("figure", args.figure) if args.figure else ("table", args.table or "")
+    values = protocol(args.name, kind, number, pairs("--set", args.set), scale=args.scale or FULL)
+    show(args, values, values["markdown"].splitlines())
     return 0
 
 
@@ -78,9 +105,10 @@ def options(item: Any) -> str:
 
 def of_runs() -> list[str]:
     """What `--scale` means, and what else an item that is made of runs takes."""
-    from leashrl.papers.experiments import SCALES, Options
+    from leashrl.papers.protocols import FULL, SCALES, Options
 
     scales = [f"{name} ({scale.steps:,} updates, {scale.seeds} seeds)" for name, scale in SCALES.items()]
+    scales.append(f"{FULL} (as published on each column: --protocol shows it)")
     values = {k: v for k, v in dataclasses.asdict(Options()).items() if k != "scale"}
     return ["", f"S, how much to train: {', '.join(scales)}", f"with it, --set {assignments(values)}"]
 

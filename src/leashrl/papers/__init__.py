@@ -24,8 +24,9 @@ from leashrl.papers import (
     tables,
     timing,
 )
-from leashrl.papers.experiments import Options, Trial, finish
+from leashrl.papers.experiments import finish
 from leashrl.papers.printed import printed
+from leashrl.papers.protocols import FULL, Options, Trial, markdown, resolve
 from leashrl.training.artefacts import make_folder
 
 
@@ -43,7 +44,7 @@ class Item(NamedTuple):
     about: str
     make: Callable[..., tuple[dict[str, Any], list[Path]]]
     """A folder and the options to `Made`. Where it has no options of its own, `(folder, done, settings)`:
-    what `experiments.finish` has done under `experiments.Options`."""
+    what `experiments.finish` has done under `protocols.Options`."""
     options: Any = None
     """A frozen dataclass with the defaults; `--set NAME=VALUE` changes its fields."""
     trials: Callable[[Options], list[Trial]] | None = None
@@ -176,6 +177,17 @@ def find_paper(name: str) -> Paper:
     return PAPERS[name]
 
 
+def find_item(paper: str, kind: str, number: str) -> Item:
+    """One of its figures or tables, or BadInput that names the nearest one."""
+    entry = find_paper(paper)
+    items = entry.figures if kind == "figure" else entry.tables
+    if number not in items:
+        raise BadInput(
+            f"'{paper}' has no {kind} '{number}': {nearest(number, items) if items else 'it has none'}"
+        )
+    return items[number]
+
+
 def make(
     paper: str,
     kind: str,
@@ -193,7 +205,7 @@ def make(
       kind: `figure` or `table`.
       number: the paper's.
       out: the folder for pictures and tables.
-      options: replace the item's own, by name, and those of its runs (`experiments.Options`).
+      options: replace the item's own, by name, and those of its runs (`protocols.Options`).
       scale: `smoke`, `cpu` or `full`: trains what the item is made of, where it is missing. Without it a
         table takes `cpu`, and a figure that has options of its own reads the runs that are there.
       say: called with a line of progress.
@@ -201,16 +213,46 @@ def make(
     Raises:
       BadInput: an unknown paper, number or option; no matplotlib; an unwritable folder.
     """
-    entry = find_paper(paper)
-    items = entry.figures if kind == "figure" else entry.tables
-    if number not in items:
-        raise BadInput(
-            f"'{paper}' has no {kind} '{number}': {nearest(number, items) if items else 'it has none'}"
-        )
-    item, options, folder = items[number], dict(options or {}), Path(out).expanduser()
+    item, options, folder = find_item(paper, kind, number), dict(options or {}), Path(out).expanduser()
     if item.trials is None or (scale is None and item.options is not None):
         return on_the_spot(item, folder, options)
     return of_trials(item, f"{paper} {kind} {number}", folder, options, scale or "cpu", say)
+
+
+def protocol(
+    paper: str,
+    kind: str = "",
+    number: str = "",
+    options: Mapping[str, Any] | None = None,
+    *,
+    scale: str = FULL,
+) -> dict[str, Any]:
+    """What the runs of a table or a figure resolve to, or those of a whole paper: nothing is trained.
+
+    Args:
+      paper: a key of `PAPERS`.
+      kind, number: of one item; all of the paper's without them.
+      options: `steps` and `seeds` of `protocols.Options`, in place of the published ones.
+      scale: `full`, what was published on each column; `smoke` or `cpu`, a budget of ours.
+
+    Returns:
+      `rows`, one for each column and task with its seeds, stages, evaluations and every option; `markdown`.
+
+    Raises:
+      BadInput: an unknown paper, number, option or scale; an item without runs.
+    """
+    if number:
+        find_item(paper, kind, number)
+    find_paper(paper)
+    found = resolve(paper, kind, number, override(Options(scale=scale), dict(options or {})))
+    rows = [
+        {"item": row.item, "column": row.column, "task": row.trial.task, "run": row.trial.run}
+        | {"seeds": row.setup.seeds, "stages": dict(row.stages), "eval_every": row.setup.eval_every}
+        | {"episodes": row.setup.episodes, "final_episodes": row.setup.final_episodes or row.setup.episodes}
+        | {"options": row.config, "sources": list(row.setup.sources)}
+        for row in found
+    ]
+    return {"paper": paper, "scale": scale, "rows": rows, "markdown": "\n".join(markdown(found))}
 
 
 def on_the_spot(item: Item, folder: Path, options: Mapping[str, Any]) -> Made:
@@ -237,6 +279,7 @@ def of_trials(
     elif done.results:
         folders = os.pathsep.join(str(result.folder) for result in done.results.values())
         values, files = item.make(folder, dataclasses.replace(drawn, runs=folders))
+        values = {"scale": settings.scale, "runs": sorted({trial.run for trial in done.results})} | values
     else:
         raise BadInput(f"{name} has no run that has ended: {panels.why(done)}")
     return Made({"options": dataclasses.asdict(settings) | own} | values, files)

@@ -7,7 +7,9 @@
 All runs of brac-plus below the folder are read, whatever their names and presets; they must have ended. Names
 of curves come from the options themselves. Members (seeds, and values that vary within a run) of one data set
 and with the same options are pooled; where options differ that a figure does not compare, the names say so.
-Members that diverged count in figures 2 and 8 until then, and are left out of the others.
+Members that diverged count in figures 2 and 8 until then, and a cross stands at what their last finite policy
+scores. In the others they are left out while a member of the same label has ended, and else shown at their
+last finite state, under a label that says where they were stopped.
 """
 
 import dataclasses
@@ -100,15 +102,16 @@ class Member(NamedTuple):
     row: dict[str, float]  # its seed and what varies, as its lines of evaluations.jsonl have them
     config: Config
     data: str
-    diverged: bool
+    end: dict[str, Any] | None
+    """Where it diverged, as `result.json` says it."""
 
 
 Pools = dict[str, dict[str, list[Member]]]
 """`{data set: {label: members}}`."""
 
 
-def collect(runs: str, wanted: str, keep: Callable[[Plan], bool], diverged: bool = False) -> list[Member]:
-    """The members of all runs that `keep` keeps, of those that diverged only where told to."""
+def collect(runs: str, wanted: str, keep: Callable[[Plan], bool]) -> list[Member]:
+    """The members of all runs that `keep` keeps."""
     members = []
     for here in (path.parent for path in below(runs, "config.json")):
         if not is_run(here) or read_json(here / "config.json")["algorithm"] != "brac-plus":
@@ -121,8 +124,7 @@ def collect(runs: str, wanted: str, keep: Callable[[Plan], bool], diverged: bool
         ends = read_json(here / "result.json")["members"]
         for i, (row, end) in enumerate(zip(plan.members, ends, strict=True)):
             config = override(plan.config, {name: x for name, x in row.items() if name != "seed"})
-            if diverged or not end["diverged"]:
-                members.append(Member(here, i, row, config, plan.data["name"], bool(end["diverged"])))
+            members.append(Member(here, i, row, config, plan.data["name"], end["diverged"]))
     if not members:
         raise BadInput(f"no runs of brac-plus {wanted} below '{runs}': --set runs=FOLDER names another")
     return members
@@ -135,10 +137,29 @@ def variant(config: Config) -> str:
     return f"{DIVERGENCES[config.divergence]}, {multiplier}, {penalty}"
 
 
+def ended(members: Sequence[Member]) -> list[Member]:
+    """Those that did not diverge, and all of a data set and Config that has none of them."""
+    fine = {(m.data, m.config) for m in members if not m.end}
+    return [m for m in members if not m.end or (m.data, m.config) not in fine]
+
+
+def stop_of(member: Member) -> str:
+    return f", stopped at update {member.end['step']:,}" if member.end else ""
+
+
 def by_variant(members: Sequence[Member]) -> Pools:
     kinds = list(DIVERGENCES)
     order = lambda c: (kinds.index(c.divergence), c.state_wise, c.slope_weight != "none")
     return pools(members, lambda m: variant(m.config), lambda m: order(m.config))
+
+
+def by_state(members: Sequence[Member]) -> Pools:
+    """The same of members whose state is looked into; what diverged is labelled."""
+    found: Pools = {}
+    for data, label, mine in flat(by_variant(ended(members))):
+        for member in mine:
+            found.setdefault(data, {}).setdefault(label + stop_of(member), []).append(member)
+    return found
 
 
 def pools(members: Sequence[Member], name: Callable[[Member], str], order: Callable[[Member], Any]) -> Pools:
@@ -181,7 +202,7 @@ def figure_8(out: Path, options: Curves) -> Found:
 
 def evaluated(options: Curves) -> list[Member]:
     need_matplotlib()  # before the work
-    return collect(options.runs, "that were evaluated", lambda plan: plan.task is not None, diverged=True)
+    return collect(options.runs, "that were evaluated", lambda plan: plan.task is not None)
 
 
 def entropy_caps(members: Sequence[Member]) -> dict[tuple[str, Config], float]:
@@ -200,20 +221,24 @@ def learning(pooled: Pools, file: Path, caps: Mapping | None = None) -> Found:
     curves = {data: {label: curve(mine) for label, mine in by.items()} for data, by in pooled.items()}
     rows = []
     for data, label, mine in flat(pooled):
-        measure, points = curves[data][label]
+        measure, points, stops = curves[data][label]
         updates, final, low, high = points[-1] if points else (None,) * 4
         row = {"data": data, "variant": label} | ({"entropy_cap": caps[data, mine[0].config]} if caps else {})
         row |= {"runs": len({m.folder for m in mine}), "members": len(mine)}
-        row |= {"diverged": sum(m.diverged for m in mine), "updates": updates, "measure": measure}
-        rows.append(row | {"final": final, "low": low, "high": high})
+        row |= {"diverged": sum(bool(m.end) for m in mine), "updates": updates, "measure": measure}
+        row |= {"final": final, "low": low, "high": high}
+        rows.append(row | {"last finite policy": float(np.mean([x for _, x in stops])) if stops else None})
     return {"rows": rows}, [picture(file, curves, draw_curves, "gradient updates after pre-training")]
 
 
-def curve(members: Sequence[Member]) -> tuple[str, list[Point]]:
-    """`curves.curve` of these members alone, which have one Config; steps count from pre-training's end."""
+def curve(members: Sequence[Member]) -> tuple[str, list[Point], list[tuple[int, float]]]:
+    """`curves.curve` of these members alone, which have one Config, and what the last finite policies of
+    those that diverged get; steps count from pre-training's end."""
     lines = {folder: Lines.read(folder / "evaluations.jsonl") for folder in {m.folder for m in members}}
     rows = [row for m in members for row in lines[m.folder] if m.row.items() <= row.items()]
     scored = {row["score"] is not None for row in rows}
+    if not scored:  # all were stopped before the first evaluation
+        scored = {m.end["score"] is not None for m in members if m.end and "score" in m.end}
     if len(scored) > 1:
         raise BadInput(f"some runs on '{members[0].data}' have scores, some only returns: keep them apart")
     measure, c = "return" if scored == {False} else "score", members[0].config
@@ -222,7 +247,9 @@ def curve(members: Sequence[Member]) -> tuple[str, list[Point]]:
     for row in rows:
         steps.setdefault(row["step"] - before, []).append(row[measure])
     found = [(step, summary(values)) for step, values in sorted(steps.items())]
-    return measure, [(step, s["mean"], s["low"], s["high"]) for step, s in found]
+    stops = [(m.end["step"] - before, m.end.get(measure)) for m in members if m.end]
+    points = [(step, s["mean"], s["low"], s["high"]) for step, s in found]
+    return measure, points, [(step, value) for step, value in stops if value is not None]
 
 
 # --- Figures 3 and 6: states of the data ---------------------------------------
@@ -244,7 +271,7 @@ def figure_3(out: Path, options: Histograms) -> Found:
 
 def figure_6(out: Path, options: Histograms) -> Found:
     """How steep the critics are at the policy's actions, and `outside`, where D is above epsilon_gp."""
-    found = at_states(options, "with members that did not diverge", lambda plan: True)
+    found = at_states(options, "that have ended", lambda plan: True)
     rows = []
     for data, label, mine in flat(found):
         norm, outside = (np.concatenate([getattr(x, k) for x in mine]) for k in ("steepness", "outside"))
@@ -269,7 +296,7 @@ def at_states(
         table = zip(distance, steepness, distance > threshold, distance > slope_from, strict=True)
         for i, row in enumerate(table):
             found[folder, i] = AtStates(*row, float(threshold[i, 0]))
-    pooled = by_variant(members)
+    pooled = by_state(members)
     return {data: {s: [found[m[:2]] for m in mine] for s, mine in by.items()} for data, by in pooled.items()}
 
 
@@ -312,7 +339,7 @@ def figure_7(out: Path, options: Episodes) -> Found:
     if options.episodes < 1:
         raise BadInput(f"figure 7 takes episodes >= 1, not {options}")
     has = lambda plan: plan.task is not None and plan.config.divergence == "kl"
-    pooled = by_variant(collect(options.runs, "with divergence=kl and a task", has))
+    pooled = by_state(collect(options.runs, "with divergence=kl and a task", has))
     found: dict[str, dict[str, list[np.ndarray]]] = {data: {} for data in pooled}
     rows = []
     for data, label, mine in flat(pooled):

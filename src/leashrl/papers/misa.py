@@ -18,29 +18,39 @@ from leashrl.core import State
 from leashrl.curves import FAINT, INK, need_matplotlib, save
 from leashrl.errors import BadInput
 from leashrl.experiment import last_state
-from leashrl.papers.experiments import Done, Options, Trial, protocol
+from leashrl.papers.experiments import Done
 from leashrl.papers.panels import why
 from leashrl.papers.printed import Printed
-from leashrl.run import Run
+from leashrl.papers.protocols import Options, Trial, in_words
+from leashrl.run import Result, Run
 from leashrl.types import Array, Transitions
 
 POINTS, NEIGHBOURS = 2_000, 10
 
 
 def figure_1(figure: Printed, out: Path, done: Done, options: Options) -> tuple[dict[str, Any], list[Path]]:
-    """The embeddings of each run's first member that did not diverge before it was saved."""
+    """The embeddings of each run's first seed that did not diverge; where all did, of the first, which stands
+    still at its last finite state, under a label that says so."""
     figure_class, tsne = need_matplotlib(), need_sklearn()
     rows, panels = [], {}
     for task, label, result in (
-        (task, label, done.results.get(Trial(task, run)))
+        (task, label, done.results.get(Trial(task, run, paper=figure.paper)))
         for task in done.sources
         for label, run in figure.runs_at(options.scale).items()
     ):
         if result is None:
             continue
         run, state = last_state(result.folder)
-        x, q, reward = embed(run, jax.tree.map(lambda leaf: leaf[0], state))
-        row = {"task": task, "data": done.sources[task].about, "run": label, "mean Q": float(q.mean())}
+        i, end = seed_of(result)
+        x, q, reward = embed(run, jax.tree.map(lambda leaf, i=i: leaf[i], state))
+        label += f", stopped at update {end:,}" if end else ""
+        row = {
+            "task": task,
+            "data": done.sources[task].about,
+            "run": label,
+            "seed": run.plan.members[i]["seed"],
+        }
+        row |= {"stopped at update": end, "mean Q": finite(q.mean())}
         if not np.isfinite(x).all():
             rows.append(row | {"R² of the layer": None, "R² of the picture": None})
             continue
@@ -52,14 +62,28 @@ def figure_1(figure: Printed, out: Path, done: Done, options: Options) -> tuple[
     if not panels:
         raise BadInput(f"misa figure 1 has no run that has ended: {why(done)}")
     file = out / f"misa-figure-1-{options.scale}.png"
-    draw(figure_class, panels, f"{', '.join(done.sources)}; {protocol(options)}", file)
+    draw(figure_class, panels, f"{', '.join(done.sources)}; {in_words(options)}", file)
     return {"rows": rows, "source": figure.source, "claim": figure.claim}, [file]
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:
     need_matplotlib()  # both before the work
     need_sklearn()
-    return [Trial(options.tasks or figure.tasks[0], run) for run in figure.runs_at(options.scale).values()]
+    task, runs = options.tasks or figure.tasks[0], figure.runs_at(options.scale)
+    return [Trial(task, run, paper=figure.paper) for run in runs.values()]
+
+
+def seed_of(result: Result) -> tuple[int, int | None]:
+    """The first member that did not diverge, and None; else the first, and the update where it stopped."""
+    ends = [member["diverged"] for member in result.values["members"]]
+    if None in ends:
+        return ends.index(None), None
+    return 0, ends[0]["step"]
+
+
+def finite(value: np.ndarray) -> float | None:
+    """JSON has no infinity."""
+    return float(value) if np.isfinite(value) else None
 
 
 def need_sklearn() -> Any:

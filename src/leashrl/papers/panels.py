@@ -1,21 +1,31 @@
-"""Figures that are learning curves of declared runs: a panel a task, a curve a column."""
+"""Figures that are learning curves of declared runs: a panel a task, a curve a column.
 
-from collections.abc import Mapping
+A seed that diverged counts in its curve until then. A cross stands there, at its last finite policy's score.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leashrl.curves import COLOURS, DASHES, INK, curve, dress, legend_below, need_matplotlib, save
+import numpy as np
+
+from leashrl.curves import COLOURS, DASHES, INK, cross, curve, dress, legend_below, need_matplotlib, save
 from leashrl.errors import BadInput
-from leashrl.papers.experiments import Done, Options, Trial, chosen, has_source, protocol
+from leashrl.papers.experiments import Done, chosen, has_source, stopped
 from leashrl.papers.printed import Printed
+from leashrl.papers.protocols import Options, Trial, in_words
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:
     """A trial a curve and task; of all tasks whose data are at hand, unless some are asked for."""
     need_matplotlib()  # before the work
-    tasks = chosen(options.tasks, figure.tasks, "task")
+    tasks = chosen(options.tasks, [*figure.tasks, *figure.instead], "task") if options.tasks else figure.tasks
     tasks = [t for t in tasks if options.tasks or figure.online or has_source(t)]
-    return [Trial(task, run, figure.online) for task in tasks for run in runs_of(figure, options).values()]
+    return [trial_of(figure, task, run) for task in tasks for run in runs_of(figure, options).values()]
+
+
+def trial_of(figure: Printed, task: str, run: str) -> Trial:
+    return Trial(task, run, figure.online, figure.paper)
 
 
 def runs_of(figure: Printed, options: Options) -> Mapping[str, str]:
@@ -29,11 +39,11 @@ def make(
     """Rows that say where the curves end, and the picture. Members that diverge count until then."""
     if not done.results:
         raise BadInput(f"{name} has no run that has ended: {why(done)}")
-    runs, found = runs_of(figure, options), {}
+    runs, found, crosses = runs_of(figure, options), {}, {}
     rows: list[dict[str, Any]] = []
     for task, source in done.sources.items():
         for label, run in runs.items():
-            result = done.results.get(Trial(task, run, figure.online))
+            result = done.results.get(trial_of(figure, task, run))
             if result is None:
                 continue
             try:
@@ -41,16 +51,25 @@ def make(
             except BadInput:  # it diverged before its first evaluation
                 measure, points = "score", []
             found.setdefault(task, {})[label] = points
+            crosses[task, label] = ends(result.values["members"], measure)
             row = {"task": task, "data": source.about, "curve": label, "run": run}
             row |= {"members": len(result.values["members"]), "diverged": len(result.diverged)}
             end = points[-1] if points else (None,) * 4
             row |= {"updates": end[0], "measure": measure, "final": end[1], "low": end[2], "high": end[3]}
-            rows.append(row)
+            scores = [value for _, value in crosses[task, label]]
+            row["last finite policy"] = float(np.mean(scores)) if scores else None
+            rows.append(row | {"stopped": "; ".join(words for _, words in stopped(result))})
     file = out / f"{name.replace(' ', '-')}-{options.scale}.png"
-    draw(found, f"{figure.about}; {protocol(options)}", file)
+    draw(found, f"{figure.about}; {in_words(options)}", file, crosses)
     unfinished = [f"{trial.run} on {trial.task}" for trial in done.left]
     values = {"scale": options.scale, "source": figure.source, "claim": figure.claim, "rows": rows}
     return values | {"unfinished": unfinished, "absent": done.absent}, [file]
+
+
+def ends(members: Sequence[Mapping[str, Any]], measure: str) -> list[tuple[int, float]]:
+    """Of each member that diverged and has a finite policy: the update, and that policy's score or return."""
+    stops = [member["diverged"] for member in members if member["diverged"]]
+    return [(end["step"], end[measure]) for end in stops if end.get(measure) is not None]
 
 
 def why(done: Done) -> str:
@@ -59,8 +78,13 @@ def why(done: Done) -> str:
     return "; ".join(done.absent)
 
 
-def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> None:
-    """Means with 95 % bootstrap intervals over members."""
+def draw(
+    found: Mapping[str, Mapping[str, list]],
+    title: str,
+    file: Path,
+    crosses: Mapping[tuple[str, str], list[tuple[int, float]]],
+) -> None:
+    """Means with 95 % intervals over members; `crosses` where some were stopped, by task and label."""
     columns = min(3, len(found))
     lines = -(-len(found) // columns)
     figure = need_matplotlib()(
@@ -75,6 +99,7 @@ def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> Non
             step, mean, low, high = zip(*points, strict=True) if points else ((), (), (), ())
             axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(step, mean, dash, color=colour, linewidth=1.6, label=label)
+            cross(axes, crosses.get((task, label), []), colour)
         axes.set_title(task, loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -84,6 +109,7 @@ def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> Non
         axes.set_axis_off()
     figure.supxlabel("gradient updates, pre-training counted", fontsize=9, color=INK)
     figure.supylabel("normalised score", fontsize=9, color=INK)
-    figure.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
+    note = "; ✕: a seed diverged" if any(crosses.values()) else ""
+    figure.suptitle(title + note, fontsize=10, color=INK, x=0.01, ha="left")
     legend_below(figure, max(grid, key=lambda axes: len(axes.lines)))
     save(figure, file)

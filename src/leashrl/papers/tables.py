@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from leashrl.evaluate.statistics import interquartile_mean, summary
-from leashrl.papers.experiments import Done, Options, Trial, chosen, has_source, protocol, read_scores
+from leashrl.papers.experiments import Done, chosen, has_source, read_scores, stopped
 from leashrl.papers.printed import Printed
+from leashrl.papers.protocols import Options, Trial, in_words
+from leashrl.run import Result
 from leashrl.training.artefacts import write_atomically, write_json
 
 Row = dict[str, Any]
@@ -24,7 +26,8 @@ def trials(table: Printed, options: Options) -> list[Trial]:
     runs = table.runs_at(options.scale)
     tasks = chosen(options.tasks, table.rows, "task")
     tasks = [task for task in tasks if options.tasks or has_source(task)]
-    return [Trial(task, runs[column]) for task in tasks for column in columns_of(table, options)]
+    columns = columns_of(table, options)
+    return [Trial(task, runs[column], paper=table.paper) for task in tasks for column in columns]
 
 
 def make(
@@ -33,21 +36,22 @@ def make(
     """Rows, the table as markdown, and its two files.
 
     Final scores are of the last checkpoint, `last ten` is the mean of the last ten evaluations: the best is
-    never chosen. Intervals are 95 % bootstrap intervals over seeds.
+    never chosen. Intervals are 95 % intervals over seeds. A seed that diverged counts with its last finite
+    policy, and its cell is marked.
     """
     runs, columns = table.runs_at(options.scale), columns_of(table, options)
+    of = {(task, c): Trial(task, runs[c], paper=table.paper) for task in done.sources for c in columns}
+    ended = {place: done.results[trial] for place, trial in of.items() if trial in done.results}
     rows = [
-        row_of(table, task, column, runs[column], done)
-        for task in done.sources
-        for column in columns
-        if Trial(task, runs[column]) in done.results
+        row_of(table, *place, runs[place[1]], done.sources[place[0]].about, result)
+        for place, result in ended.items()
     ]
-    lines = [f"# {name}: {table.about}", "", f"Printed: {table.source}. Ours: {protocol(options)}.", ""]
+    lines = [f"# {name}: {table.about}", "", f"Printed: {table.source}. Ours: {in_words(options)}.", ""]
     for task, source in done.sources.items():
         mine = [row for row in rows if row["task"] == task]
-        lines += [f"## {task}, {source.about}", "", *markdown(mine, CELLS), ""] if mine else []
+        lines += [f"## {task}, {source.about}", "", *markdown(mine, CELLS), "", *marks(mine)] if mine else []
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    whole = [c for c in columns if all(Trial(task, runs[c]) in done.results for task in tasks)]
+    whole = [c for c in columns if all((task, c) in ended for task in tasks)]
     if len(tasks) > 1 and whole:
         lines += [f"## Over {len(tasks)} tasks", "", *markdown([over(rows, c) for c in whole], OVER), ""]
     order = order_of(table, rows, tasks)
@@ -71,13 +75,12 @@ def make(
     return values, files
 
 
-def row_of(table: Printed, task: str, column: str, run: str, done: Done) -> Row:
-    result = done.results[Trial(task, run)]
+def row_of(table: Printed, task: str, column: str, run: str, data: str, result: Result) -> Row:
     scores = read_scores(result)
     found = summary(scores["final"]) if scores["final"] else dict.fromkeys(("mean", "low", "high"))
     return {
         "task": task,
-        "data": done.sources[task].about,
+        "data": data,
         "column": column,
         "run": run,
         "paper": table.cell(task, column),
@@ -87,6 +90,7 @@ def row_of(table: Printed, task: str, column: str, run: str, done: Done) -> Row:
         "last ten": float(np.mean(scores["last_10_mean"])) if scores["last_10_mean"] else None,
         "seeds": len(result.values["members"]),
         "diverged": len(result.diverged),
+        "stopped": [words for _, words in stopped(result)],
         "updates": result.values["steps"],
         "finals": scores["final"],
     }
@@ -130,10 +134,14 @@ def order_of(table: Printed, rows: Sequence[Row], tasks: Sequence[str]) -> list[
 
 # --- Markdown ------------------------------------------------------------------
 
+MARK = "†"
+"""At a score that a seed which diverged is part of."""
+
+
 CELLS: dict[str, Callable[[Row], str]] = {
     "": lambda row: row["column"],
     "paper": lambda row: number(row["paper"]),
-    "final": lambda row: number(row["final"]),
+    "final": lambda row: number(row["final"]) + (f" {MARK}" if row["diverged"] else ""),
     "95 % interval": lambda row: "–" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}",
     "last ten": lambda row: number(row["last ten"]),
     "seeds": lambda row: str(row["seeds"]),
@@ -143,11 +151,17 @@ CELLS: dict[str, Callable[[Row], str]] = {
 OVER: dict[str, Callable[[Row], str]] = {
     "": lambda row: row["column"],
     "paper, sum": lambda row: number(row["paper"]),
-    "final, sum": lambda row: number(row["final"]),
+    "final, sum": lambda row: number(row["final"]) + (f" {MARK}" if row["diverged"] else ""),
     "last ten, sum": lambda row: number(row["last ten"]),
     "IQM": lambda row: number(row["IQM"]),
     "diverged": lambda row: str(row["diverged"] or ""),
 }
+
+
+def marks(rows: Sequence[Row]) -> list[str]:
+    """What `MARK` stands for in each row that has it."""
+    found = [f"{MARK} {row['column']}: {'; '.join(row['stopped'])}." for row in rows if row["stopped"]]
+    return [line for words in found for line in (words, "")]
 
 
 def number(value: float | None) -> str:

@@ -5,6 +5,8 @@ task's name here, a number for each column. `nan` stands for a cell without a nu
 says why: a dash in print, or not legible in the copy that was read. `deviations` names the columns that have
 a ±, and `std` holds those columns alone. The tests hold printed totals against the cells they sum, and
 baselines that two papers quote against each other.
+
+`protocol` is how the published numbers were made: updates, seeds, evaluations. Runs at `full` follow it.
 """
 
 import dataclasses
@@ -16,6 +18,7 @@ from importlib import resources
 from typing import Any
 
 from leashrl.errors import BadInput, nearest
+from leashrl.tasks import places, task
 
 PAPERS = ("misa", "brac-plus", "fisher-brc", "miracle")
 Row = tuple[float | None, ...]
@@ -47,8 +50,12 @@ class Printed:
     """Columns in the order that the text claims, the worst first."""
     tasks: tuple[str, ...] = ()
     """What a figure's runs are of; a table has them as `rows`."""
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """A task that the text may mean in place of one of `tasks`, and that task: run where it is asked for."""
     online: bool = False
     """The runs learn in the tasks' environments, without data."""
+    paper: str = ""
+    """One of `PAPERS`."""
 
     def cell(self, task: str, column: str) -> float | None:
         return self.rows[task][self.columns.index(column)] if column in self.columns else None
@@ -56,6 +63,47 @@ class Printed:
     def runs_at(self, scale: str) -> dict[str, str]:
         """What each column or curve runs at a scale of `experiments.SCALES`."""
         return dict(self.runs) if scale == "full" else {**self.runs, **self.quick}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a column of a paper was trained and evaluated, for one task."""
+
+    sources: tuple[str, ...]
+    """Where these are published."""
+    updates: int
+    """Of the policy's stage, `steps` of a Config; online, of the environment."""
+    seeds: int
+    evaluate_every: int
+    """Updates between two evaluations."""
+    episodes: int
+    """Of an evaluation and seed."""
+    final_episodes: int | None = None
+    """Of the last evaluation, where it has another number."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the algorithm, laid over its preset and under what a run in short gives."""
+
+
+def protocol(paper: str, algorithm: str, task_name: str) -> Protocol:
+    """What was published on an algorithm's runs in a paper: the paper's values, and over them those that the
+    task, the algorithm, and the algorithm on the task have of their own.
+
+    >>> protocol("misa", "dt", "hopper-medium-v2").updates
+    100000
+    >>> protocol("misa", "misa", "antmaze-umaze-v0").episodes
+    100
+    """
+    base = content(paper)["protocol"]
+    own = base.get("algorithms", {}).get(algorithm, {})
+    values: dict[str, Any] = {"options": {}, "sources": ()}
+    for part in (base, own):
+        where = part.get("places", {})
+        for layer in (part, *(where[p] for p in places(task(task_name), task_name) if p in where)):
+            more = {name: value for name, value in layer.items() if name not in ("places", "algorithms")}
+            said = [" ".join(words.split()) for words in [more.pop("source", "")] if words]
+            options = values["options"] | more.pop("options", {})
+            values |= more | {"options": options, "sources": (*values["sources"], *said)}
+    return Protocol(**values)
 
 
 def printed(paper: str, kind: str, number: str) -> Printed:
@@ -87,13 +135,19 @@ def load(paper: str) -> Mapping[tuple[str, str], Printed]:
     >>> [f"{kind} {number}" for kind, number in load("misa")]
     ['table 1', 'table 2', 'table 3', 'figure 1']
     """
+    kinds = {kind: items for kind, items in content(paper).items() if kind != "protocol"}
+    return {(kind, n): parse(paper, values) for kind, items in kinds.items() for n, values in items.items()}
+
+
+@functools.cache
+def content(paper: str) -> Mapping[str, Any]:
+    """The paper's file as it stands."""
     if paper not in PAPERS:
         raise BadInput(f"no paper '{paper}': {nearest(paper, PAPERS)}")
-    content = tomllib.loads(resources.files(__name__).joinpath(f"{paper}.toml").read_text("utf-8"))
-    return {(kind, n): parse(values) for kind, items in content.items() for n, values in items.items()}
+    return tomllib.loads(resources.files(__name__).joinpath(f"{paper}.toml").read_text("utf-8"))
 
 
-def parse(values: Mapping[str, Any]) -> Printed:
+def parse(paper: str, values: Mapping[str, Any]) -> Printed:
     """A part of the file as `Printed`: a text is one line, and `std` has a place for every column."""
     fields = dict(values)
     columns, deviations = tuple(fields.pop("columns", ())), tuple(fields.pop("deviations", ()))
@@ -102,7 +156,7 @@ def parse(values: Mapping[str, Any]) -> Printed:
     parts = {"rows": columns, "totals": columns, "std": deviations, "totals_std": deviations}
     for name, own in parts.items():
         fields[name] = {task: spread(row, own, columns) for task, row in fields.get(name, {}).items()}
-    return Printed(columns=columns, **fields)
+    return Printed(columns=columns, paper=paper, **fields)
 
 
 def spread(numbers: Sequence[float], own: Sequence[str], columns: Sequence[str]) -> Row:
