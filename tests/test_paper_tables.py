@@ -98,8 +98,8 @@ def test_time_that_is_over_leaves_the_rest_for_the_next_call(options, tmp_path, 
     # a run that was stopped between checkpoints goes on to the bits of one that was not
     source = source_of(TASK, False, short.scale)
     assert source is not None
+    folder = folder_of(trials[0], source, short)
     with pytest.raises(experiments.OutOfTime):
-        folder = folder_of(trials[0], source, short)
         experiments.one(trials[0], source, setup_of(trials[0], short), folder, -1.0, lambda line: None)
     assert (folder / "checkpoint").exists() and not (folder / "result.json").exists()
     ended = finish(trials[:1], dataclasses.replace(short, minutes=0.0), lambda line: None)
@@ -193,12 +193,12 @@ def test_neighbours_explain_nothing_of_noise():
 def fallen(done, options, tmp_path) -> tuple[experiments.Done, Options]:
     """The same runs; of `slow` the second seed, of `fast` both have diverged, one without a finite policy."""
     runs = shutil.copytree(options.runs, tmp_path / "runs")
-    ends = {0: (None, {"step": 7, "metric": "policy_loss", "return": -1e3, "score": 5.0})}
-    ends[1] = ({"step": 9, "metric": "state", "return": None, "score": None}, ends[0][1])
-    for result, (first, second) in zip(done.results.values(), ends.values(), strict=True):
+    scored = {"step": 7, "metric": "policy_loss", "return": -1e3, "score": 5.0}
+    broken = {"step": 9, "metric": "state", "return": None, "score": None}
+    for result, ends in zip(done.results.values(), ((None, scored), (broken, scored)), strict=True):
         file = runs / result.folder.relative_to(options.runs) / "result.json"
         values = json.loads(file.read_text())
-        for member, end in zip(values["members"], (first, second), strict=True):
+        for member, end in zip(values["members"], ends, strict=True):
             if end:
                 member |= {"diverged": end, "score": {"final": None, "last_10_mean": 90.0}}
         file.write_text(json.dumps(values))
