@@ -168,7 +168,7 @@ def test_the_critic_settles_where_its_loss_has_no_slope(form):
     if form == "misa":
         state, _ = trained("misa", one_state(), gamma_1=0.4, gamma_2=0.1)
     else:
-        state, _ = trained("cql", one_state(), form=form, weight=0.4, target_entropy=0.5)
+        state, _ = trained("cql", one_state(), form=form, weight=0.4)
     obs, data = jnp.ones((1, 2)), COUNTS / COUNTS.sum()
     for i in range(2):
         params = jax.tree.map(lambda x, i=i: x[i], (state.policy, state.critic))
@@ -179,6 +179,15 @@ def test_the_critic_settles_where_its_loss_has_no_slope(form):
             np.testing.assert_allclose(slope, 0.0, atol=0.06)
             if form == "h":  # far from the unregularised optimum, which has q = r
                 assert np.abs(q - REWARDS).max() > 0.1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_the_temperature_holds_a_share_of_the_uniform_policys_entropy(share):
+    """A target of -1 nat is met by every categorical: the temperature fell for ever, and tuned nothing."""
+    state, _ = trained("cql", one_state(), weight=0.4, warmup_percent=0, entropy_share=share)
+    logits = jax.vmap(lambda p: nn.mlp(2, N, (32, 32)).apply(p, jnp.ones((1, 2))))(state.policy)
+    np.testing.assert_allclose(Categorical(logits).entropy()[:, 0], share * np.log(N), atol=0.1)
+    assert np.all(np.asarray(state.log_alpha) > np.log(0.02))
 
 
 def corridor(rows=3000):

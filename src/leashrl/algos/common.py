@@ -13,7 +13,7 @@ from leashrl.errors import BadInput, nearest
 from leashrl.nn import Network
 from leashrl.ops import dual, soft, td
 from leashrl.optim import descend
-from leashrl.types import Array, Batch, Box, Metrics, Spec, TimeStep
+from leashrl.types import Array, Batch, Box, Discrete, Metrics, Space, Spec, TimeStep
 
 
 def choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -54,6 +54,22 @@ def continuous(algorithm: str, spec: Spec) -> Box:
             "`leashrl algos` names the algorithms that take them"
         )
     return spec.action
+
+
+def entropy_target(action: Space, per_dimension: Array | float, share: Array | float) -> Array | float:
+    """The temperature's target in nats: so many per dimension, or a share of log n of n discrete actions.
+
+    A categorical's entropy is never below 0, so a target below 0, as continuous actions have, is met by every
+    policy: the temperature would only fall. The most that it can be is log n.
+
+    >>> entropy_target(Box((-1.0,) * 3, (1.0,) * 3), -1.0, 0.5)
+    -3.0
+    >>> round(entropy_target(Discrete(4), -1.0, 0.5), 4)
+    0.6931
+    """
+    if isinstance(action, Discrete):
+        return share * math.log(action.n)
+    return action.dim * per_dimension
 
 
 def soft_update(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import categorical, choice, positive, share, tanh_gaussian, within
+from leashrl.algos.common import categorical, choice, entropy_target, positive, share, tanh_gaussian, within
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
@@ -58,8 +58,8 @@ class Config:
       polyak: rate of the target critics.
       weight: w above.
       tau: budget of the Lagrange forms.
-      target_entropy: the temperature's target, in nats per action dimension. Below 0 the temperature of
-        discrete actions falls to 0, and the policy ends greedy.
+      target_entropy: the temperature's target, in nats per dimension of continuous actions.
+      entropy_share: the same of n discrete actions, as a share of log n, the entropy of the uniform policy.
       policy_rate, critic_rate: Adam's learning rates; the temperature uses the policy's, the multiplier the
         critic's.
 
@@ -84,6 +84,7 @@ class Config:
     weight: float = 5.0
     tau: float = 5.0
     target_entropy: float = -1.0
+    entropy_share: float = 0.5
     policy_rate: float = 1e-4
     critic_rate: float = 3e-4
 
@@ -93,7 +94,7 @@ class Config:
         choice("backup", self.backup, ("sample", "max"))
         positive(self, "ensemble", "k")
         within(self, 0, 100, "warmup_percent")
-        within(self, 0, 1, "gamma", "polyak")
+        within(self, 0, 1, "gamma", "polyak", "entropy_share")
         within(self, 0, math.inf, "weight", "policy_rate", "critic_rate")
         if not self.hidden:  # the critic splits its first layer by state and action
             raise BadInput("option 'hidden' must hold at least one width")
@@ -259,8 +260,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         if config.lagrange == "gap":
             excess = hp["weight"] * (gap - hp["tau"])
         grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, excess)
+        target_entropy = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
         grads["log_alpha"] = jax.grad(dual.temperature_loss)(
-            state.log_alpha, metrics["entropy"], (1 if discrete else dim) * hp["target_entropy"]
+            state.log_alpha, metrics["entropy"], target_entropy
         )
         rates = {
             "critic": hp["critic_rate"],
