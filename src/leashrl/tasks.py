@@ -259,6 +259,7 @@ def of_environment(name: str) -> Task:
 
 
 KINDS = (
+    *("umaze-diverse", "umaze", "medium-play", "medium-diverse", "large-play", "large-diverse"),
     *("medium-expert", "medium-replay", "full-replay", "mixed", "random", "medium", "expert"),
     *("human", "cloned"),
 )
@@ -272,6 +273,8 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     ('gym', 'hopper', 'hopper-medium', 'hopper-medium-v2')
     >>> places(BARE["door"], "door-human-dapg-replayed")
     ('adroit', 'door', 'door-human')
+    >>> places(BARE["antmaze-umaze"], "D4RL/antmaze/umaze-diverse-v1")
+    ('antmaze', 'antmaze-umaze', 'antmaze-umaze-diverse')
     """
     if task is None:
         return ()
@@ -279,7 +282,9 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     kind = next((k for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", name)), None)
     kind = "medium-replay" if kind == "mixed" else kind
     family = task.name.split("-")[0]
-    names = [task.domain, family, *([f"{family}-{kind}"] if kind else []), task.name]
+    names = [f"{family}-{kind}"] if kind else []
+    names = [task.name, *names] if task.name in BARE else [*names, task.name]
+    names = [task.domain, family, *names]
     return tuple(dict.fromkeys(names))
 
 
