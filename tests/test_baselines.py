@@ -571,7 +571,7 @@ def test_cqls_losses_are_formed_before_either_step():
 
 
 def test_a_gap_below_its_floor_is_not_pushed():
-    """Q of the data 300, of nine others 0 at density 1/4: log(9 * 4) - 300 is below -200, and has no slope."""
+    """Q of the data 300, of nine others 0 at density 1/4: log(9 * 4) - 300 is below -200: no slope."""
 
     def slope(floor, lift):
         def apply(p, obs, a):

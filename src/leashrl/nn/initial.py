@@ -45,7 +45,8 @@ def uniform(kernel: Callable[[int, int], float], bias: Callable[[int, int], floa
 
 def constant_bias(layer: Layer, value: float) -> Layer:
     """`layer`, with the same number for all biases."""
-    return lambda key, fan_in, fan_out: layer(key, fan_in, fan_out) | {"bias": jnp.full((fan_out,), value)}
+    same = lambda n: jnp.full((n,), value, jnp.float32)
+    return lambda key, fan_in, fan_out: layer(key, fan_in, fan_out) | {"bias": same(fan_out)}
 
 
 def orthogonal(gain: float) -> Layer:

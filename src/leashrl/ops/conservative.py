@@ -40,8 +40,8 @@ def loss(
       mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
         mass * mean Q then stands for log Z (same gradient in expectation, another value).
       log_q: (batch, k), or None for 0.
-      floor: (batch, k), or as the chosen actions; Q_i of the actions counts as no less, so that what is below
-        is not pushed down further (Cal-QL). None: there is none.
+      floor: (batch, k), or (ensemble, batch, m) of chosen ones; Q_i of the actions counts as no less, so that
+        what is below is not pushed down further (Cal-QL). None: there is none.
       gap_floor: a state whose log Z_i - Q_i(s, a) is below it has no push; with `mass` None alone.
 
     Returns:
@@ -51,7 +51,7 @@ def loss(
     values = apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
     data_values, energies = values[..., 0], values[..., 1:]
     if floor is not None:
-        energies = jnp.maximum(energies, floor)
+        energies = jnp.maximum(energies, floor if mass is not None else floor[None])
     if log_q is not None:
         energies -= log_q[None]
     total = td_weight * td.squared_error(data_values, y)
@@ -137,7 +137,7 @@ def gradient(
     if k and resample:
         assert key is not None
         energies = sweep(apply, params, batch.obs, actions)
-        energies = energies if floor is None else jnp.maximum(energies, floor)
+        energies = energies if floor is None else jnp.maximum(energies, floor[None])
         energies = energies if log_q is None else energies - log_q[None]
         if floor is None:
             actions, mass = choose(key, bound, actions, energies, resample)
