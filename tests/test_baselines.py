@@ -742,6 +742,18 @@ def test_iqls_authors_begin_orthogonal_last_layers_too():
     assert orthogonal_rows(state.critic["out"]["kernel"][0], math.sqrt(2))
 
 
+@pytest.mark.parametrize("name", ["awac", "cql", "iql", "td3-bc"])
+def test_layer_normalised_critics_do_not_feel_the_scale_of_a_layer(name):
+    def tripled(state):
+        first = jax.tree.map(lambda x: 3.0 * x, state.critic["first"])
+        return dataclasses.replace(state, critic=state.critic | {"first": first})
+
+    for normed in (True, False):
+        options = STILL | {"critic_norm": normed} | ({"value_rate": 0.0} if name == "iql" else {})
+        before, after = (update(name, change=change, **options)[2]["q_data"] for change in (None, tripled))
+        assert (after == pytest.approx(before, abs=1e-4)) == normed
+
+
 # --- What they ask of the data -----------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ class Config:
     CQL($\rho$) leaves the weights out and counts the data's action among them. With the policy's actions
     alone as proposal, it is the critic of MISA: both are `ops.conservative`.
 
-    Cal-QL (Nakamoto et al. 2023, equation 5.2) has $\max(Q_i(s,a_j), V^\mu(s))$ for $Q_i$ of the policy's
+    Cal-QL (Nakamoto et al. 2023) has $\max(Q_i(s,a_j), V^\mu(s))$ for $Q_i$ of the policy's
     actions in the integral, $V^\mu$ the data's return to go.
 
     Policy and temperature are SAC's, after a while of behaviour cloning:
