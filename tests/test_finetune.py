@@ -24,7 +24,7 @@ from leashrl.errors import BadInput
 from leashrl.experiment import last_state, read_plan, rebuild
 from leashrl.run import go_on
 from leashrl.training.checkpoint import load_checkpoint
-from leashrl.types import Batch, Mixed, Replay, Spec, Transitions
+from leashrl.types import Batch, Discrete, Mixed, Replay, Spec, Transitions
 
 NETS = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (8, 8))
 SMALL = NETS | {"batch_size": 8, "k": 3, "samples": 2, "candidates": 2, "best_of": 2, "components": 2}
@@ -303,6 +303,16 @@ def test_calibrated_rows_know_what_their_episode_earned(tmp_path):
     t = int(ends[0])
     assert float(rows.to_go[t - 1]) == pytest.approx(reward[t - 1] + 0.9 * (reward[t] + 0.9 * tail), rel=1e-5)
     assert np.isfinite([row["td_loss"] for row in lines(folder, "metrics")]).all()
+
+
+def test_members_of_a_calibrated_run_share_a_discount(tmp_path):
+    with pytest.raises(BadInput, match="'gamma' cannot vary between members with option 'calibrated'"):
+        offline(
+            "cql", tmp_path / "run", options=small("cql") | {"calibrated": True}, vary={"gamma": [0.9, 0.99]}
+        )
+    config = REGISTRY["cql"].config(calibrated=True)
+    with pytest.raises(BadInput, match="'calibrated' and 'gap_floor' are of continuous actions"):
+        REGISTRY["cql"].build(config, Spec(3, Discrete(2)))
 
 
 # --- Stopping and going on -------------------------------------------------------------
