@@ -110,7 +110,7 @@ class Config:
     weight: float = 5.0
     tau: float = 5.0
     target_entropy: float = -1.0
-    entropy_share: float = 0.25
+    entropy_share: float = 0.5
     policy_rate: float = 1e-4
     critic_rate: float = 3e-4
 
