@@ -264,11 +264,64 @@ def test_the_bench_counts_a_policy_that_has_every_second_turn_by_half(value, cli
     assert counted == pytest.approx(2 * 10 * 2 * (evaluation + climb / 2))  # two members
 
 
-def test_rebracs_values_go_by_data_set():
+REBRAC = {  # beta_pi, beta_c: the 36 files under configs/rebrac of the authors' repository
+    "halfcheetah": "random 0.001 0.1, medium 0.001 0.01, expert 0.01 0.01, medium-expert 0.01 0.1, "
+    "medium-replay 0.01 0.001, full-replay 0.001 0.1",
+    "hopper": "random 0.001 0.01, medium 0.01 0.01, expert 0.1 0.1, medium-expert 0.1 0.01, "
+    "medium-replay 0.05 0.5, full-replay 0.01 0.01",
+    "walker2d": "random 0.01 0, medium 0.05 0.1, expert 0.01 0.5, medium-expert 0.01 0.01, "
+    "medium-replay 0.05 0.01, full-replay 0.01 0.01",
+    "antmaze": "umaze 0.003 0.002, umaze-diverse 0.003 0.001, medium-play 0.001 0.0005, "
+    "medium-diverse 0.001 0, large-play 0.002 0.001, large-diverse 0.002 0.002",
+    "pen": "human 0.1 0.5, cloned 0.05 0.5, expert 0.01 0.01",
+    "door": "human 0.1 0.1, cloned 0.01 0.1, expert 0.05 0.01",
+    "hammer": "human 0.01 0.5, cloned 0.1 0.5, expert 0.01 0.01",
+    "relocate": "human 0.1 0.01, cloned 0.1 0.01, expert 0.05 0.01",
+}
+REBRAC_SHARED = {  # batch, gamma, both rates, rewards
+    "gym": (1024, 0.99, 1e-3, 1e-3, "none"),
+    "adroit": (256, 0.99, 3e-4, 3e-4, "none"),
+    "antmaze": (256, 0.999, 3e-4, 5e-5, "hundredfold"),
+}
+
+
+@pytest.mark.parametrize("env", REBRAC)
+def test_rebracs_values_are_the_authors_by_data_set(env):
+    for row in REBRAC[env].split(", "):
+        kind, *weights = row.split()
+        version = 2 if env in ("halfcheetah", "hopper", "walker2d", "antmaze") else 1
+        place = task(f"{env}-{kind}-v{version}")
+        config = configure("rebrac", "authors", place, {}, f"{env}-{kind}-v{version}")
+        assert [config.policy_penalty, config.critic_penalty] == [float(x) for x in weights], row
+        shared = (config.batch_size, config.gamma, config.policy_rate, config.critic_rate)
+        assert (*shared, config.preprocess.reward) == REBRAC_SHARED[place.domain]
+        assert (config.hidden, config.critic_norm, config.initial) == ((256, 256, 256), True, "rebrac")
+        assert (config.policy_every, config.noise, config.noise_clip, config.polyak) == (2, 0.2, 0.5, 0.005)
+        assert (config.steps, config.alpha, config.preprocess.obs) == (1_000_000, 1.0, "none")
+
+
+def test_other_names_of_a_data_set_find_its_values():
     config = configure("rebrac", "authors", task("hopper"), {}, "hopper-medium-expert-like")
     assert (config.policy_penalty, config.critic_penalty, config.batch_size) == (0.1, 0.01, 1024)
     config = configure("rebrac", "default", task("door"), {}, "door-human")
     assert (config.policy_penalty, config.critic_penalty, config.policy_rate) == (0.1, 0.1, 3e-4)
+    config = configure("rebrac", "authors", task("antmaze-umaze"), {}, "D4RL/antmaze/umaze-diverse-v1")
+    assert (config.policy_penalty, config.critic_penalty, config.gamma) == (0.003, 0.001, 0.999)
+
+
+def test_rebracs_weights_begin_as_the_authors():
+    """PyTorch's U(+-1/sqrt(fan-in)), biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics)."""
+    _, _, state, _ = built("rebrac", "authors", hidden=(256, 256))
+    spread = lambda x: (float(jnp.max(jnp.abs(x))), float(jnp.std(x)))
+    bound = 1 / math.sqrt(256)
+    for kernel in (state.policy["hidden"][1]["kernel"], state.critic["hidden"][0]["kernel"]):
+        assert spread(kernel) == pytest.approx((bound, bound / math.sqrt(3)), rel=0.02)
+    assert spread(state.policy["out"]["kernel"]) == pytest.approx((1e-3, 1e-3 / math.sqrt(3)), rel=0.06)
+    assert spread(state.critic["out"]["kernel"]) == pytest.approx((3e-3, 3e-3 / math.sqrt(3)), rel=0.06)
+    first = jnp.concatenate([state.critic["first"]["obs"], state.critic["first"]["action"]], axis=1)
+    assert spread(first)[0] == pytest.approx(1 / math.sqrt(5), rel=0.01)
+    for bias in (state.policy["hidden"][0]["bias"], state.critic["first"]["bias"]):
+        assert np.all(np.asarray(bias) == np.float32(0.1))
 
 
 # --- CQL ---------------------------------------------------------------------------------------
@@ -276,7 +329,7 @@ def test_rebracs_values_go_by_data_set():
 
 def silent(state):
     """Q = 0 everywhere, and a policy that is wide: what few actions of a narrow one leave out is much."""
-    wide = state.policy | {"offset": jnp.zeros(())}
+    wide = state.policy | ({"offset": jnp.zeros(())} if "offset" in state.policy else {})
     return dataclasses.replace(state, critic=jax.tree.map(jnp.zeros_like, state.critic), policy=wide)
 
 
@@ -370,6 +423,223 @@ def test_cqls_targets():
     assert metrics["target"] - soft == pytest.approx(np.asarray(BATCH.discount).mean() * log_pi, rel=0.25)
 
 
+# weight, policy rate, Lagrange, gap floor, target, observations, rewards and critics: configs/offline/cql
+CORL = {
+    "gym": (10.0, 3e-5, "none", 0, "sample", "standardise", "none", (256,) * 3),
+    "adroit": (1.0, 1e-4, "none", 0, "sample", "standardise", "none", (256,) * 3),
+    "antmaze": (5.0, 1e-4, "gap", 200, "max", "none", "ten-minus-five", (256,) * 5),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hopper-medium-v2",
+        "hopper-expert-v2",
+        "walker2d-medium-replay-v2",
+        "halfcheetah-random-v2",
+        "pen-human-v1",
+        "door-cloned-v1",
+        "antmaze-umaze-v2",
+        "antmaze-large-play-v2",
+    ],
+)
+def test_cqls_corl_is_what_corls_configurations_say(name):
+    config, domain = configure("cql", "corl", task(name), {}, name), task(name).domain
+    *wanted, critics = CORL[domain]
+    if name == "hopper-medium-v2":  # alone among the 18 of gym it has `normalize_reward: true`
+        wanted[-1] = "return"
+    found = (config.weight, config.policy_rate, config.lagrange, config.gap_floor, config.backup)
+    assert [*found, config.preprocess.obs, config.preprocess.reward] == wanted
+    assert (config.hidden, config.critic_hidden or config.hidden) == ((256,) * 3, critics)
+    if domain == "antmaze":
+        assert config.tau == 0.8
+    assert (config.warmup_percent, config.networks, config.critic_rate) == (0, "corl", 3e-4)
+    assert (config.steps, config.batch_size, config.k, config.resample) == (1_000_000, 256, 10, 0)
+    assert (config.gamma, config.polyak, config.target_entropy, config.form) == (0.99, 0.005, -1.0, "h")
+    assert not config.backup_entropy and config.ensemble == 2
+
+
+def test_cqls_authors_presets():
+    gym = configure("cql", "authors", task("hopper"), {}, "hopper-medium")
+    maze = configure("cql", "authors", task("antmaze-umaze-v2"), {}, "antmaze-umaze-v2")
+    for config in (gym, maze):
+        assert (config.networks, config.hidden, config.warmup_percent) == ("authors", (256,) * 3, 4)
+        assert (config.policy_rate, config.critic_rate, config.weight) == (1e-4, 3e-4, 5.0)
+    assert (gym.lagrange, gym.preprocess.reward) == ("none", "none")
+    assert (maze.lagrange, maze.tau, maze.preprocess.reward) == ("weighted", 5.0, "antmaze")
+
+
+def orthogonal_rows(kernel, gain):
+    """Whether a kernel's rows (or its columns, where they are fewer) are orthogonal, all of length `gain`."""
+    k = np.asarray(kernel, np.float64)
+    k = k if k.shape[0] <= k.shape[1] else k.T
+    return np.allclose(k @ k.T, gain**2 * np.eye(len(k)), atol=1e-5 * max(1, gain**2))
+
+
+def test_cqls_corl_weights_and_bounds():
+    _, _, state, _ = built("cql", "corl", hidden=(64, 64), critic_hidden=(64, 64, 64))
+    assert len(state.critic["hidden"]) == 2 and len(state.policy["hidden"]) == 2
+    for i in range(2):
+        first = jnp.concatenate([state.critic["first"][x][i] for x in ("obs", "action")])
+        assert orthogonal_rows(first, math.sqrt(2))
+        assert orthogonal_rows(state.critic["hidden"][1]["kernel"][i], math.sqrt(2))
+        assert orthogonal_rows(state.critic["out"]["kernel"][i], 0.01)
+    assert not same(*(jax.tree.map(lambda x, i=i: x[i], state.critic) for i in range(2)))
+    # the policy's: PyTorch's own, its last layer Xavier's times 0.01; the scalars at 1 and -1
+    hidden, out = state.policy["hidden"][1], np.asarray(state.policy["out"]["kernel"])
+    for x in (hidden["kernel"], hidden["bias"]):
+        assert float(jnp.max(jnp.abs(x))) == pytest.approx(1 / 8, rel=0.05)
+    assert np.abs(out).max() == pytest.approx(0.01 * math.sqrt(6 / (64 + 4)), rel=0.05)
+    assert (float(state.policy["multiplier"]), float(state.policy["offset"])) == (1.0, -1.0)
+    # neither mean nor spread are cut off where the authors do
+    wild = jax.tree.map(jnp.copy, state.policy)
+    wild["out"] = {"kernel": jnp.zeros((64, 4)), "bias": f32([50.0, -50.0, -17.0, 30.0])}
+    how = cql.NETWORKS["corl"]
+    policy = nn.gaussian(3, 2, (64, 64), mean_limit=how.mean_limit, log_std_range=how.log_std_range)
+    mean, log_std = policy.apply(wild, BATCH.obs)
+    np.testing.assert_allclose(mean[0], [50, -50])
+    np.testing.assert_allclose(log_std[0], [-18, 2])
+
+
+def test_cqls_authors_weights():
+    """rlkit's: +-1/sqrt(fan-out) of each hidden layer, biases 0.1, last layers 3e-3 and 1e-3, no scalars."""
+    _, _, state, _ = built("cql", "authors", hidden=(256, 64))
+    assert set(state.policy) == {"hidden", "out"}
+    for kernel in (state.policy["hidden"][1]["kernel"], state.critic["hidden"][0]["kernel"]):
+        assert float(jnp.max(jnp.abs(kernel))) == pytest.approx(1 / 8, rel=0.01)
+        assert float(jnp.std(kernel)) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.02)
+    for network, limit in ((state.policy, 1e-3), (state.critic, 3e-3)):
+        kernel, bias = network["out"]["kernel"], network["out"]["bias"]
+        assert float(jnp.max(jnp.abs(kernel))) == pytest.approx(limit, rel=0.03)
+        assert np.all(np.abs(bias) <= limit) and np.any(np.asarray(bias) != 0)
+    for layer in (*state.policy["hidden"], state.critic["first"], *state.critic["hidden"]):
+        assert np.all(np.asarray(layer["bias"]) == np.float32(0.1))
+
+
+@pytest.mark.parametrize(("backup", "wanted"), [("max", 2.0), ("max-each", 3.0)])
+def test_cqls_best_of_k_next_actions(backup, wanted, monkeypatch):
+    """Two critics at three actions, [1, 5, 2] and [3, 1, 2]: the minima are 1, 1, 2; the maxima 5 and 3."""
+    table = f32([[1.0, 5.0, 2.0], [3.0, 1.0, 2.0]])
+
+    def fixed(*args, **options):
+        real = nn.Network(lambda key: {"w": jnp.zeros((2, 1))}, None)
+
+        def apply(params, obs, action):
+            q = jnp.sum(params["w"]) + 0 * jnp.sum(obs)
+            if action.ndim == 2:
+                return jnp.zeros((2, len(action))) + q
+            n = action.shape[-2]
+            rows = table if n == 3 else jnp.zeros((2, n))
+            return jnp.broadcast_to(rows[:, None], (2, len(obs), n)) + q
+
+        return real._replace(apply=apply)
+
+    monkeypatch.setattr(nn, "critic", fixed)
+    _, _, metrics = update("cql", "corl", backup=backup, k=3)
+    y = np.asarray(BATCH.reward) + np.asarray(BATCH.discount) * wanted
+    assert metrics["target"] == pytest.approx(y.mean(), rel=1e-5)
+
+
+def test_cqls_losses_are_formed_before_either_step():
+    """Both public codes step the policy before the critics, but form both losses before: so the policy's step
+    is that of the old critics, and the critics' is that of the old policy's targets and proposals."""
+    both = update("cql", "corl", policy_rate=1e-2, critic_rate=1e-2)[1]
+    policy_alone = update("cql", "corl", policy_rate=1e-2, critic_rate=0.0)[1]
+    critic_alone = update("cql", "corl", policy_rate=0.0, critic_rate=1e-2)[1]
+    assert same(both.policy, policy_alone.policy) and same(both.critic, critic_alone.critic)
+    # and by hand: Adam's first step is the rate against the sign of the gradient at the old parameters
+    _, _, state, _ = built("cql", "corl")
+    how = cql.NETWORKS["corl"]
+    policy = nn.gaussian(
+        3, 2, (8, 8), mean_limit=how.mean_limit, log_std_range=how.log_std_range, scalars=how.scalars
+    )
+    key = jax.random.split(jax.random.key(1), 4)[3]
+
+    def loss(params):
+        pi = Normal(*policy.apply(params, BATCH.obs))
+        u = pi.sample(key)
+        q = jnp.min(CRITIC.apply(state.critic, BATCH.obs, jnp.tanh(u)), axis=0)
+        return jnp.mean(squash_log_prob(pi, u) - q)  # alpha is 1
+
+    grads = jax.grad(loss)(state.policy)
+    moved = jax.tree.map(lambda a, b: a - b, both.policy, state.policy)
+    for g, m in zip(jax.tree.leaves(grads), jax.tree.leaves(moved), strict=True):
+        g, m = np.asarray(g), np.asarray(m)
+        clear = np.abs(g) > 1e-5
+        np.testing.assert_allclose(m[clear], -1e-2 * np.sign(g[clear]), rtol=0.01)
+
+
+def test_a_gap_below_its_floor_is_not_pushed():
+    """Q of the data 300, of nine others 0 at density 1/4: log(9 * 4) - 300 is below -200: no slope."""
+
+    def slope(floor, lift):
+        def apply(p, obs, a):
+            place = jnp.arange(a.shape[1], dtype=jnp.float32)[None, None]  # the data's action comes first
+            one = jnp.ones((2, *a.shape[:2]))
+            return p[:, None, None] * (1.0 + place) * one + jnp.where(place == 0, lift, 0.0) * one
+
+        grads, values, energies = conservative.gradient(
+            jnp.zeros(2), apply, BATCH, jnp.zeros((16, 9, 2)), jnp.zeros(16), 5.0, 0.0, bound="misa",
+            log_q=jnp.full((16, 9), -2 * math.log(2.0)), gap_floor=floor,
+        )  # fmt: skip
+        assert np.all(np.asarray(values) == lift)
+        np.testing.assert_allclose(energies, math.log(4.0), rtol=1e-6)
+        return np.asarray(grads)
+
+    # energies j p, j = 2 .. 10, have the slope 6 on average, the data's 1: w (6 - 1) where there is a push
+    np.testing.assert_allclose(slope(-math.inf, 300.0), 25.0, rtol=1e-5)
+    np.testing.assert_array_equal(slope(-200.0, 300.0), 0.0)
+    np.testing.assert_allclose(slope(-200.0, 100.0), 25.0, rtol=1e-5)
+    with pytest.raises(BadInput, match="give resample=0"):
+        built("cql", gap_floor=200)
+
+
+def test_a_floor_holds_q_up_by_finite_differences():
+    """Cal-QL: w (log sum_j e^{max(Q_j, V)} / q_j - E_D[Q]); a Q below V has no slope. In float64."""
+    slope, k = 0.8, 5
+    actions, log_q = RNG.uniform(-0.9, 0.9, (16, k, 2)), RNG.normal(size=(16, k))
+    obs, data = (np.asarray(x, np.float64) for x in (BATCH.obs, BATCH.action))
+    q = obs[:, None, 0] + slope * actions[..., 0]
+    floor = np.where(RNG.random((16, k)) < 0.5, q + RNG.normal(size=(16, k)), -np.inf)
+    assert 10 < (floor > q).sum() < 60  # some hold, some do not
+
+    def objective(p):
+        energy = np.maximum(obs[:, None, 0] + p * actions[..., 0], floor) - log_q
+        return 5.0 * (logsumexp(energy, axis=1) - (obs[:, 0] + p * data[:, 0])).mean()
+
+    wanted = (objective(slope + 1e-6) - objective(slope - 1e-6)) / 2e-6
+
+    def apply(p, obs, a):
+        a = a if a.ndim == 4 else a[None]
+        return obs[None, :, 0, None] + p[:, None, None] * a[..., 0]
+
+    find = lambda **how: conservative.gradient(
+        f32([slope]), apply, BATCH, f32(actions), jnp.zeros(16), 5.0, 0.0, bound="misa", log_q=f32(log_q),
+        floor=f32(floor), **how,
+    )  # fmt: skip
+    grads, _, energies = find()
+    assert float(grads[0]) == pytest.approx(wanted, rel=1e-4)
+    np.testing.assert_allclose(energies[0], np.maximum(q, floor) - log_q, rtol=1e-5, atol=1e-5)
+    draws = jax.vmap(lambda key: find(key=key, resample=2)[0])(jax.random.split(jax.random.key(0), 3000))
+    assert float(draws.mean()) == pytest.approx(wanted, abs=4 * float(draws.std()) / math.sqrt(3000))
+
+
+@pytest.mark.parametrize("resample", [0, 2])
+def test_calibrated_cql_pushes_the_policys_actions_no_lower_than_the_data_earned(resample):
+    def after(calibrated, to_go):
+        _, _, state, stages = built("cql", k=3, calibrated=calibrated, resample=resample)
+        batch = dataclasses.replace(BATCH, to_go=jnp.full(16, to_go))
+        state, metrics = jax.jit(stages["train"].update)(state, batch, jax.random.key(1), jnp.int32(0))
+        return state, float(metrics["gap"])
+
+    plain, without_bound, high = after(False, 0.0), after(True, -jnp.inf), after(True, 500.0)
+    assert same(plain[0].critic, without_bound[0].critic) and plain[1] == without_bound[1]
+    assert not same(plain[0].critic, high[0].critic) and 490 < high[1] < 520
+    with pytest.raises(BadInput, match="needs the data's returns to go"):
+        update("cql", calibrated=True)
+
+
 # --- OneStep -----------------------------------------------------------------------------------
 
 
@@ -434,6 +704,56 @@ def test_easy_bcq_acts_by_the_best_of_the_behaviours_actions():
     assert value(act("best")).min() > np.quantile(value(act("sample")), 0.5)
 
 
+def test_onesteps_authors_have_a_gaussian_over_actions():
+    config, algorithm, state, stages = built("onestep", "authors")
+    assert (config.policy, config.bound) == ("normal", "tanh")
+    policy = nn.gaussian(3, 2, (8, 8), bound="tanh", log_std_range=(-5.0, 0.0), mean="tanh")
+    mean, log_std = (np.asarray(x, np.float64) for x in policy.apply(state.behaviour, BATCH.obs))
+    assert np.abs(mean).max() < 1 and log_std.min() > -5 and log_std.max() < 0
+    # its likelihood is the normal's: no tanh, no truncation
+    wanted = -norm.logpdf(np.asarray(BATCH.action), mean, np.exp(log_std)).sum(1).mean()
+    found = jax.jit(stages["behaviour"].update)(state, BATCH, jax.random.key(1), jnp.int32(0))[1]
+    assert float(found["behaviour_loss"]) == pytest.approx(wanted, rel=1e-5)
+    # it acts at its mean, and cut off at the action space
+    step = TimeStep(BATCH.obs[0], jnp.zeros(()), jnp.asarray(True))
+    act = lambda key, mode: algorithm.policy.act(algorithm.policy.params(state), (), step, key, mode)[0]
+    np.testing.assert_allclose(act(jax.random.key(0), "mean"), mean[0], rtol=1e-5)
+    drawn = np.asarray(jax.vmap(lambda k: act(k, "sample"))(jax.random.split(jax.random.key(0), 4000)))
+    std = np.exp(log_std[0])
+    share = 1 - norm.cdf((1 - mean[0]) / std) + norm.cdf((-1 - mean[0]) / std)  # beyond +-1
+    np.testing.assert_allclose((np.abs(drawn) == 1).mean(0), share, atol=0.01)
+
+
+def test_onesteps_policy_starts_as_the_behaviour_with_a_fresh_optimiser():
+    _, _, state, stages = built("onestep", "authors")
+    for name in ("behaviour", "behaviour", "value"):
+        state, _ = jax.jit(stages[name].update)(state, BATCH, jax.random.key(1), jnp.int32(0))
+    assert same(state.policy, state.behaviour)
+    assert int(state.optimiser["policy"]["count"]) == 0 and int(state.optimiser["behaviour"]["count"]) == 2
+    assert not any(np.any(np.asarray(x)) for x in jax.tree.leaves(state.optimiser["policy"]["mean"]))
+    _, metrics = jax.jit(stages["train"].update)(state, BATCH, jax.random.key(1), jnp.int32(0))
+    assert float(metrics["divergence"]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_iqls_authors_begin_orthogonal_last_layers_too():
+    _, _, state, _ = built("iql", "authors", hidden=(16, 16))
+    kernels = [state.policy["hidden"][1], state.policy["out"], state.value["out"]]
+    assert all(orthogonal_rows(layer["kernel"], math.sqrt(2)) for layer in kernels)
+    assert orthogonal_rows(state.critic["out"]["kernel"][0], math.sqrt(2))
+
+
+@pytest.mark.parametrize("name", ["awac", "cql", "iql", "td3-bc"])
+def test_layer_normalised_critics_do_not_feel_the_scale_of_a_layer(name):
+    def tripled(state):
+        first = jax.tree.map(lambda x: 3.0 * x, state.critic["first"])
+        return dataclasses.replace(state, critic=state.critic | {"first": first})
+
+    for normed in (True, False):
+        options = STILL | {"critic_norm": normed} | ({"value_rate": 0.0} if name == "iql" else {})
+        before, after = (update(name, change=change, **options)[2]["q_data"] for change in (None, tripled))
+        assert (after == pytest.approx(before, abs=1e-4)) == normed
+
+
 # --- What they ask of the data -----------------------------------------------------------------
 
 
@@ -462,6 +782,8 @@ def test_next_actions_are_the_next_rows():
 def test_rewards_scaled_by_returns_and_shifted():
     np.testing.assert_allclose(prepared(reward="return")["reward"], np.array([1, 2, 0, 0, 4]) * 100)
     np.testing.assert_array_equal(prepared(reward="minus-one")["reward"], [0, 1, -1, -1, 3])
+    np.testing.assert_array_equal(prepared(reward="ten-minus-five")["reward"], [5, 15, -5, -5, 35])
+    np.testing.assert_array_equal(prepared(reward="hundredfold")["reward"], [100, 200, 0, 0, 400])
     flat = dataclasses.replace(logged(), reward=np.zeros(7, np.float32))
     with pytest.raises(BadInput, match="every episode's return is 0"):
         prepare(flat, override(REGISTRY["iql"].config().preprocess, {"reward": "return"}))

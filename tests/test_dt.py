@@ -85,6 +85,55 @@ def test_dropout_needs_a_key_and_keeps_the_mean_of_what_it_drops():
     assert np.abs(drawn[0] - drawn[1]).max() > 0.01
 
 
+def test_dropout_of_the_tokens_that_come_in():
+    """Alone, without a block: each number is doubled or gone, and what is left is normalised."""
+    net = nn.transformer(64, layers=0, heads=1, input_dropout_percent=50)
+    x, key = normal(200, 64), jax.random.key(1)
+    found = np.asarray(net.apply([], x, key))
+    gone = np.abs(found - np.median(found, axis=1, keepdims=True)) < 1e-6  # zeros share one value, the median
+    assert gone.mean() == pytest.approx(0.5, abs=0.02)
+    left = np.where(gone, 0.0, 2 * np.asarray(x))
+    wanted = (left - left.mean(1, keepdims=True)) / left.std(1, keepdims=True)
+    clear = gone.sum(1) > 16  # where zeros are common enough to be the median
+    np.testing.assert_allclose(found[clear], wanted[clear], atol=1e-4)
+    np.testing.assert_allclose(net.apply([], x), nn.transformer(64, layers=0, heads=1).apply([], x))
+
+
+def preset_of(preset, **options):
+    entry = REGISTRY["dt"]
+    config = override(override(entry.config(), entry.presets[preset].values), options)
+    network = dt.model(config, 11, 3)
+    return config, network, network.init(jax.random.key(0))
+
+
+def test_the_authors_weights_and_dropout():
+    """GPT-2's blocks at N(0, 0.02^2); PyTorch's own layers around them, times at N(0, 1)."""
+    config, _, params = preset_of("authors")
+    assert (config.dropout_percent, config.embedding_dropout_percent, config.initial) == (10, 10, "authors")
+    assert (config.policy_rate, config.decay, config.clip, config.batch_size) == (1e-4, 1e-4, 0.25, 64)
+    assert (config.context, config.width, config.layers, config.heads) == (20, 128, 3, 1)
+    assert (config.steps, config.warmup_percent, config.scale) == (100_000, 10, 1000)
+    for block in params["body"]:
+        kernels = [block["qkv"]] + [block[name]["kernel"] for name in ("mix", "up", "down")]
+        for kernel in kernels:
+            x = np.asarray(kernel).ravel() / 0.02
+            assert (x.mean(), x.std()) == (pytest.approx(0, abs=0.03), pytest.approx(1, abs=0.02))
+            assert (np.abs(x) > 2).mean() == pytest.approx(0.0455, abs=0.01)  # a normal's, not a uniform's
+        assert not np.any(np.asarray(block["up"]["bias"]))
+    assert float(jnp.std(params["step"])) == pytest.approx(1.0, abs=0.01)
+    for name, fan_in in (("obs", 11), ("out", 128), ("action", 3)):
+        assert float(jnp.max(jnp.abs(params[name]["kernel"]))) == pytest.approx(fan_in**-0.5, rel=0.03)
+        assert np.any(np.asarray(params[name]["bias"]))
+
+
+def test_the_summed_embeddings_drop_out_while_it_trains():
+    rows = normal(4, 20), normal(4, 20, 11), normal(4, 20, 3), jnp.zeros((4, 20), jnp.int32)
+    for percent, changes in ((0, False), (10, True)):
+        _, network, params = preset_of("authors", dropout_percent=0, embedding_dropout_percent=percent)
+        told = network.apply(params, *rows, jax.random.key(1))
+        assert bool(jnp.any(told != network.apply(params, *rows))) == changes
+
+
 # --- Windows -------------------------------------------------------------------------------------
 
 

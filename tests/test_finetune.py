@@ -18,13 +18,13 @@ import leashrl
 from leashrl import finetuning
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
-from leashrl.core import Algorithm, Stage, draw, uniform
+from leashrl.core import Algorithm, Stage, draw, hyper, override, uniform
 from leashrl.data import load
 from leashrl.errors import BadInput
 from leashrl.experiment import last_state, read_plan, rebuild
 from leashrl.run import go_on
 from leashrl.training.checkpoint import load_checkpoint
-from leashrl.types import Mixed, Replay, Transitions
+from leashrl.types import Batch, Discrete, Mixed, Replay, Spec, Transitions
 
 NETS = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (8, 8))
 SMALL = NETS | {"batch_size": 8, "k": 3, "samples": 2, "candidates": 2, "best_of": 2, "components": 2}
@@ -131,7 +131,7 @@ def test_the_last_stage_begins_where_it_ended():
     assert [stage.update(None, None, None, t)[1]["step"] for t in (0, 19)] == [50, 69]
 
 
-def test_rates_that_fell_to_zero_go_on_at_a_tenth(tmp_path):
+def test_a_rate_that_fell_to_zero_goes_on_at_a_tenth_and_the_others_as_they_were(tmp_path):
     old = offline("iql", tmp_path / "run", options=small("iql") | {"preprocess.reward": "return"})
     plan, _ = read_plan(old)
     assert plan.config.schedule == "cosine" and plan.config.steps == 4
@@ -139,7 +139,7 @@ def test_rates_that_fell_to_zero_go_on_at_a_tenth(tmp_path):
     now, _ = read_plan(folder)
     rates = [now.config.policy_rate, now.config.value_rate, now.config.critic_rate]
     assert (now.config.schedule, now.config.steps) == ("constant", 5)
-    assert rates == pytest.approx([1e-4, 5e-4, 1e-4])
+    assert rates == pytest.approx([1e-4, 5e-4, 1e-3])  # IQL anneals its policy's alone
     assert now.switch.folder == str(old) and now.switch.step == 4 and now.data["hash"] == plan.data["hash"]
     _, state = last_state(folder)
     assert float(state.hp["value_rate"][0]) == np.float32(5e-4)
@@ -149,6 +149,36 @@ def test_rates_that_fell_to_zero_go_on_at_a_tenth(tmp_path):
     np.testing.assert_allclose(
         ring.reward[:10], raw["reward"][0] * 1000 / np.ptp(dataset.returns()), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", sorted(finetuning.SCHEDULED))
+def test_the_scheduled_rates_are_those_that_a_schedule_anneals(name):
+    """The same update at the first step and near the last: what barely moves was annealed."""
+    entry = REGISTRY[name]
+    options = small(name) | {"schedule": "cosine", "steps": 1000, "batch_size": 16}
+    config = override(entry.config(), options)
+    algorithm = entry.build(config, Spec(3, leashrl.Box((-1.0,), (1.0,))))
+    keys = jax.random.split(jax.random.key(0), 6)
+    obs, action = jax.random.normal(keys[0], (16, 3)), jnp.tanh(jax.random.normal(keys[1], (16, 1)))
+    batch = Batch(obs, action, obs[:, 0], jnp.full(16, 0.9), obs + 0.1)
+    state = algorithm.init(keys[2], hyper(config))
+    update = jax.jit(algorithm.stages[-1].update)
+    moved = []
+    for step in (0, 998):
+        after, _ = update(state, batch, keys[3], jnp.int32(step))
+        gone = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), vars(after), vars(state))
+        parts = [part for part in ("policy", "value", "critic") if part in gone]
+        moved.append({part: max(map(float, jax.tree.leaves(gone[part]))) for part in parts})
+    assert all(moved[0].values())
+    annealed = {f"{part}_rate" for part in moved[0] if moved[1][part] < 0.01 * moved[0][part]}
+    assert annealed == set(finetuning.SCHEDULED[name])
+
+
+def test_every_schedule_is_in_the_table():
+    scheduled = {
+        n for n, e in REGISTRY.items() if any(f.name == "schedule" for f in dataclasses.fields(e.config))
+    }
+    assert scheduled == set(finetuning.SCHEDULED)
 
 
 # --- What is drawn ---------------------------------------------------------------------
@@ -244,6 +274,47 @@ def test_noise_is_added_where_a_policy_draws_none(before, quiet, tmp_path):
     assert noise[inside].std() == pytest.approx(0.2, rel=0.2) and abs(noise[inside].mean()) < 0.05
 
 
+def test_updates_per_step(before, tmp_path):
+    """Two visits of five steps, each with twenty updates behind it."""
+    folder = leashrl.finetune(before, 40, out=tmp_path / "run", updates_per_step=4, **TUNE).folder
+    assert replay_of(folder)["reward"].shape == (2, 5 + 2 * 5)
+    _, state = last_state(folder)
+    assert int(state.optimiser["critic"]["count"][0]) == 4 + 40
+    assert read_plan(folder)[0].switch.updates_per_step == 4
+
+
+def test_calibrated_rows_know_what_their_episode_earned(tmp_path):
+    """Cal-QL's bound online: the discounted return once an episode has ended, and none before."""
+    calibrated = small("cql") | {"calibrated": True, "gamma": 0.9}
+    old = offline("cql", tmp_path / "run", options=calibrated)
+    folder = leashrl.finetune(old, 10, **QUIET).folder
+    ring, raw = ring_of(folder), replay_of(folder)
+    n = raw["reward"].shape[1]
+    assert n == 220 and raw["timeout"][0, 199]  # one episode and the begin of another
+    data = load("pendulum-medium")
+    value = float(data.transitions("bellman")["reward"].min()) / (1 - 0.9)  # after the cut: the worst
+    for t in reversed(range(200)):
+        value = float(raw["reward"][0, t]) + 0.9 * value
+        assert ring.to_go[t] == pytest.approx(value, rel=1e-5)
+    assert np.isneginf(ring.to_go[200:]).all()
+    rows = rebuild(folder, read_plan(folder)[0], None).source.offline.rows
+    reward, ends = np.asarray(data.reward, np.float64), np.flatnonzero(data.ends)
+    tail = min(0.0, reward.min()) / (1 - 0.9)
+    t = int(ends[0])
+    assert float(rows.to_go[t - 1]) == pytest.approx(reward[t - 1] + 0.9 * (reward[t] + 0.9 * tail), rel=1e-5)
+    assert np.isfinite([row["td_loss"] for row in lines(folder, "metrics")]).all()
+
+
+def test_members_of_a_calibrated_run_share_a_discount(tmp_path):
+    with pytest.raises(BadInput, match="'gamma' cannot vary between members with option 'calibrated'"):
+        offline(
+            "cql", tmp_path / "run", options=small("cql") | {"calibrated": True}, vary={"gamma": [0.9, 0.99]}
+        )
+    config = REGISTRY["cql"].config(calibrated=True)
+    with pytest.raises(BadInput, match="'calibrated' and 'gap_floor' are of continuous actions"):
+        REGISTRY["cql"].build(config, Spec(3, Discrete(2)))
+
+
 # --- Stopping and going on -------------------------------------------------------------
 
 
@@ -309,6 +380,7 @@ def test_a_member_that_diverged_is_left_out(before, tmp_path):
         (["--steps", "5", "--offline-share", "1.5"], "'offline_share' must be from 0 to 1"),
         (["--steps", "5", "--warmup", "0"], "'warmup' must be at least 1"),
         (["--steps", "5", "--noise", "-1"], "'noise' must be at least 0"),
+        (["--steps", "5", "--updates-per-step", "0"], "'updates_per_step' must be at least 1"),
         (["--steps", "5", "--episodes", "0"], "'episodes' must be at least 1"),
         (["--steps", "5", "--set", "hidden=9,9"], "option 'hidden' cannot change after offline"),
         (["--steps", "5", "--set", "preprocess.obs=none"], "option 'preprocess.obs' cannot change after"),
@@ -357,7 +429,9 @@ def test_what_varies_between_members_is_not_set(before):
         finetuning.configured(plan, 5, {"policy_rate": 1e-5})
     config, rows = finetuning.configured(plan, 5, {"critic_rate": 1e-5})
     assert (config.critic_rate, rows) == (1e-5, list(members))  # nothing was annealed
-    annealed = dataclasses.replace(plan, config=REGISTRY["misa"].config(schedule="cosine", gamma_1=7.0))
+    annealed = dataclasses.replace(
+        plan, algorithm="misa", config=REGISTRY["misa"].config(schedule="cosine", gamma_1=7.0)
+    )
     config, rows = finetuning.configured(annealed, 5, {})
     assert [row["policy_rate"] for row in rows] == pytest.approx([1e-4, 1e-5])
     assert (config.schedule, config.gamma_1) == ("constant", 7.0)

@@ -3,8 +3,8 @@
 The algorithm's last stage goes on from the checkpoint: same loss, same moments of Adam. What changes are the
 rows: part of each batch stays the data set's, the rest comes from the member's own steps in the environment,
 after a warm-up by the offline policy. So the leash stays on, and the first updates see where it leads.
-Rates that were annealed go on small: at full rate, policies that scored 109 score 48 after 300 updates (IQL,
-`benchmarks/finetune.py`).
+Rates that were annealed go on small, and those alone: at full rate, policies that scored 109 score 48 after
+300 updates (IQL, `benchmarks/finetune.py`).
 The run's folder begins with that state as its checkpoint at step 0, and is from there on like any other.
 """
 
@@ -32,6 +32,9 @@ from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoin
 ANNEALED = 0.1
 """Rates that ended at 0 by a schedule go on at this part of where they began, and stay there."""
 
+SCHEDULED = {"iql": ("policy_rate",), "misa": ("policy_rate", "critic_rate")}
+"""The rates that an algorithm's `schedule` anneals: all others were never small, and go on as they were."""
+
 
 def finetune(
     folder: str | Path,
@@ -43,6 +46,7 @@ def finetune(
     offline_share: float = 0.5,
     warmup: int = 1000,
     every: int = 50,
+    updates_per_step: int = 1,
     noise: float = 0.1,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -56,13 +60,14 @@ def finetune(
 
     Args:
       folder: the offline run's, finished; it stays as it is.
-      steps: updates, and environment steps of each member after the warm-up.
+      steps: updates; each member takes one in `updates_per_step` of them in the environment.
       env: where (`leashrl tasks`), or a Gymnasium id that a task has; by default the run's own task.
       data: the data set, where the run was started from arrays in memory, or its file has moved.
       options: fields of the Config, laid over the run's; such as rates.
       offline_share: of each batch, from the data set.
       warmup: environment steps of the offline policy before the first update.
-      every: environment steps between two looks at the policy, and updates after them.
+      every: environment steps between two looks at the policy; the updates come after them.
+      updates_per_step: updates per environment step.
       noise: standard deviation of the Gaussian noise on the actions of a policy that draws none.
       out: the new run's folder; `FOLDER-finetuned` by default.
       overwrite, log_every, eval_every, episodes, snapshots, report: as in `train`. The first evaluation is
@@ -101,6 +106,7 @@ def finetune(
         offline_share=offline_share,
         warmup=warmup,
         every=every,
+        updates_per_step=updates_per_step,
         noise=noise,
     )
     plan = dataclasses.replace(
@@ -154,7 +160,8 @@ def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> tuple[Any,
     """
     config, rows = plan.config, [dict(member) for member in plan.members]
     if getattr(config, "schedule", "constant") != "constant":
-        smaller = lambda values: {k: v * ANNEALED for k, v in values.items() if k.endswith("_rate")}
+        scheduled = SCHEDULED[plan.algorithm]
+        smaller = lambda values: {k: v * ANNEALED for k, v in values.items() if k in scheduled}
         fields = {name: getattr(config, name) for name in hyper(config)}
         config = override(config, smaller(fields) | {"schedule": "constant"})
         rows = [row | smaller(row) for row in rows]

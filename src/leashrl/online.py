@@ -12,6 +12,7 @@ A run that began offline brings its data set along. Observations and rewards are
 environment gives them, and reach the device as the data set's did.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from safetensors.numpy import load
 
 from leashrl.core import Policy, State
 from leashrl.data import Normaliser
+from leashrl.data.dataset import after_cut, return_to_go
 from leashrl.environments import borrow, give_back
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
@@ -60,6 +62,8 @@ class Offline:
     """What was done to the data's observations and rewards."""
     noise: float
     """Standard deviation of the Gaussian noise on the actions of a policy that draws none, in [-1, 1]."""
+    gamma: float | None = None
+    """With it, rows have their episode's discounted return to go once it has ended, and -inf before."""
 
 
 class Simulator:
@@ -67,7 +71,8 @@ class Simulator:
 
     Attributes:
       ring: the members' rows, on the device.
-      every: steps of a visit.
+      stride: steps of a visit.
+      every: updates between two visits.
       ended: a row for each episode that has ended and was not yet taken away by `take_ended`.
     """
 
@@ -83,9 +88,10 @@ class Simulator:
         buffer: int,
         warmup: int,
         every: int,
+        updates: int = 1,
         offline: Offline | None = None,
     ):
-        """Every member's newest `buffer` rows are kept.
+        """Every member's newest `buffer` rows are kept. A visit has `every` steps, each `updates` updates.
 
         Its first `warmup` actions are random, or, after offline training, the policy's own: random ones
         would tell little of where that policy goes.
@@ -97,7 +103,8 @@ class Simulator:
         if buffer < least:
             raise BadInput(f"option 'buffer' must hold the warm-up and an episode: {least} on '{task.name}'")
         n = len(members)
-        self.task, self.members, self.warmup, self.every = task, members, warmup, every
+        self.task, self.members, self.warmup = task, members, warmup
+        self.stride, self.every = every, every * updates
         self.offline = offline
         self.space = spec.action
         self.envs = borrow(task, n)
@@ -111,7 +118,12 @@ class Simulator:
         self.policy = policy
         self.act, self.act_after = _compiled(policy, offline.noise if offline else 0.0)
         self.keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(2**32 - 1))  # no update's key
-        self.ring = _empty(n, min(buffer, steps + every + least), spec, offline is not None)
+        self.calibrated = offline is not None and offline.gamma is not None
+        if offline is not None and offline.gamma is not None:
+            self.tail = after_cut(np.asarray(offline.rows.reward), offline.gamma)
+        capacity = min(buffer, steps + every + least)
+        self.ring = _empty(n, capacity, spec, offline is not None, self.calibrated)
+        self.running: list[list[float]] = [[] for _ in members]  # rewards, as the learner reads them
         for i in range(n):
             self.reset(i)
 
@@ -123,11 +135,11 @@ class Simulator:
     # --- Stepping ------------------------------------------------------------
 
     def visit(self, state: State, step: int) -> None:
-        """`every` more rows of each member, before the first of them the warm-up's."""
+        """`stride` more rows of each member, before the first of them the warm-up's."""
         params = self.policy.params(state)
         if int(self.ring.count) == 0:
             self.collect(params if self.offline else None, self.warmup, step)
-        self.collect(params, self.every, step)
+        self.collect(params, self.stride, step)
 
     def collect(self, params: Any, n: int, step: int) -> None:
         """n steps of every member, by the policy with these params; None: uniformly random."""
@@ -157,7 +169,30 @@ class Simulator:
         ready |= {name: self.normalised(rows[name]) for name in ("obs", "next_obs")}
         if self.offline:
             ready["reward"] = self.offline.normaliser.reward(rows["reward"])
+        if self.calibrated:
+            ready["to_go"] = np.full(rows["reward"].shape, -np.inf, np.float32)
         self.ring = _append(self.ring, ready)
+        if self.calibrated:
+            self.settle(ready["reward"], rows["terminal"], rows["timeout"])
+
+    def settle(self, reward: np.ndarray, terminal: np.ndarray, timeout: np.ndarray) -> None:
+        """Returns to go of the episodes that ended among the newest rows, (members, n) each."""
+        assert self.offline is not None and self.offline.gamma is not None
+        gamma, size = self.offline.gamma, self.task.max_episode_steps
+        count, capacity, beyond = int(self.ring.count), int(self.ring.capacity), len(self.ring.rows.reward)
+        for i, t in np.ndindex(*reward.shape):
+            self.running[i].append(float(reward[i, t]))
+            if not (terminal[i, t] or timeout[i, t]):
+                continue
+            n = len(self.running[i])
+            last = np.arange(n) == n - 1
+            values = return_to_go(np.array(self.running[i]), last & terminal[i, t], last, gamma, self.tail)
+            row = count - reward.shape[1] + t + 1 - n + np.arange(n)
+            place = np.where(row >= count - capacity, i * capacity + row % capacity, beyond)
+            fill = (0, max(0, size - n))  # one length, so that it is compiled once
+            place = np.pad(place, fill, constant_values=beyond).astype(np.int32)
+            self.ring = _settle(self.ring, place, np.pad(values, fill))
+            self.running[i] = []
 
     def normalised(self, obs: np.ndarray) -> np.ndarray:
         return obs if self.offline is None else self.offline.normaliser(obs)
@@ -289,7 +324,7 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
 # --- On the device -----------------------------------------------------------
 
 
-def _empty(members: int, capacity: int, spec: Spec, next_action: bool = False) -> Replay:
+def _empty(members: int, capacity: int, spec: Spec, next_action: bool = False, to_go: bool = False) -> Replay:
     n = members * capacity
     continuous = isinstance(spec.action, Box)
     action = jnp.zeros((n, spec.action.dim)) if continuous else jnp.zeros(n, jnp.int32)
@@ -301,6 +336,7 @@ def _empty(members: int, capacity: int, spec: Spec, next_action: bool = False) -
             terminal=jnp.zeros(n, bool),
             next_obs=jnp.zeros((n, spec.obs_dim)),
             next_action=jnp.copy(action) if next_action else None,
+            to_go=jnp.full(n, -jnp.inf) if to_go else None,
         ),
         first=jnp.arange(members, dtype=jnp.int32) * capacity,
         capacity=jnp.int32(capacity),
@@ -316,6 +352,13 @@ def _append(data: Replay, rows: dict[str, Array]) -> Replay:
     index = data.first[:, None] + place[None]
     put = {k: getattr(data.rows, k).at[index].set(v) for k, v in rows.items()}
     return Replay(Transitions(**put), data.first, data.capacity, data.count + n)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _settle(data: Replay, place: Array, values: Array) -> Replay:
+    """Returns to go at these places of the table; places beyond it are left out."""
+    known = jnp.asarray(data.rows.to_go).at[place].set(values, mode="drop")
+    return dataclasses.replace(data, rows=dataclasses.replace(data.rows, to_go=known))
 
 
 @functools.lru_cache(maxsize=8)

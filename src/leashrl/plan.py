@@ -31,12 +31,14 @@ class Switch:
     warmup: int = 1000
     """Environment steps of the offline policy before the first update."""
     every: int = 50
-    """Environment steps between two looks at the policy, and updates after them."""
+    """Environment steps between two looks at the policy."""
+    updates_per_step: int = 1
+    """Updates per environment step."""
     noise: float = 0.1
     """Standard deviation of the Gaussian noise on the actions of a policy that draws none, in [-1, 1]."""
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "every"):
+        for name in ("warmup", "every", "updates_per_step"):
             if getattr(self, name) < 1:
                 raise BadInput(f"'{name}' must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.offline_share <= 1:

@@ -79,7 +79,11 @@ class Run:
             source = Simulator(task, spec, algorithm.policy, plan.members, keys, **pace)
             normaliser = Normaliser(np.zeros(spec.obs_dim, np.float32), np.ones(spec.obs_dim, np.float32))
         else:
-            rows, normaliser = prepare(dataset, plan.config.preprocess, entry.view)
+            # Cal-QL's bound: with the discount of the Config, so that members cannot differ in it.
+            gamma = plan.config.gamma if getattr(plan.config, "calibrated", False) else None
+            if gamma is not None and "gamma" in plan.members[0]:
+                raise BadInput("'gamma' cannot vary between members with option 'calibrated'")
+            rows, normaliser = prepare(dataset, plan.config.preprocess, entry.view, gamma)
             if not len(rows["reward"]):
                 raise BadInput(f"'{dataset.name}' has no whole transition to learn from")
             spec = dataset.spec
@@ -92,10 +96,11 @@ class Run:
                 algorithm = go_on(before, switch.step, plan.config.steps)
                 keys = loop.fold_in(keys, 2**32 - 2)  # no update's key, nor the simulator's
                 pace = {"steps": plan.config.steps, "warmup": switch.warmup, "every": switch.every}
-                offline = Offline(source, switch.offline_share, normaliser, switch.noise)
+                offline = Offline(source, switch.offline_share, normaliser, switch.noise, gamma)
                 source = Simulator(
-                    task, spec, before.policy, plan.members, keys, buffer=BUFFER, offline=offline, **pace
-                )
+                    task, spec, before.policy, plan.members, keys, buffer=BUFFER, offline=offline,
+                    updates=switch.updates_per_step, **pace,
+                )  # fmt: skip
         # What cannot be built fails here, before a folder is made.
         jax.eval_shape(jax.vmap(algorithm.init), keys, hp)
         return Run(plan, task, spec, algorithm, source, normaliser, keys, hp)

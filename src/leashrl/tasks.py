@@ -261,6 +261,7 @@ def of_environment(name: str) -> Task:
 
 
 KINDS = (
+    *("umaze-diverse", "umaze", "medium-play", "medium-diverse", "large-play", "large-diverse"),
     *("medium-expert", "medium-replay", "full-replay", "mixed", "random", "medium", "expert"),
     *("human", "cloned"),
 )
@@ -279,6 +280,11 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
 
     >>> places(TASKS["pen-human-v0"], "pen-v0_demos_clipped")
     ('adroit', 'pen', 'pen-human', 'pen-human-v0')
+
+    An AntMaze's kind is part of its name.
+
+    >>> places(BARE["antmaze-umaze"], "D4RL/antmaze/umaze-diverse-v1")
+    ('antmaze', 'antmaze-umaze', 'antmaze-umaze-diverse')
     """
     if task is None:
         return ()
@@ -287,7 +293,9 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     kind = next(said, None)
     kind = "medium-replay" if kind == "mixed" else kind
     family = task.name.split("-")[0]
-    names = [task.domain, family, *([f"{family}-{kind}"] if kind else []), task.name]
+    names = [f"{family}-{kind}"] if kind else []
+    names = [task.name, *names] if task.name in BARE else [*names, task.name]
+    names = [task.domain, family, *names]
     return tuple(dict.fromkeys(names))
 
 

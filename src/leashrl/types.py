@@ -87,6 +87,7 @@ class Transitions:
     terminal: ArrayLike  # (n,) bool; a time-out is not a terminal
     next_obs: ArrayLike  # (n, obs_dim) float32
     next_action: ArrayLike | None = None  # as action: the next row's, where there is one; None online
+    to_go: ArrayLike | None = None  # (n,) float32, discounted return from here on, where it was asked for
 
 
 @pytree
@@ -134,6 +135,7 @@ class Batch:
     discount: Array  # (batch,)
     next_obs: Array  # (batch, obs_dim)
     next_action: Array | None = None  # (batch, action_dim), for stages that ask for it
+    to_go: Array | None = None  # (batch,), for stages that ask for it
 
 
 @pytree

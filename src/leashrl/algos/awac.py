@@ -35,6 +35,7 @@ class Config:
       batch_size: transitions an update.
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
+      critic_norm: layer normalisation in the critics' hidden layers.
       ensemble: number of critics; targets and advantage take their minimum.
       gamma: discount.
       polyak: rate of the target critics.
@@ -49,6 +50,7 @@ class Config:
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
     hidden: tuple[int, ...] = (256, 256, 256)
+    critic_norm: bool = False
     ensemble: int = 2
     gamma: float = 0.99
     polyak: float = 0.005
@@ -83,7 +85,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     dim = continuous("awac", spec).dim
     policy = nn.free_gaussian(spec.obs_dim, dim, config.hidden, mean="free", log_std_range=(-20.0, 2.0))
     pi = lambda params, obs: Normal(*policy.apply(params, obs))
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm)
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key)

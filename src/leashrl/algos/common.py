@@ -1,13 +1,13 @@
 """What several algorithms share besides `ops` and `nn`: option checks, usual policies, SAC's update."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from leashrl.core import Policy
+from leashrl.core import Data, Policy, draw
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.errors import BadInput, nearest
 from leashrl.nn import Network
@@ -54,6 +54,17 @@ def continuous(algorithm: str, spec: Spec) -> Box:
             "`leashrl algos` names the algorithms that take them"
         )
     return spec.action
+
+
+def with_returns(batch_size: int) -> Callable[[Data, Any, Array], Batch]:
+    """`core.uniform`, with the data's return to go from each row."""
+
+    def sample(data: Data, state: Any, key: Array) -> Batch:
+        rows = draw(data, key, batch_size)
+        discount = jnp.where(rows.terminal, 0.0, state.hp["gamma"])
+        return Batch(rows.obs, rows.action, rows.reward, discount, rows.next_obs, to_go=rows.to_go)
+
+    return sample
 
 
 def entropy_target(action: Space, per_dimension: Array | float, share: Array | float) -> Array | float:
@@ -184,6 +195,7 @@ def best_of(
     modes: tuple[str, ...],
     spread: float = 0.0,
     score: str = "first",
+    squash: Callable[[Array], Array] = jnp.tanh,
 ) -> Policy:
     """`tanh_gaussian` with a third mode, `best`: of n samples the one with the highest Q.
 
@@ -192,6 +204,7 @@ def best_of(
       modes: the order of `mean`, `sample` and `best`; the first is how the algorithm is evaluated.
       spread: standard deviations from the mean at which samples are cut off; 0 leaves them.
       score: Q of the `first` critic, or the critics' `mean` or `min`.
+      squash: of what the Gaussian draws, to actions.
     """
 
     scores = {"first": lambda q: q[0], "mean": lambda q: jnp.mean(q, 0), "min": lambda q: jnp.min(q, 0)}
@@ -199,13 +212,13 @@ def best_of(
     def act(params, carry, timestep: TimeStep, key: Array, mode: str):
         pi = Normal(*policy.apply(params["policy"], timestep.obs))
         if mode == "mean":
-            return jnp.tanh(pi.mean), carry
+            return squash(pi.mean), carry
         if mode == "sample":
-            return jnp.tanh(pi.sample(key)), carry
+            return squash(pi.sample(key)), carry
         noise = jax.random.normal(key, (n, *pi.mean.shape))
         if spread:
             noise = jnp.clip(noise, -spread, spread)
-        a = jnp.tanh(pi.mean[None] + jnp.exp(pi.log_std)[None] * noise)
+        a = squash(pi.mean[None] + jnp.exp(pi.log_std)[None] * noise)
         q = critic.apply(params["critic"], timestep.obs[None], a[None])[:, 0]  # (ensemble, n)
         return row_of(a, jnp.argmax(scores[score](q))), carry
 

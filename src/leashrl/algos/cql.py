@@ -3,12 +3,22 @@
 import dataclasses
 import math
 from dataclasses import field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import categorical, choice, entropy_target, positive, share, tanh_gaussian, within
+from leashrl.algos.common import (
+    categorical,
+    choice,
+    entropy_target,
+    positive,
+    share,
+    tanh_gaussian,
+    with_returns,
+    within,
+)
 from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
@@ -32,6 +42,9 @@ class Config:
     CQL($\rho$) leaves the weights out and counts the data's action among them. With the policy's actions
     alone as proposal, it is the critic of MISA: both are `ops.conservative`.
 
+    Cal-QL (Nakamoto et al. 2023) has $\max(Q_i(s,a_j), V^\mu(s))$ for $Q_i$ of the policy's
+    actions in the integral, $V^\mu$ the data's return to go.
+
     Policy and temperature are SAC's, after a while of behaviour cloning:
 
     $$\max_\phi\ E[\min_i Q_i(s,a_\pi) - \alpha\log\pi(a_\pi|s)]$$
@@ -45,6 +58,9 @@ class Config:
       batch_size: transitions an update.
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
+      critic_hidden: the critics' own, where they are not the same.
+      critic_norm: layer normalisation in the critics' hidden layers.
+      networks: how they begin and what bounds the policy: `ours`, `authors` or `corl` (table below).
       ensemble: number of critics; targets and policy take their minimum.
       form: `h`, or `rho`.
       k: actions of each of the three proposals.
@@ -52,7 +68,11 @@ class Config:
         (unbiased); 0 on all of them.
       lagrange: `none`; or tune w's multiplier by the excess of the gap in brackets: `weighted`, w gap - tau
         (the authors), or `gap`, w (gap - tau) (JaxCQL and what came of it).
-      backup: next actions in the target: one `sample`, or the `max` over k.
+      calibrated: Cal-QL: Q of the policy's actions counts as no less than the return to go of the data's
+        row, so that the critics are pushed down to the behaviour's value and no further.
+      gap_floor: n > 0: a state whose gap is below -n is not pushed; 0 pushes all.
+      backup: next actions in the target: one `sample`; of k the one with the largest minimum of the critics
+        (`max`, CORL); or the minimum of each critic's own maximum (`max-each`, the authors).
       backup_entropy: targets less the temperature times log pi (SAC's own).
       gamma: discount.
       polyak: rate of the target critics.
@@ -65,6 +85,7 @@ class Config:
 
     References:
       Kumar et al. (2020), Conservative Q-Learning for Offline Reinforcement Learning.
+      Nakamoto et al. (2023), Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning.
     """
 
     steps: int = 1_000_000
@@ -72,11 +93,16 @@ class Config:
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
     hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = ()
+    critic_norm: bool = False
+    networks: str = "ours"
     ensemble: int = 2
     form: str = "h"
     k: int = 10
     resample: int = 0
     lagrange: str = "none"
+    calibrated: bool = False
+    gap_floor: int = 0
     backup: str = "sample"
     backup_entropy: bool = False
     gamma: float = 0.99
@@ -91,15 +117,33 @@ class Config:
     def __post_init__(self) -> None:
         choice("form", self.form, ("h", "rho"))
         choice("lagrange", self.lagrange, ("none", "weighted", "gap"))
-        choice("backup", self.backup, ("sample", "max"))
+        choice("backup", self.backup, ("sample", "max", "max-each"))
+        choice("networks", self.networks, NETWORKS)
         positive(self, "ensemble", "k")
         within(self, 0, 100, "warmup_percent")
         within(self, 0, 1, "gamma", "polyak", "entropy_share")
         within(self, 0, math.inf, "weight", "policy_rate", "critic_rate")
         if not self.hidden:  # the critic splits its first layer by state and action
             raise BadInput("option 'hidden' must hold at least one width")
+        if self.gap_floor and self.resample:
+            raise BadInput("option 'gap_floor' needs all actions of a state: give resample=0")
 
 
+class Networks(NamedTuple):
+    """Initial weights (`nn.INITIAL`), and what a policy's mean and log spread are kept within."""
+
+    policy: str
+    critic: str
+    scalars: bool  # learnt factor and offset of the log spread
+    mean_limit: float
+    log_std_range: tuple[float, float]
+
+
+NETWORKS = {
+    "ours": Networks("scaled", "scaled", True, 9.0, (-5.0, 2.0)),
+    "authors": Networks("rlkit-policy", "rlkit-critic", False, 9.0, (-5.0, 2.0)),
+    "corl": Networks("torch-small", "orthogonal-small", True, math.inf, (-20.0, 2.0)),
+}
 ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as MISA's and BC's
 
 # --- State -------------------------------------------------------------------
@@ -160,10 +204,23 @@ def exact_policy_loss(params, policy: nn.Network, q: Array, batch: Batch, alpha:
 def build(config: Config, spec: Spec) -> Algorithm:
     """CQL for continuous actions in [-1, 1]^d, or discrete ones."""
     discrete, dim = isinstance(spec.action, Discrete), spec.action.dim
-    sizes = (spec.obs_dim, dim, config.hidden)
-    policy = nn.mlp(*sizes, out_scale=0.01) if discrete else nn.gaussian(*sizes)
-    critic = (nn.table_critic if discrete else nn.critic)(*sizes, ensemble=config.ensemble)
+    if discrete and (config.calibrated or config.gap_floor):
+        raise BadInput("options 'calibrated' and 'gap_floor' are of continuous actions")
+    how = NETWORKS[config.networks]
+    policy_sizes = (spec.obs_dim, dim, config.hidden)
+    critic_sizes = (spec.obs_dim, dim, config.critic_hidden or config.hidden)
+    if discrete:
+        policy = nn.mlp(*policy_sizes, out_scale=0.01, initial=how.policy)
+    else:
+        policy = nn.gaussian(
+            *policy_sizes, initial=how.policy, scalars=how.scalars, mean_limit=how.mean_limit,
+            log_std_range=how.log_std_range,
+        )  # fmt: skip
+    critic = (nn.table_critic if discrete else nn.critic)(
+        *critic_sizes, ensemble=config.ensemble, norm=config.critic_norm, initial=how.critic
+    )
     warmup = share(config.steps, config.warmup_percent)
+    gap_floor = -float(config.gap_floor) if config.gap_floor else -math.inf
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key)
@@ -195,16 +252,31 @@ def build(config: Config, spec: Spec) -> Algorithm:
             actions.append(batch.action[:, None])
         return jnp.concatenate(actions, axis=1), jnp.concatenate(log_q, axis=1)
 
+    def floors(batch: Batch, columns: int) -> Array | None:
+        """Cal-QL's bounds of the proposals' Q (batch, columns): the return to go, of the policy's actions."""
+        if not config.calibrated:
+            return None
+        if batch.to_go is None:
+            raise BadInput("option 'calibrated' needs the data's returns to go")
+        own = jnp.broadcast_to(batch.to_go[:, None], (batch.reward.shape[0], 2 * config.k))
+        others = (config.k, columns - 3 * config.k)  # uniform ones before, CQL(rho)'s of the data behind
+        before, behind = (jnp.full((batch.reward.shape[0], n), -jnp.inf) for n in others)
+        return jnp.concatenate([before, own, behind], axis=1)
+
     def targets(state: State, pi_next: Normal, batch: Batch, key: Array) -> Array:
-        u = jnp.moveaxis(pi_next.sample(key, (config.k if config.backup == "max" else 1,)), 0, 1)
-        values = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u)), axis=0)
+        u = jnp.moveaxis(pi_next.sample(key, (1 if config.backup == "sample" else config.k,)), 0, 1)
+        values = critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u))  # (ensemble, batch, k)
         if config.backup_entropy:
             each = Normal(pi_next.mean[:, None], pi_next.log_std[:, None])
-            values -= jnp.exp(state.log_alpha) * squash_log_prob(each, u)
-        return td.target(batch.reward, batch.discount, jnp.max(values, axis=-1))
+            values -= jnp.exp(state.log_alpha) * squash_log_prob(each, u)[None]
+        if config.backup == "max-each":
+            best = jnp.min(jnp.max(values, axis=-1), axis=0)
+        else:
+            best = jnp.max(jnp.min(values, axis=0), axis=-1)
+        return td.target(batch.reward, batch.discount, best)
 
     def sampled(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
-        """Gradients of critic and policy, metrics, the data's Q, their targets, and the mean log Z."""
+        """Gradients of critic and policy, metrics, the data's Q, their targets, and the mean gap."""
         key_next, key_proposal, key_draw, key_pi = jax.random.split(key, 4)
         both = policy.apply(state.policy, jnp.concatenate([batch.obs, batch.next_obs]))
         pi, pi_next = (Normal(*x) for x in zip(*(jnp.split(x, 2) for x in both), strict=True))
@@ -212,8 +284,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         actions, log_q = proposals(pi, pi_next, batch, key_proposal)
         critic_grads, values, energies = conservative.gradient(
             state.critic, critic.apply, batch, actions, y, weight, 1.0,
-            bound="misa", log_q=log_q if config.form == "h" else None,
-            key=key_draw, resample=config.resample,
+            bound="misa", log_q=log_q if config.form == "h" else None, floor=floors(batch, actions.shape[1]),
+            gap_floor=gap_floor, key=key_draw, resample=config.resample,
         )  # fmt: skip
 
         def min_q(action: Array) -> Array:
@@ -222,9 +294,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
             state.policy, policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), cloning
         )
-        n = actions.shape[1]
-        log_z = mi.log_partition("misa", energies.reshape(-1, n)) + math.log(n)
-        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, log_z
+        gap = jnp.maximum(jax.nn.logsumexp(energies, axis=-1) - values, gap_floor)
+        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, jnp.mean(gap)
 
     def summed(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
         """The same of discrete actions."""
@@ -233,7 +304,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs), axis=0)
         if config.backup_entropy:
             next_q -= alpha * pi_next.log_probs
-        next_value = jnp.max(next_q, axis=-1) if config.backup == "max" else pi_next.expect(next_q)
+        next_value = pi_next.expect(next_q) if config.backup == "sample" else jnp.max(next_q, axis=-1)
         y = td.target(batch.reward, batch.discount, next_value)
         log_mass = Categorical(policy.apply(state.policy, batch.obs)).log_probs
         if config.form == "h":
@@ -245,17 +316,17 @@ def build(config: Config, spec: Spec) -> Algorithm:
         policy_grads, metrics = jax.grad(exact_policy_loss, has_aux=True)(
             state.policy, policy, min_q, batch, alpha, cloning
         )
-        log_z = mi.log_partition("misa", energies.reshape(-1, dim))
-        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, log_z
+        gap = mi.log_partition("misa", energies.reshape(-1, dim)) - jnp.mean(values)
+        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, gap
 
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update, as in the authors' code.
+        # All gradients are taken at the parameters from before the update. The public codes step the policy
+        # before the critics, but both losses are formed before either step: it is the same.
         hp = state.hp
         multiplier = jnp.ones(()) if config.lagrange == "none" else dual.multiplier(state.log_lagrange)
-        grads, metrics, values, y, log_z = (summed if discrete else sampled)(
+        grads, metrics, values, y, gap = (summed if discrete else sampled)(
             state, batch, key, multiplier * hp["weight"], step < warmup
         )
-        gap = log_z - jnp.mean(values)
         excess = hp["weight"] * gap - hp["tau"]
         if config.lagrange == "gap":
             excess = hp["weight"] * (gap - hp["tau"])
@@ -281,7 +352,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "alpha": jnp.exp(state.log_alpha),
         }
 
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
+    sample = with_returns(config.batch_size) if config.calibrated else uniform(config.batch_size)
+    stage = Stage("train", config.steps, sample, update)
     return Algorithm(init, (stage,), (categorical if discrete else tanh_gaussian)(policy))
 
 
@@ -295,26 +367,32 @@ OURS = {
     "policy_rate": 1e-3,
     "critic_rate": 1e-3,
 }
+AUTHORS = {"networks": "authors"}
 AUTHORS_DOMAINS = {"antmaze": {"preprocess.reward": "antmaze", "lagrange": "weighted", "tau": 5.0}}
+CORL = {"preprocess.obs": "standardise", "networks": "corl", "warmup_percent": 0, "weight": 10.0}
+CORL |= {"policy_rate": 3e-5}
 CORL_DOMAINS = {
-    "gym": {"weight": 10.0, "policy_rate": 3e-5},
+    "hopper-medium": {"preprocess.reward": "return"},  # one of its 18 configurations of gym says so
     "adroit": {"weight": 1.0, "policy_rate": 1e-4},
     "antmaze": {
         "preprocess.obs": "none",
-        "preprocess.reward": "antmaze",
-        "hidden": (256,) * 5,
+        "preprocess.reward": "ten-minus-five",
+        "critic_hidden": (256,) * 5,
+        "weight": 5.0,
+        "policy_rate": 1e-4,
         "lagrange": "gap",
         "tau": 0.8,
+        "gap_floor": 200,
         "backup": "max",
     },
 }
 PRESETS = {
     "default": Preset("ours: standardised observations, two layers, backward on 4 of 30 actions", OURS),
-    "authors": Preset("what the authors' public code does", {}),
-    "corl": Preset(
-        "the public re-implementation whose tables are cited", {"preprocess.obs": "standardise"}, CORL_DOMAINS
+    "authors": Preset("what the authors' public code does", AUTHORS),
+    "corl": Preset("the public re-implementation whose tables are cited", CORL, CORL_DOMAINS),
+    "rho": Preset(
+        "CQL(rho): no importance weights, the data's action among the rest", AUTHORS | {"form": "rho"}
     ),
-    "rho": Preset("CQL(rho): no importance weights, the data's action among the rest", {"form": "rho"}),
-    "lagrange": Preset("the authors' Lagrange form", {"lagrange": "weighted", "tau": 10.0}),
+    "lagrange": Preset("the authors' Lagrange form", AUTHORS | {"lagrange": "weighted", "tau": 10.0}),
 }
 DOMAINS = AUTHORS_DOMAINS

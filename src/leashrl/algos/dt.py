@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, positive, row_of, share, with_row, within
+from leashrl.algos.common import choice, continuous, positive, row_of, share, with_row, within
 from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
 from leashrl.errors import BadInput
-from leashrl.nn.mlp import affine, dense, layer_norm
+from leashrl.nn.initial import dense, normal, torch_linear
+from leashrl.nn.mlp import affine, layer_norm
 from leashrl.optim import adam_init, clip_norm, descend
 from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
 
@@ -39,6 +40,9 @@ class Config:
       layers: blocks.
       heads: of attention.
       dropout_percent: of attention weights and blocks' outputs, while it trains.
+      embedding_dropout_percent: of the tokens, each an embedding and its time's, while it trains.
+      initial: weights begin `scaled` by fan-in, times at N(0, 0.02^2); or as the `authors`: blocks at
+        N(0, 0.02^2), the layers around them as PyTorch's, times at N(0, 1).
       max_steps: rows of an episode that are told apart; later ones count as the last of them.
       warmup_percent: the share of updates in which the rate rises from 0.
       targets: returns to ask for, a mode of the policy each, the first is how it is evaluated; with none, the
@@ -60,6 +64,8 @@ class Config:
     layers: int = 3
     heads: int = 1
     dropout_percent: int = 10
+    embedding_dropout_percent: int = 0
+    initial: str = "scaled"
     max_steps: int = 1000
     warmup_percent: int = 10
     targets: tuple[int, ...] = ()
@@ -70,7 +76,8 @@ class Config:
 
     def __post_init__(self) -> None:
         positive(self, "context", "width", "layers", "heads", "max_steps", "scale")
-        within(self, 0, 99, "dropout_percent")
+        choice("initial", self.initial, ("scaled", "authors"))
+        within(self, 0, 99, "dropout_percent", "embedding_dropout_percent")
         within(self, 0, 100, "warmup_percent")
         within(self, 0, math.inf, "policy_rate", "decay", "clip")
         if self.width % self.heads:
@@ -117,20 +124,22 @@ def imitation_loss(params, network: nn.Network, window: Window, key: Array):
 def model(config: Config, obs_dim: int, dim: int) -> nn.Network:
     """`apply(params, to_go (..., t), obs (..., t, obs_dim), action (..., t, dim), step (..., t))` gives
     actions (..., t, dim), each from what comes before it."""
-    width = config.width
+    width, authors = config.width, config.initial == "authors"
+    outer, block, spread = (torch_linear, normal(0.02), 1.0) if authors else (dense, dense, 0.02)
     body = nn.transformer(
-        width, layers=config.layers, heads=config.heads, dropout_percent=config.dropout_percent
-    )
+        width, layers=config.layers, heads=config.heads, layer=block, dropout_percent=config.dropout_percent,
+        input_dropout_percent=config.embedding_dropout_percent,
+    )  # fmt: skip
 
     def init(key: Array) -> nn.Params:
         keys = jax.random.split(key, 6)
         return {
-            "to_go": dense(keys[0], 1, width),
-            "obs": dense(keys[1], obs_dim, width),
-            "action": dense(keys[2], dim, width),
-            "step": 0.02 * jax.random.normal(keys[3], (config.max_steps, width)),
+            "to_go": outer(keys[0], 1, width),
+            "obs": outer(keys[1], obs_dim, width),
+            "action": outer(keys[2], dim, width),
+            "step": spread * jax.random.normal(keys[3], (config.max_steps, width)),
             "body": body.init(keys[4]),
-            "out": dense(keys[5], width, dim),
+            "out": outer(keys[5], width, dim),
         }
 
     def apply(params, to_go, obs, action, step, key: Array | None = None):
@@ -244,5 +253,5 @@ DOMAINS = {
 }
 PRESETS = {
     "default": Preset("ours: a rate of 1e-3", {"policy_rate": 1e-3}),
-    "authors": Preset("the authors' values", {}),
+    "authors": Preset("the authors' values", {"embedding_dropout_percent": 10, "initial": "authors"}),
 }

@@ -40,6 +40,8 @@ class Config:
       batch_size: transitions an update.
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
+      critic_norm: layer normalisation in the critics' and the value's hidden layers.
+      initial: weights begin `scaled` by fan-in, or `orthogonal` times sqrt 2, as the authors'.
       ensemble: number of critics; value and policy take their minimum.
       dropout_percent: of the policy's hidden units, while it trains.
       schedule: `constant` or `cosine`, of the policy's learning rate.
@@ -57,6 +59,8 @@ class Config:
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
     hidden: tuple[int, ...] = (256, 256)
+    critic_norm: bool = False
+    initial: str = "scaled"
     ensemble: int = 2
     dropout_percent: int = 0
     schedule: str = "cosine"
@@ -69,6 +73,7 @@ class Config:
     critic_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        choice("initial", self.initial, ("scaled", "orthogonal"))
         choice("schedule", self.schedule, ("constant", "cosine"))
         positive(self, "ensemble")
         within(self, 0, 99, "dropout_percent")
@@ -104,16 +109,17 @@ def value_loss(params, value: nn.Network, obs: Array, q: Array, expectile: Array
 def build(config: Config, spec: Spec) -> Algorithm:
     """IQL for continuous actions in [-1, 1]^d, or discrete ones."""
     sizes, dropout = (spec.obs_dim, spec.action.dim, config.hidden), config.dropout_percent
-    value = nn.mlp(spec.obs_dim, 1, config.hidden)
+    initial, norm = config.initial, config.critic_norm
+    value = nn.mlp(spec.obs_dim, 1, config.hidden, norm=norm, initial=initial)
     if isinstance(spec.action, Discrete):
-        policy, critic = nn.mlp(*sizes, dropout_percent=dropout), nn.table_critic
+        policy, critic = nn.mlp(*sizes, dropout_percent=dropout, initial=initial), nn.table_critic
         pi = lambda params, obs, key: Categorical(policy.apply(params, obs, key))
         acting = categorical(policy)
     else:
-        policy, critic = nn.free_gaussian(*sizes, dropout_percent=dropout), nn.critic
+        policy, critic = nn.free_gaussian(*sizes, dropout_percent=dropout, initial=initial), nn.critic
         pi = lambda params, obs, key: Normal(*policy.apply(params, obs, key))
         acting = clipped_gaussian(policy)
-    critic = critic(*sizes, ensemble=config.ensemble)
+    critic = critic(*sizes, ensemble=config.ensemble, norm=norm, initial=initial)
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key, 3)
@@ -190,5 +196,5 @@ OURS = {
 }
 PRESETS = {
     "default": Preset("ours: standardised observations, rates 1e-3, targets that follow faster", OURS),
-    "authors": Preset("what the authors' public code does", {}),
+    "authors": Preset("what the authors' public code does", {"initial": "orthogonal"}),
 }

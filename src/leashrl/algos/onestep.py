@@ -43,6 +43,8 @@ class Config:
       ensemble: number of critics; targets and policy take their minimum.
       improvement: `reverse-kl`, `exp-weight` or `easy-bcq`.
       samples: n above.
+      policy: a Gaussian before tanh (`squashed`); or `normal`, as the authors': over actions, its mean bent
+        into [-1, 1], cut off at the action space where it acts.
       bound: of the log spread: `tanh`, bent into [-5, 0], or `clip`, cut off at -5 and 2 as MISA's.
       gamma: discount.
       polyak: rate of the target critics.
@@ -63,6 +65,7 @@ class Config:
     ensemble: int = 1
     improvement: str = "reverse-kl"
     samples: int = 10
+    policy: str = "squashed"
     bound: str = "tanh"
     gamma: float = 0.99
     polyak: float = 0.0025
@@ -74,6 +77,7 @@ class Config:
 
     def __post_init__(self) -> None:
         choice("improvement", self.improvement, ("reverse-kl", "exp-weight", "easy-bcq"))
+        choice("policy", self.policy, ("squashed", "normal"))
         choice("bound", self.bound, tuple(LOG_STD_RANGE))
         positive(self, "ensemble", "samples")
         within(self, 0, 1, "gamma", "polyak")
@@ -99,22 +103,29 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def behaviour_loss(params, policy: nn.Network, batch: Batch, weight: Array | float = 1.0):
-    """-E_D[weight log pi(a|s)]."""
+def behaviour_loss(
+    params, policy: nn.Network, batch: Batch, weight: Array | float = 1.0, squashed: bool = True
+):
+    """-E_D[weight log pi(a|s)]; of a Gaussian before tanh (`squashed`), or over actions."""
     pi = Normal(*policy.apply(params, batch.obs))
-    return -jnp.mean(weight * squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
+    if squashed:
+        return -jnp.mean(weight * squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
+    return -jnp.mean(weight * pi.log_prob(batch.action))
 
 
-def reverse_kl_loss(params, policy: nn.Network, beta: Normal, value, obs: Array, key: Array, alpha: Array):
+def reverse_kl_loss(
+    params, policy: nn.Network, beta: Normal, value, obs: Array, key: Array, alpha: Array, squash=jnp.tanh
+):
     """E[alpha KL(pi || beta) - min_i Q_i(s, a_pi)], and the mean Q and KL.
 
     Args:
       value: (batch, dim) actions -> (batch,).
+      squash: of what the Gaussians draw, to actions.
     """
     pi = Normal(*policy.apply(params, obs))
     # Squashing is one-to-one, so the divergence is that of the Gaussians before it; the authors sample it.
     apart = jnp.mean(kl(pi, beta))
-    q = jnp.mean(value(jnp.tanh(pi.sample(key))))
+    q = jnp.mean(value(squash(pi.sample(key))))
     return alpha * apart - q, (q, apart)
 
 
@@ -124,11 +135,15 @@ def reverse_kl_loss(params, policy: nn.Network, beta: Normal, value, obs: Array,
 def build(config: Config, spec: Spec) -> Algorithm:
     """OneStep RL for continuous actions in [-1, 1]^d."""
     dim = continuous("onestep", spec).dim
-    # The authors bend the mean into [-1, 1]; here the action is.
+    squashed = config.policy == "squashed"
+    initial = "scaled" if squashed else "torch"
     policy = nn.gaussian(
-        spec.obs_dim, dim, config.hidden, bound=config.bound, log_std_range=LOG_STD_RANGE[config.bound]
-    )
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+        spec.obs_dim, dim, config.hidden, bound=config.bound, log_std_range=LOG_STD_RANGE[config.bound],
+        mean="free" if squashed else "tanh", initial=initial,
+    )  # fmt: skip
+    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, initial=initial)
+    # In training the authors ask their critic about what a Gaussian over actions draws, also beyond ±1.
+    squash = jnp.tanh if squashed else lambda u: u
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key)
@@ -146,7 +161,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
 
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        loss, grads = jax.value_and_grad(behaviour_loss)(state.behaviour, policy, batch)
+        loss, grads = jax.value_and_grad(behaviour_loss)(state.behaviour, policy, batch, 1.0, squashed)
         new = descend(state, {"behaviour": grads}, {"behaviour": state.hp["behaviour_rate"]})
         same = jax.tree.map(jnp.copy, new.behaviour)
         return dataclasses.replace(new, policy=same), {"behaviour_loss": loss}
@@ -170,15 +185,15 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
         if config.improvement == "reverse-kl":
             grads, (q, apart) = jax.grad(reverse_kl_loss, has_aux=True)(
-                state.policy, policy, beta, value, batch.obs, key, hp["alpha"]
+                state.policy, policy, beta, value, batch.obs, key, hp["alpha"], squash
             )
             metrics = {"q_policy": q, "divergence": apart}
         else:
-            own = jnp.moveaxis(jnp.tanh(beta.sample(key, (config.samples,))), 0, 1)
+            own = jnp.moveaxis(squash(beta.sample(key, (config.samples,))), 0, 1)
             values = value(jnp.concatenate([batch.action[:, None], own], axis=1))
             advantage = values[:, 0] - jnp.mean(values[:, 1:], axis=1)
             weight = exponential_weight(advantage, hp["temperature"])
-            loss, grads = jax.value_and_grad(behaviour_loss)(state.policy, policy, batch, weight)
+            loss, grads = jax.value_and_grad(behaviour_loss)(state.policy, policy, batch, weight, squashed)
             metrics = {"policy_loss": loss, "advantage": jnp.mean(advantage), "weight": jnp.mean(weight)}
         return descend(state, {"policy": grads}, {"policy": hp["policy_rate"]}), metrics
 
@@ -191,7 +206,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         stages = (behaviour, Stage("value", value_steps, pairs, evaluate))
         stages += (Stage("train", config.steps, sample, improve),)
     modes = ("best", "mean", "sample") if config.improvement == "easy-bcq" else ("mean", "sample", "best")
-    return Algorithm(init, stages, best_of(policy, critic, config.samples, modes=modes, score="min"))
+    to_action = jnp.tanh if squashed else lambda u: jnp.clip(u, -1.0, 1.0)
+    acting = best_of(policy, critic, config.samples, modes=modes, score="min", squash=to_action)
+    return Algorithm(init, stages, acting)
 
 
 # --- Presets -----------------------------------------------------------------
@@ -213,7 +230,9 @@ OURS = {
 }
 PRESETS = {
     "default": Preset("ours: two critics of 2 x 256, shorter pre-training, ten times the leash", OURS),
-    "authors": Preset("the authors' networks, rates and shares; alpha is swept by task there", {}),
+    "authors": Preset(
+        "the authors' networks, rates and shares; alpha is swept by task there", {"policy": "normal"}
+    ),
     "exp-weight": Preset("exponentially weighted imitation", OURS | {"improvement": "exp-weight"}),
     "easy-bcq": Preset("the best of ten actions of the behaviour", OURS | {"improvement": "easy-bcq"}),
 }

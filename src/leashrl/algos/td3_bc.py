@@ -39,6 +39,8 @@ class Config:
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
       critic_norm: layer normalisation in the critics' hidden layers.
+      initial: weights begin `scaled` by fan-in, the policy's last layer a hundredth of that; or as `rebrac`'s
+        authors have them: PyTorch's, biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics).
       ensemble: number of critics; targets take their minimum.
       value: Q of the policy's objective: of the `first` critic, or the critics' `min`.
       penalty: squared distances' `mean` or `sum` over action dimensions.
@@ -62,6 +64,7 @@ class Config:
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
     hidden: tuple[int, ...] = (256, 256)
     critic_norm: bool = False
+    initial: str = "scaled"
     ensemble: int = 2
     value: str = "first"
     penalty: str = "mean"
@@ -77,6 +80,7 @@ class Config:
     critic_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        choice("initial", self.initial, INITIAL)
         choice("value", self.value, ("first", "min"))
         choice("penalty", self.penalty, ("mean", "sum"))
         positive(self, "ensemble", "policy_every")
@@ -84,6 +88,8 @@ class Config:
         within(self, 0, math.inf, "alpha", "policy_penalty", "critic_penalty", "noise", "noise_clip")
         within(self, 0, math.inf, "policy_rate", "critic_rate")
 
+
+INITIAL = {"scaled": ("scaled", "scaled"), "rebrac": ("edac-policy", "edac-critic")}  # policy, critics
 
 # --- State -------------------------------------------------------------------
 
@@ -127,8 +133,11 @@ def policy_loss(params, policy: nn.Network, q, batch: Batch, hp: HP, penalty: st
 def build(config: Config, spec: Spec) -> Algorithm:
     """TD3+BC and ReBRAC for continuous actions in [-1, 1]^d."""
     dim = continuous("td3-bc", spec).dim
-    policy = nn.mlp(spec.obs_dim, dim, config.hidden, out_scale=0.01)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm)
+    of_policy, of_critic = INITIAL[config.initial]
+    policy = nn.mlp(spec.obs_dim, dim, config.hidden, out_scale=0.01, initial=of_policy)
+    critic = nn.critic(
+        spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm, initial=of_critic
+    )
 
     def init(key: Array, hp: HP) -> State:
         keys = jax.random.split(key)
@@ -207,27 +216,54 @@ REBRAC = {
     "policy_rate": 1e-3,
     "critic_rate": 1e-3,
 }
-TABLE = {  # beta_pi and beta_c by data set, as the authors' configurations have them
+TABLE = {  # beta_pi and beta_c by data set, as the authors' 36 configurations have them
     "halfcheetah-random": (0.001, 0.1),
     "halfcheetah-medium": (0.001, 0.01),
-    "halfcheetah-medium-replay": (0.01, 0.001),
-    "halfcheetah-medium-expert": (0.01, 0.1),
     "halfcheetah-expert": (0.01, 0.01),
+    "halfcheetah-medium-expert": (0.01, 0.1),
+    "halfcheetah-medium-replay": (0.01, 0.001),
+    "halfcheetah-full-replay": (0.001, 0.1),
     "hopper-random": (0.001, 0.01),
     "hopper-medium": (0.01, 0.01),
-    "hopper-medium-replay": (0.05, 0.5),
-    "hopper-medium-expert": (0.1, 0.01),
     "hopper-expert": (0.1, 0.1),
+    "hopper-medium-expert": (0.1, 0.01),
+    "hopper-medium-replay": (0.05, 0.5),
+    "hopper-full-replay": (0.01, 0.01),
     "walker2d-random": (0.01, 0.0),
     "walker2d-medium": (0.05, 0.1),
-    "walker2d-medium-replay": (0.05, 0.01),
-    "walker2d-medium-expert": (0.01, 0.01),
     "walker2d-expert": (0.01, 0.5),
+    "walker2d-medium-expert": (0.01, 0.01),
+    "walker2d-medium-replay": (0.05, 0.01),
+    "walker2d-full-replay": (0.01, 0.01),
+    "antmaze-umaze": (0.003, 0.002),
+    "antmaze-umaze-diverse": (0.003, 0.001),
+    "antmaze-medium-play": (0.001, 0.0005),
+    "antmaze-medium-diverse": (0.001, 0.0),
+    "antmaze-large-play": (0.002, 0.001),
+    "antmaze-large-diverse": (0.002, 0.002),
+    "pen-human": (0.1, 0.5),
+    "pen-cloned": (0.05, 0.5),
+    "pen-expert": (0.01, 0.01),
     "door-human": (0.1, 0.1),
+    "door-cloned": (0.01, 0.1),
+    "door-expert": (0.05, 0.01),
+    "hammer-human": (0.01, 0.5),
+    "hammer-cloned": (0.1, 0.5),
+    "hammer-expert": (0.01, 0.01),
+    "relocate-human": (0.1, 0.01),
+    "relocate-cloned": (0.1, 0.01),
+    "relocate-expert": (0.05, 0.01),
 }
-DOMAINS_REBRAC = {"adroit": {"batch_size": 256, "policy_rate": 3e-4, "critic_rate": 3e-4}} | {
-    place: {"policy_penalty": policy, "critic_penalty": critic} for place, (policy, critic) in TABLE.items()
-}
+DOMAINS_REBRAC = {
+    "adroit": {"batch_size": 256, "policy_rate": 3e-4, "critic_rate": 3e-4},
+    "antmaze": {
+        "preprocess.reward": "hundredfold",
+        "batch_size": 256,
+        "gamma": 0.999,
+        "policy_rate": 3e-4,
+        "critic_rate": 5e-5,
+    },
+} | {place: {"policy_penalty": policy, "critic_penalty": critic} for place, (policy, critic) in TABLE.items()}
 DOMAINS = {"antmaze": {"preprocess.reward": "minus-one"}}
 
 FAST = {"polyak": 0.02, "policy_rate": 1e-3, "critic_rate": 1e-3}
@@ -241,5 +277,5 @@ PRESETS_REBRAC = {
         "ours: standardised observations, batches of 256, targets that follow faster",
         REBRAC | {"preprocess.obs": "standardise", "batch_size": 256, "polyak": 0.02},
     ),
-    "authors": Preset("the authors' values, by data set", REBRAC),
+    "authors": Preset("the authors' values, by data set", REBRAC | {"initial": "rebrac"}),
 }

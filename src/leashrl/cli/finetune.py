@@ -16,7 +16,7 @@ def arguments(parser: Parser) -> None:
         type=whole,
         required=True,
         metavar="N",
-        help="updates, and environment steps after the warm-up",
+        help="updates; environment steps after the warm-up are as many, or one in --updates-per-step",
     )
     parser.add_argument("--data", metavar="FILE_OR_ID", help="where the data are, if their file has moved")
     parser.add_argument(
@@ -28,8 +28,11 @@ def arguments(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--every", type=whole, default=50, metavar="N",
-        help="environment steps between two looks at the policy, and updates after them; 50",
+        help="environment steps between two looks at the policy; the updates come after them; 50",
     )  # fmt: skip
+    parser.add_argument(
+        "--updates-per-step", type=whole, default=1, metavar="N", help="updates per environment step; 1"
+    )
     parser.add_argument(
         "--noise", type=float, default=0.1, metavar="X",
         help="on the actions of a policy that draws none, of [-1, 1]; 0.1",
@@ -68,6 +71,7 @@ def run(args: Namespace) -> int:
             offline_share=args.offline_share,
             warmup=args.warmup,
             every=args.every,
+            updates_per_step=args.updates_per_step,
             noise=args.noise,
             out=args.out,
             overwrite=args.overwrite,

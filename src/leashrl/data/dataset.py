@@ -257,14 +257,14 @@ class Normaliser:
 
 
 def prepare(
-    dataset: Dataset, preprocess: Preprocess, view: str = "bellman"
+    dataset: Dataset, preprocess: Preprocess, view: str = "bellman", discount: float | None = None
 ) -> tuple[dict[str, np.ndarray], Normaliser]:
     """A view's rows as the learner reads them, and what was done to the observations.
 
     Actions are mapped to [-1, 1]; rewards and observations as `preprocess` says: `unit` and `zero-one`
     take the extremes over the data set, `standardise` the mean and standard deviation over the view's `obs`.
     With `best_percent`, the data set is its best episodes alone. The view `episodes` is `Dataset.whole`
-    with returns to go.
+    with returns to go. With `discount`, a view of transitions has them too, discounted (`return_to_go`).
 
     Raises:
       BadInput: an unknown choice; `unit` or `zero-one` where all rewards are equal, `return` where all
@@ -299,6 +299,11 @@ def prepare(
     elif preprocess.obs != "none":
         known = nearest(preprocess.obs, ("none", "standardise"))
         raise BadInput(f"no observation preprocessing '{preprocess.obs}': {known}")
+    if discount is not None:
+        last = dataset.ends | (np.arange(len(dataset)) == len(dataset) - 1)
+        reward = rescale(dataset.reward)
+        tail = after_cut(reward, discount)
+        rows["to_go"] = return_to_go(reward, dataset.terminal, last, discount, tail)[dataset.rows(view)]
     if view == "episodes":
         rows["to_go"] = to_go(rows["reward"], rows["end"])
     return rows, normaliser
@@ -328,7 +333,12 @@ def rescaled(dataset: Dataset, how: str) -> Callable[[np.ndarray], np.ndarray]:
         return lambda reward: (4 * (reward - np.float32(0.5))).astype(np.float32)
     if how == "minus-one":
         return lambda reward: reward - np.float32(1)
-    known = nearest(how, ("none", "unit", "zero-one", "return", "antmaze", "minus-one"))
+    if how == "ten-minus-five":
+        return lambda reward: (10 * reward - np.float32(5)).astype(np.float32)
+    if how == "hundredfold":
+        return lambda reward: (100 * reward).astype(np.float32)
+    choices = ("none", "unit", "zero-one", "return", "antmaze", "minus-one", "ten-minus-five", "hundredfold")
+    known = nearest(how, choices)
     raise BadInput(f"no reward preprocessing '{how}': {known}")
 
 
@@ -340,3 +350,34 @@ def to_go(reward: np.ndarray, end: np.ndarray) -> np.ndarray:
     """
     before = np.concatenate([[0.0], np.cumsum(reward, dtype=np.float64)])
     return (before[end] - before[:-1]).astype(np.float32)
+
+
+def return_to_go(
+    reward: np.ndarray, terminal: np.ndarray, last: np.ndarray, discount: float, tail: float
+) -> np.ndarray:
+    """(n,) float32: each row's discounted return to its episode's end; behind a `last` row that is no
+    terminal it goes on with `tail`, the value of what was cut off.
+
+    >>> rewards, last = np.array([1.0, 2.0, 4.0]), np.array([False, True, True])
+    >>> return_to_go(rewards, np.array([False, True, False]), last, 0.5, -8.0).tolist()
+    [2.0, 2.0, 0.0]
+    """
+    found, after = np.empty(len(reward), np.float32), 0.0
+    for i in range(len(reward) - 1, -1, -1):
+        if last[i]:
+            after = 0.0 if terminal[i] else tail
+        after = float(reward[i]) + discount * after
+        found[i] = after
+    return found
+
+
+def after_cut(reward: np.ndarray, discount: float) -> float:
+    """What a return is at least worth behind a cut: the lowest reward for ever, or nothing if that is more.
+
+    Where all rewards of a failure are the lowest, its return is r / (1 - gamma), as Cal-QL's authors have it.
+
+    >>> after_cut(np.array([-1.0, 0.0]), 0.5), after_cut(np.array([1.0, 3.0]), 0.5)
+    (-2.0, 0.0)
+    """
+    lowest = min(0.0, float(reward.min()))
+    return lowest / (1.0 - discount) if discount < 1.0 else 0.0

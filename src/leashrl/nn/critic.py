@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 from leashrl.dist import taken
-from leashrl.nn.mlp import ACTIVATIONS, Network, Params, dense, layer_norm, mlp
+from leashrl.nn.initial import layers
+from leashrl.nn.mlp import ACTIVATIONS, Network, Params, layer_norm, mlp
 from leashrl.types import Array
 
 
@@ -24,6 +25,7 @@ def critic(
     activation: str = "relu",
     norm: bool = False,
     out_scale: float = 1.0,
+    initial: str = "scaled",
 ) -> Network:
     """Q(s, a) for each member of an ensemble.
 
@@ -38,18 +40,11 @@ def critic(
         return act(layer_norm(x) if norm else x)
 
     def init(key: Array) -> Params:
-        keys = jax.random.split(key, len(sizes) + 1)
-        first = dense(keys[0], obs_dim + action_dim, sizes[0], lead=(ensemble,))
+        joint = (obs_dim + action_dim, *sizes)
+        (first, *rest), out = layers(key, joint, 1, initial, out_scale, lead=(ensemble,))
         kernel = first.pop("kernel")
         first |= {"obs": kernel[:, :obs_dim], "action": kernel[:, obs_dim:]}
-        rest = [
-            dense(k, a, b, lead=(ensemble,)) for k, a, b in zip(keys[1:-1], sizes, sizes[1:], strict=False)
-        ]
-        return {
-            "first": first,
-            "hidden": rest,
-            "out": dense(keys[-1], sizes[-1], 1, scale=out_scale, lead=(ensemble,)),
-        }
+        return {"first": first, "hidden": rest, "out": out}
 
     def one(params: Params, obs: Array, action: Array) -> Array:
         """One member on flat rows: `obs` (batch, obs_dim), `action` (batch, k, action_dim) -> (batch, k)."""

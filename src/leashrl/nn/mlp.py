@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from leashrl.nn.initial import Params, layers
 from leashrl.types import Array
-
-Params = Any
 
 
 class Network(NamedTuple):
@@ -31,13 +30,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def dense(key: Array, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tuple[int, ...] = ()) -> Params:
-    """Kernel ~ U(±sqrt(3 scale / fan_in)) (variance scaling, fan-in), zero bias; `lead` adds leading axes."""
-    bound = (3.0 * scale / fan_in) ** 0.5
-    kernel = jax.random.uniform(key, (*lead, fan_in, fan_out), minval=-bound, maxval=bound)
-    return {"kernel": kernel, "bias": jnp.zeros((*lead, fan_out))}
-
-
 def affine(params: Params, x: Array) -> Array:
     return jnp.matmul(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
 
@@ -57,15 +49,15 @@ def mlp(
     norm: bool = False,
     out_scale: float = 1.0,
     dropout_percent: int = 0,
+    initial: str = "scaled",
 ) -> Network:
     """`(..., inputs) -> (..., outputs)`. With a `key`, `apply` drops that share of the hidden units."""
     act = ACTIVATIONS[activation]
     sizes = (inputs, *hidden)
 
     def init(key: Array) -> Params:
-        keys = jax.random.split(key, len(sizes))
-        layers = [dense(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
-        return {"hidden": layers, "out": dense(keys[-1], sizes[-1], outputs, scale=out_scale)}
+        hidden, out = layers(key, sizes, outputs, initial, out_scale)
+        return {"hidden": hidden, "out": out}
 
     def apply(params: Params, x: Array, key: Array | None = None) -> Array:
         for i, layer in enumerate(params["hidden"]):
@@ -91,24 +83,29 @@ def gaussian(
     log_std_range: tuple[float, float] = (-5.0, 2.0),
     log_std_offset: float = -1.0,
     bound: str = "clip",
+    scalars: bool = True,
+    mean: str = "free",
+    initial: str = "scaled",
 ) -> Network:
     """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`.
 
-    The mean is clipped, which keeps importance weights finite. How the last layer's raw value becomes
-    log_std is `bound`'s: see `bounded`.
+    The mean is bent into [-1, 1] (`mean="tanh"`), or clipped, which keeps importance weights finite. How the
+    last layer's raw value becomes log_std is `bound`'s: see `bounded`; `scalars=False` leaves the two learnt
+    numbers out.
     """
-    body = mlp(inputs, 2 * outputs, hidden, activation=activation, out_scale=out_scale)
-    scaled = bound in ("clip", "soft")
+    body = mlp(inputs, 2 * outputs, hidden, activation=activation, out_scale=out_scale, initial=initial)
+    scaled = scalars and bound in ("clip", "soft")
+    centre = jnp.tanh if mean == "tanh" else lambda x: jnp.clip(x, -mean_limit, mean_limit)
 
     def init(key: Array) -> Params:
         scale = {"multiplier": jnp.ones(()), "offset": jnp.full((), log_std_offset, jnp.float32)}
         return body.init(key) | (scale if scaled else {})
 
     def apply(params: Params, x: Array) -> tuple[Array, Array]:
-        mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
+        raw_mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
         if scaled:
             raw = params["multiplier"] * raw + params["offset"]
-        return jnp.clip(mean, -mean_limit, mean_limit), bounded(raw, bound, log_std_range)
+        return centre(raw_mean), bounded(raw, bound, log_std_range)
 
     return Network(init, apply)
 
@@ -121,13 +118,14 @@ def free_gaussian(
     mean: str = "tanh",
     log_std_range: tuple[float, float] = (-5.0, 2.0),
     dropout_percent: int = 0,
+    initial: str = "scaled",
 ) -> Network:
     """`(..., inputs) -> (mean, log_std)`, each `(..., outputs)`: a Gaussian over actions, unsquashed.
 
     Its log_std is one learnt number a dimension, the same in every state; its mean is bent into [-1, 1]
     (`mean="tanh"`) or not (`free`). With a `key`, `apply` drops that share of the hidden units.
     """
-    body = mlp(inputs, outputs, hidden, dropout_percent=dropout_percent)
+    body = mlp(inputs, outputs, hidden, dropout_percent=dropout_percent, initial=initial)
     bend = {"tanh": jnp.tanh, "free": lambda x: x}[mean]
 
     def init(key: Array) -> Params:

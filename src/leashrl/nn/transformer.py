@@ -5,15 +5,25 @@ import math
 import jax
 import jax.numpy as jnp
 
-from leashrl.nn.mlp import Network, Params, affine, dense, layer_norm
+from leashrl.nn.initial import Layer, dense
+from leashrl.nn.mlp import Network, Params, affine, layer_norm
 from leashrl.types import Array
 
 
-def transformer(width: int, *, layers: int, heads: int, dropout_percent: int = 0) -> Network:
+def transformer(
+    width: int,
+    *,
+    layers: int,
+    heads: int,
+    dropout_percent: int = 0,
+    input_dropout_percent: int = 0,
+    layer: Layer = dense,
+) -> Network:
     """`(..., tokens, width)` to the same; token t sees tokens up to t alone.
 
     Pre-norm blocks (attention, then 4 * width ReLU units), normalised once more at the end. With a `key`,
-    `apply` drops that share of attention weights and of each block's outputs.
+    `apply` drops that share of attention weights and of each block's outputs, and another of the tokens that
+    come in. `layer` draws the weights.
     """
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of {heads} heads")
@@ -23,18 +33,18 @@ def transformer(width: int, *, layers: int, heads: int, dropout_percent: int = 0
             keys = jax.random.split(key, 4)
             return {
                 # Without a bias: the keys' has no gradient, which Adam would make a random walk of.
-                "qkv": dense(keys[0], width, 3 * width)["kernel"],
-                "mix": dense(keys[1], width, width),
-                "up": dense(keys[2], width, 4 * width),
-                "down": dense(keys[3], 4 * width, width),
+                "qkv": layer(keys[0], width, 3 * width)["kernel"],
+                "mix": layer(keys[1], width, width),
+                "up": layer(keys[2], width, 4 * width),
+                "down": layer(keys[3], 4 * width, width),
             }
 
         return [block(key) for key in jax.random.split(key, layers)]
 
-    def drop(x: Array, key: Array | None, i: int) -> Array:
-        if not dropout_percent or key is None:
+    def drop(x: Array, key: Array | None, i: int, percent: int = dropout_percent) -> Array:
+        if not percent or key is None:
             return x
-        keep = 1.0 - dropout_percent / 100
+        keep = 1.0 - percent / 100
         return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape), x / keep, 0.0)
 
     def attend(params: Params, x: Array, key: Array | None, i: int) -> Array:
@@ -49,6 +59,7 @@ def transformer(width: int, *, layers: int, heads: int, dropout_percent: int = 0
         return affine(params["mix"], mixed)
 
     def apply(params: Params, x: Array, key: Array | None = None) -> Array:
+        x = drop(x, key, 3 * len(params), input_dropout_percent)
         for i, block in enumerate(params):
             x = x + drop(attend(block, layer_norm(x), key, 3 * i), key, 3 * i + 1)
             hidden = jax.nn.relu(affine(block["up"], layer_norm(x)))

@@ -28,6 +28,8 @@ def loss(
     weight: Array | float,
     td_weight: Array | float,
     log_q: Array | None = None,
+    floor: Array | None = None,
+    gap_floor: float = -math.inf,
 ):
     """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z_i - E_D[Q_i]).
 
@@ -38,6 +40,9 @@ def loss(
       mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
         mass * mean Q then stands for log Z (same gradient in expectation, another value).
       log_q: (batch, k), or None for 0.
+      floor: (batch, k), or (ensemble, batch, m) of chosen ones; Q_i of the actions counts as no less, so that
+        what is below is not pushed down further (Cal-QL). None: there is none.
+      gap_floor: a state whose log Z_i - Q_i(s, a) is below it has no push; with `mass` None alone.
 
     Returns:
       the loss, and Q_i of the data (ensemble, batch) and T_i of the actions (ensemble, batch, k or m).
@@ -45,10 +50,18 @@ def loss(
     data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
     values = apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
     data_values, energies = values[..., 0], values[..., 1:]
+    if floor is not None:
+        energies = jnp.maximum(energies, floor if mass is not None else floor[None])
     if log_q is not None:
         energies -= log_q[None]
     total = td_weight * td.squared_error(data_values, y)
     if energies.size:
+        if math.isfinite(gap_floor):
+            gap = jax.nn.logsumexp(energies, axis=-1) - data_values
+            return total + weight * jnp.sum(jnp.mean(jnp.maximum(gap, gap_floor), -1)), (
+                data_values,
+                energies,
+            )
         if mass is None:
             log_z = jnp.sum(jax.vmap(lambda e: mi.log_partition(bound, e))(energies))
         else:
@@ -110,6 +123,8 @@ def gradient(
     *,
     bound: str,
     log_q: Array | None = None,
+    floor: Array | None = None,
+    gap_floor: float = -math.inf,
     key: Array | None = None,
     resample: int = 0,
 ) -> tuple[Any, Array, Array]:
@@ -122,18 +137,26 @@ def gradient(
     if k and resample:
         assert key is not None
         energies = sweep(apply, params, batch.obs, actions)
+        energies = energies if floor is None else jnp.maximum(energies, floor[None])
         energies = energies if log_q is None else energies - log_q[None]
-        chosen = choose(key, bound, actions, energies, resample)
+        if floor is None:
+            actions, mass = choose(key, bound, actions, energies, resample)
+        else:  # an action's floor goes with it, as one column more
+            pairs = jnp.concatenate([actions, floor[..., None]], axis=-1)
+            pairs, mass = choose(key, bound, pairs, energies, resample)
+            actions, floor = pairs[..., :-1], pairs[..., -1]
         grads, (data_values, _) = jax.grad(loss, has_aux=True)(
-            params, apply, bound, batch, *chosen, y, weight, td_weight
+            params, apply, bound, batch, actions, mass, y, weight, td_weight, floor=floor
         )
         return grads, data_values, energies
 
     def of_rows(params, rows):
-        batch, actions, y, log_q = rows
-        return loss(params, apply, bound, batch, actions, None, y, weight, td_weight, log_q)
+        batch, actions, y, log_q, floor = rows
+        return loss(
+            params, apply, bound, batch, actions, None, y, weight, td_weight, log_q, floor, gap_floor
+        )  # fmt: skip
 
-    rows = (batch, actions, y, log_q)
+    rows = (batch, actions, y, log_q, floor)
     # dv's one normaliser for all states is no mean over states: it goes in one piece.
     whole = jax.grad(of_rows, has_aux=True)
     grads, aux = whole(params, rows) if bound == "dv" else sweep_grad(of_rows, params, rows, k + 1)
