@@ -247,8 +247,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "hp": {name: state.hp[name] for name in ("beta", "sigma", "kappa")}
         }
 
-    once = (measure, max(1, config.steps)) if config.noise == "data" else ()
-    stage = Stage("train", config.steps, rows(config), update, *once)
+    stage = Stage("train", config.steps, rows(config), update)
+    if config.noise == "data":
+        stage = stage._replace(refresh=measure, every=max(1, config.steps))  # once, at the beginning
     return Algorithm(init, (stage,), Policy(params_of, begin, act, ("plan", "mean")))
 
 
