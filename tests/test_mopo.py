@@ -94,21 +94,30 @@ def test_the_models_loss_by_hand():
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_only_rows_whose_outcome_is_known_count():
-    """Two networks, three rows: their loss and errors are those of the rows that are known."""
+def test_all_rewards_count_and_the_observations_that_are_known():
+    """Two networks, three rows: the mean of all rewards, and of each dimension of the known observations."""
     model = dynamics.ensemble(3, 2, (8,), 2)
     params = model.init(jax.random.key(0))
     obs, action, outcome = normal(2, 3, 3), normal(2, 3, 2), normal(2, 3, 4)
-    known = jnp.array([[True, False, True], [False, True, True]])
-    one = lambda x, rows: jnp.stack([x[0, rows[0]], x[1, rows[1]]])
-    rows = (jnp.array([0, 2]), jnp.array([1, 2]))
-    wanted = model.loss(params, *(one(x, rows) for x in (obs, action, outcome)), 0.1)
-    far = jnp.where(known[..., None], outcome, 1e6)
-    assert float(model.loss(params, obs, action, far, 0.1, known)) == pytest.approx(float(wanted), rel=1e-5)
-    found = dynamics.squared_errors(model, params, obs[0], action[0], far[0], known[0])
-    mean, _ = model.predict(params, obs[0], action[0])
-    squares = (np.asarray(mean) - np.asarray(outcome[0])) ** 2
-    np.testing.assert_allclose(found, squares[:, [0, 2]].mean((1, 2)), rtol=1e-5)
+    known = np.array([[True, False, True], [False, False, True]])
+    far = jnp.where(jnp.asarray(known)[..., None], outcome, outcome.at[..., 1:].set(1e6))
+
+    def mean_of_four(x, known):
+        return (x[:, 0].mean() + x[known, 1:].mean(0).sum()) / 4
+
+    means, log_vars = zip(*(model.predict(params, obs[i], action[i]) for i in (0, 1)), strict=True)
+    fit = 0.0
+    for i in (0, 1):
+        mean, log_var = np.asarray(means[i][i], np.float64), np.asarray(log_vars[i][i], np.float64)
+        fit += mean_of_four((mean - np.asarray(outcome[i])) ** 2 * np.exp(-log_var) + log_var, known[i])
+    loss = model.loss(params, obs, action, far, 0.0, jnp.asarray(known))
+    assert float(loss) == pytest.approx(fit + 0.01 * 2 * 4 * 10.5, rel=1e-5)
+    found = dynamics.squared_errors(model, params, obs[0], action[0], far[0], jnp.asarray(known[0]))
+    squares = (np.asarray(means[0]) - np.asarray(outcome[0])) ** 2
+    np.testing.assert_allclose(found, [mean_of_four(x, known[0]) for x in squares], rtol=1e-5)
+    everything = jnp.ones((2, 3), bool)
+    plain, all_known = (model.loss(params, obs, action, outcome, 0.1, x) for x in (None, everything))
+    assert float(plain) == pytest.approx(float(all_known), rel=1e-6)
 
 
 def test_layers_have_the_authors_shares_of_the_decay():
@@ -236,10 +245,6 @@ def test_unknown_outcomes_move_nothing():
     assert jax.tree.all(
         jax.tree.map(np.array_equal, (one.model, one.best_error), (two.model, two.best_error))
     )
-    # Without a word on it, what followed a terminal counts as unknown.
-    plain = dataclasses.replace(far, known=None)
-    *_, known = stage.sample(plain, state, jax.random.key(0))
-    np.testing.assert_array_equal(known, stage.sample(data, state, jax.random.key(0))[-1])
 
 
 # --- Roll-outs -----------------------------------------------------------------------------------

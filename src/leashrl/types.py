@@ -87,7 +87,7 @@ class Transitions:
     terminal: ArrayLike  # (n,) bool; a time-out is not a terminal
     next_obs: ArrayLike  # (n, obs_dim) float32
     next_action: ArrayLike | None = None  # as action: the next row's, where there is one; None online
-    known: ArrayLike | None = None  # (n,) bool: next_obs is what followed; None: but after terminals
+    known: ArrayLike | None = None  # (n,) bool: next_obs is what followed; None: always
 
 
 @pytree

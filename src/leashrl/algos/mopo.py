@@ -195,7 +195,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     # --- the model
 
-    def rows_of_model(data: Data, state: State, key: Array) -> tuple[Array, Array, Array, Array]:
+    def rows_of_model(data: Data, state: State, key: Array) -> tuple[Array, Array, Array, Array | None]:
         """What `outcomes` has, of rows (members, batch) drawn anew for each network."""
         assert isinstance(data, Transitions)
         n = data.reward.shape[0]
@@ -320,16 +320,16 @@ def build(config: Config, spec: Spec) -> Algorithm:
     return Algorithm(init, stages, tanh_gaussian(policy))
 
 
-def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array, Array]:
+def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array, Array | None]:
     """Observations, actions, rewards beside changes of the observations, and which rows' change is known.
 
-    Unknown is what followed a terminal that was logged without its next observation: the model does not
-    learn from such a row, for the row behind it begins another episode.
+    Unknown is what followed a terminal that was logged without its next observation, as the next row begins
+    another episode: the model learns what such a row pays, and not where it leads.
     """
     obs = jnp.asarray(data.obs)[index]
     change = jnp.asarray(data.next_obs)[index] - obs
     outcome = jnp.concatenate([jnp.asarray(data.reward)[index][..., None], change], axis=-1)
-    known = ~jnp.asarray(data.terminal)[index] if data.known is None else jnp.asarray(data.known)[index]
+    known = None if data.known is None else jnp.asarray(data.known)[index]
     return obs, jnp.asarray(data.action)[index], outcome, known
 
 

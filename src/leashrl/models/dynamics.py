@@ -24,7 +24,7 @@ class Dynamics(NamedTuple):
       predict: `(params, obs (batch, obs_dim), action (batch, dim)) -> (mean, log_var)`, each
         (members, batch, 1 + obs_dim).
       loss: `(params, obs, action, outcome, decay, known=None) -> ()`, rows (members, batch, ...), each member
-        its own; `known` (members, batch) says which of them count.
+        its own; `known` (members, batch) bool says of which the change counts, the reward always does.
     """
 
     init: Callable[[Array], Params]
@@ -82,22 +82,24 @@ def scale_of(obs: Array, action: Array) -> dict[str, Array]:
 def squared_errors(
     dynamics: Dynamics, params: Params, obs: Array, action: Array, outcome: Array, known: Array | None = None
 ) -> Array:
-    """(members,) mean squared errors of the predicted means on the same rows, the `known` (batch,) ones."""
+    """(members,) mean squared errors of the predicted means on rows for all; `known` as in `loss`."""
     mean, _ = dynamics.predict(params, obs, action)
     return mean_of(known, (mean - outcome[None]) ** 2)
 
 
 def mean_of(known: Array | None, x: Array) -> Array:
-    """(members,) means of `x` (members, batch, out) over the `known` rows, (batch,) or (members, batch).
+    """(members,) means of `x` (members, batch, 1 + obs_dim): of all rewards, and of the `known` observations.
 
-    >>> mean_of(jnp.array([True, False]), jnp.array([[[1.0, 2.0], [9.0, 9.0]]])).tolist()
-    [1.5]
+    >>> x = jnp.array([[[1.0, 5.0], [3.0, 9.0]]])
+    >>> mean_of(jnp.array([[True, False]]), x).tolist()  # of 1 and 3, and of 5
+    [3.5]
     """
-    rows = jnp.mean(x, axis=-1)
     if known is None:
-        return jnp.mean(rows, axis=-1)
-    weight = jnp.broadcast_to(known, rows.shape).astype(rows.dtype)
-    return jnp.sum(rows * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1.0)
+        return jnp.mean(x, axis=(1, 2))
+    change = jnp.sum(x[..., 1:], axis=-1)
+    weight = jnp.broadcast_to(known, change.shape).astype(x.dtype)
+    change = jnp.sum(change * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1.0)
+    return (jnp.mean(x[..., 0], axis=-1) + change) / x.shape[-1]
 
 
 # --- Where an episode ends, by the simulators' own rules ------------------------------------------
