@@ -265,6 +265,18 @@ def test_minaris_own_data_sets_load_and_convert(tmp_path, minaris_own):
     assert [m["seed"] for m in again.storage.get_episode_metadata(range(2))] == [5, 6]
 
 
+def test_models_see_minaris_last_observations(tmp_path, minaris_own):
+    """An episode of T steps has T + 1 observations, so every step's next one is known; whole episodes too."""
+    data = load("test/own-v0")
+    keys = ("desired_goal", "observation")
+    after = [np.concatenate([np.float32(b.observations[k])[1:] for k in keys], 1) for b in minaris_own]
+    view, whole = data.transitions("dynamics"), data.whole()
+    np.testing.assert_array_equal(view["next_obs"], np.concatenate(after))
+    assert view["known"].all() and len(view["known"]) == 7
+    assert whole["gap"].tolist() == [2, 6]
+    np.testing.assert_array_equal(whole["gap_obs"], [part[-1] for part in after])
+
+
 def test_discrete_actions_survive(tmp_path):
     values = base() | {"actions": np.arange(10) % 4}
     space = Discrete(4)

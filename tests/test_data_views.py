@@ -88,15 +88,18 @@ def test_views_match_plain_loops(case):
             data.transitions()
 
     parts = plain_episodes(terminal, timeout, limit)
+    inside = {i for part in parts for i in part[:-1]}
+    seen = [i for i in range(len(terminal)) if terminal[i] or i in inside]
+    if seen:
+        view = data.transitions("dynamics")
+        np.testing.assert_array_equal(view["obs"][:, 0], seen)
+        np.testing.assert_array_equal(view["known"], [i in inside for i in seen])
+        # Never another episode's start: where what followed is unknown, a row has its own observation.
+        np.testing.assert_array_equal(view["next_obs"][:, 0], [i + (i in inside) for i in seen])
+        np.testing.assert_array_equal(view["terminal"], np.array(terminal)[seen])
+
     assert [list(range(s.start, s.stop)) for s in data.episodes()] == parts
     np.testing.assert_allclose(data.returns(), [sum(i / 10 for i in part) for part in parts], rtol=1e-6)
-
-    inside = [i for part in parts for i in part[:-1]]
-    if inside:
-        view = data.transitions("dynamics")
-        np.testing.assert_array_equal(view["obs"][:, 0], inside)
-        np.testing.assert_array_equal(view["next_obs"][:, 0], np.array(inside) + 1)
-        assert not view["terminal"].any()
 
 
 def test_the_counter_stands_at_one_after_a_terminal_as_in_d4rl():
@@ -118,8 +121,17 @@ def test_dynamics_view_uses_stored_next_observations_for_every_row():
     data = numbered(flags("0100"), timeout=flags("0001"), next_obs=after)
     view = data.transitions("dynamics")
     np.testing.assert_array_equal(view["next_obs"], after)
-    assert view["terminal"].tolist() == flags("0100")
-    np.testing.assert_array_equal(data.transitions()["next_obs"][:, 0], [1, 2, 3])  # bellman: row i + 1
+    assert view["terminal"].tolist() == flags("0100") and view["known"].all()
+    bellman = data.transitions()
+    np.testing.assert_array_equal(bellman["next_obs"][:, 0], [1, 2, 3])  # row i + 1, as in D4RL
+    assert "known" not in bellman
+
+
+def test_the_whole_has_what_followed_where_the_next_row_does_not():
+    after = np.array([[1.0], [50.0], [3.0], [60.0]])
+    whole = numbered(flags("0100"), timeout=flags("0001"), next_obs=after).whole()
+    assert whole["gap"].tolist() == [1, 3] and whole["gap_obs"].tolist() == [[50], [60]]
+    assert "gap" not in numbered(flags("0100"), timeout=flags("0001")).whole()
 
 
 def test_unknown_view_names_the_nearest():

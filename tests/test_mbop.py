@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leashrl.algos import mbop
-from leashrl.core import hyper, override
+from leashrl.algos import REGISTRY, mbop
+from leashrl.core import Preprocess, hyper, override
+from leashrl.data import Dataset, prepare
 from leashrl.data.dataset import to_go
 from leashrl.errors import BadInput
+from leashrl.plan import configure
+from leashrl.tasks import task
 from leashrl.types import Box, Episodes, Spec, TimeStep
 
 SPEC = Spec(1, Box((-1.0,), (1.0,)))
@@ -29,6 +32,17 @@ def episodes(lengths):
     reward = normal(n)
     place = np.arange(n, dtype=np.int32) - start
     return Episodes(obs, jnp.tanh(normal(n, 1)), reward, to_go(np.asarray(reward), end), place, end)
+
+
+def falls(stored):
+    """Two episodes that end far from where the next begins: 0, 1, 2 and 100, 101. Falls lead to -5, -6."""
+    data = Dataset.from_arrays(
+        *([[0.0], [1.0], [2.0], [100.0], [101.0]], [[0.0]] * 5, [1.0] * 5, [0, 0, 1, 0, 1]),
+        timeout=[0] * 5,
+        next_obs=[[1.0], [2.0], [-5.0], [101.0], [-6.0]] if stored else None,
+        action_space=SPEC.action,
+    )
+    return Episodes(**prepare(data, Preprocess(), REGISTRY["mbop"].view)[0])
 
 
 def built(**options):
@@ -53,14 +67,41 @@ def test_rows_know_what_came_before_and_what_comes():
         at = found.obs[..., 0] == i
         assert at.any()
         start, end = max(s for s in starts if s <= i), int(data.end[i])
-        one = {name: getattr(found, name)[at] for name in ("before", "ahead", "inside", "action", "reward")}
+        one = {name: getattr(found, name)[at] for name in ("before", "ahead", "known", "action", "reward")}
         np.testing.assert_allclose(
             one["before"], np.broadcast_to(0.0 if i == start else action[i - 1], (at.sum(), 1))
         )
         np.testing.assert_allclose(one["ahead"], reward[i : min(i + 3, end)].sum(), atol=1e-5)
-        assert np.all(one["inside"] == (i + 1 < end)) and np.all(one["reward"] == reward[i])
+        assert np.all(one["known"] == (i + 1 < end)) and np.all(one["reward"] == reward[i])
         if i + 1 < end:
             assert np.all(found.next_obs[at] == i + 1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"), [(True, {0: 1, 1: 2, 2: -5, 100: 101, 101: -6}), (False, {0: 1, 1: 2, 100: 101})]
+)
+def test_a_fall_leads_to_its_own_next_observation_or_to_none(stored, wanted):
+    config, _, state = built(batch_size=500, members=2)
+    found = mbop.rows(config)(falls(stored), state, jax.random.key(0))
+    known = np.asarray(found.known)
+    pairs = np.stack([found.obs[..., 0], found.next_obs[..., 0]], axis=-1)[known]
+    assert {tuple(pair) for pair in pairs.tolist()} == set(wanted.items())
+    assert known.all() == stored
+
+
+def test_a_row_inside_an_episode_that_is_not_followed_by_the_next_has_its_own():
+    """Such as at a time-out that nobody marked: row 1 leads to 7, and row 2 begins anew."""
+    data = Dataset.from_arrays(
+        *([[0.0], [1.0], [2.0], [3.0]], [[0.0]] * 4, [1.0] * 4, [0, 0, 0, 1]),
+        next_obs=[[1.0], [7.0], [3.0], [9.0]],
+        action_space=SPEC.action,
+    )
+    rows, normaliser = prepare(data, Preprocess("standardise"), REGISTRY["mbop"].view)
+    found, known = mbop.following(Episodes(**rows), jnp.arange(4))
+    np.testing.assert_allclose(
+        normaliser.mean + normaliser.std * np.asarray(found), [[1], [7], [3], [9]], rtol=1e-6
+    )
+    assert known.all() and rows["gap"].tolist() == [1, 3]  # and no second copy of the observations
 
 
 def test_errors_against_numpy():
@@ -79,7 +120,7 @@ def test_errors_against_numpy():
     wanted = {
         "behaviour_error": ((of("policy", batch.obs, batch.before) - batch.action) ** 2).mean(),
         "reward_error": ((outcome[..., 0] - batch.reward) ** 2).mean(),
-        "next_obs_error": change[np.asarray(batch.inside)].mean(),
+        "next_obs_error": change[np.asarray(batch.known)].mean(),
         "value_error": ((of("value", batch.obs, batch.before)[..., 0] - batch.ahead) ** 2).mean(),
     }
     for name, number in wanted.items():
@@ -122,6 +163,17 @@ def linear(state, behaviour=0.0, reward=(0.0, 0.0), change=(0.0, 0.0), value=(0.
     )
 
 
+def tilted(b, sigma, kappa, pays, what=lambda a: a):
+    """E[what(a) e^{kappa pays(a)}] / E[e^{kappa pays(a)}] of a ~ N(b, sigma^2), by quadrature."""
+    a = np.linspace(b - 8 * sigma, b + 8 * sigma, 20_001)
+    weight = np.exp(-0.5 * ((a - b) / sigma) ** 2 + kappa * pays(a))
+    return (what(a) * weight).sum() / weight.sum()
+
+
+def clip(a):
+    return np.clip(a, -1, 1)
+
+
 def planned(state, algorithm, obs=0.0, plan=None, mode="plan"):
     policy = algorithm.policy
     params = policy.params(state)
@@ -156,6 +208,45 @@ def test_the_plan_is_the_tilted_mean(options, nets, plan, wanted):
     action, carry = planned(linear(state, behaviour=0.1, **nets), algorithm, plan=plan)
     assert float(action[0]) == pytest.approx(wanted, abs=0.005)
     assert carry["plan"].shape == (options["horizon"], 1) and carry["before"] == action
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reward", "wanted"),
+    [
+        (1.0, 0.0, 1.0),  # nothing pays: the behaviour's own action at a bound, and not the mean of its noise
+        (-1.0, 0.0, -1.0),  # clipped first, that is off by sigma / sqrt(2 pi) = 0.08
+        (0.9, 1.5, tilted(0.9, 0.2, 2.0, lambda a: 1.5 * clip(a))),
+        (1.3, 1.5, tilted(1.3, 0.2, 2.0, lambda a: 1.5 * clip(a))),
+    ],
+)
+def test_actions_at_the_bounds_are_averaged_before_they_are_clipped(behaviour, reward, wanted):
+    _, algorithm, state = built(**MANY, horizon=1, beta=0.0, bootstrap=False)
+    action, carry = planned(linear(state, behaviour=behaviour, reward=(0, reward)), algorithm)
+    assert float(carry["plan"][0, 0]) == pytest.approx(wanted, abs=0.004)
+    assert float(action[0]) == pytest.approx(float(clip(wanted)), abs=0.004)
+    assert carry["before"] == action  # what was executed
+
+
+def test_the_networks_see_actions_that_can_be_executed():
+    _, algorithm, state = built(**MANY | {"sigma": 0.4}, horizon=2, beta=0.0, bootstrap=False)
+    state = linear(state, behaviour=0.0, reward=(1.5, 0), change=(0, 1.0))
+    kernel = jnp.float32([[[0.0], [0.5]]])  # f_b = 0.9 + half of the action before, which is 0 at first
+    policy = {"hidden": [], "out": {"kernel": kernel, "bias": jnp.float32([[0.9]])}}
+    _, carry = planned(dataclasses.replace(state, policy=policy), algorithm)
+    # The second state pays 1.5 times the first action, clipped; the second action begins from half of that.
+    first, seen = (tilted(0.9, 0.4, 2.0, lambda a: 1.5 * clip(a), what) for what in (lambda a: a, clip))
+    np.testing.assert_allclose(carry["plan"][:, 0], [first, 0.9 + 0.5 * seen], atol=0.008)
+
+
+def test_noise_may_be_in_units_of_the_datas_actions():
+    options = {"horizon": 1, "beta": 0.0, "bootstrap": False, "noise": "data", "sigma": 0.8}
+    _, algorithm, state = built(**MANY | options)
+    data = dataclasses.replace(episodes([6]), action=jnp.float32([[0.25], [-0.25]] * 3))
+    (stage,) = algorithm.stages
+    state = stage.refresh(state, data, jax.random.key(0))
+    assert state.noise_scale.tolist() == [0.25]
+    action, _ = planned(linear(state, behaviour=0.1, reward=(0, 1.0)), algorithm)
+    assert float(action[0]) == pytest.approx(0.1 + 2.0 * (0.8 * 0.25) ** 2, abs=0.005)
 
 
 def test_with_all_of_the_old_plan_it_is_shifted():
@@ -199,7 +290,16 @@ def test_the_last_action_is_remembered():
         np.testing.assert_allclose(found, [0.3, 0.45, 0.525], rtol=1e-5)
 
 
+def test_acmes_values():
+    config = configure("mbop", "acme", task("hopper"), {}, "hopper-medium-expert-like")
+    planner = {"horizon": 15, "samples": 1000, "kappa": 0.5, "beta": 0.2, "sigma": 0.8, "noise": "data"}
+    networks = {"members": 5, "hidden": (64, 64), "batch_size": 64}
+    rates = dict.fromkeys(("policy_rate", "model_rate", "value_rate"), 3e-4)
+    for name, value in (planner | networks | rates).items():
+        assert getattr(config, name) == value, name
+
+
 def test_options_that_make_no_sense():
-    for options in ({"horizon": 0}, {"beta": 1.5}, {"samples": 0}):
+    for options in ({"noise": "half"}, {"horizon": 0}, {"beta": 1.5}, {"samples": 0}):
         with pytest.raises(BadInput):
             override(mbop.Config(), options)

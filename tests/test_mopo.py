@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leashrl.algos import mopo
-from leashrl.core import hyper, override
+from leashrl.algos import REGISTRY, mopo
+from leashrl.core import Preprocess, hyper, override
+from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
 from leashrl.models import dynamics
 from leashrl.plan import configure
@@ -35,6 +36,23 @@ def world(n=400):
 
 
 DATA = world()
+
+
+def falls(stored):
+    """10 episodes of 20 steps of 0.1 in each dimension; each 20th step is a fall to -50, and pays -9."""
+    start = 100.0 * np.arange(10).repeat(20)
+    obs = (start + 0.1 * np.tile(np.arange(20), 10))[:, None].repeat(3, 1)
+    terminal = np.arange(200) % 20 == 19
+    return Dataset.from_arrays(
+        *(obs, np.zeros((200, 2)), np.where(terminal, -9.0, 1.0), terminal),
+        timeout=np.zeros(200),
+        next_obs=np.where(terminal[:, None], -50.0, obs + 0.1) if stored else None,
+        action_space=SPEC.action,
+    )
+
+
+def seen_by_mopo(dataset):
+    return Transitions(**prepare(dataset, Preprocess(), REGISTRY["mopo"].view)[0])
 
 
 def built(**options):
@@ -74,6 +92,32 @@ def test_the_models_loss_by_hand():
     wanted = fit + 0.01 * 2 * 10.5 + 0.1 * 0.5 * (4 + 1 + 9)  # the first layer's share is a half
     loss = model.loss(params, obs[None], action[None], outcome[None], 0.1)
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_all_rewards_count_and_the_observations_that_are_known():
+    """Two networks, three rows: the mean of all rewards, and of each dimension of the known observations."""
+    model = dynamics.ensemble(3, 2, (8,), 2)
+    params = model.init(jax.random.key(0))
+    obs, action, outcome = normal(2, 3, 3), normal(2, 3, 2), normal(2, 3, 4)
+    known = np.array([[True, False, True], [False, False, True]])
+    far = jnp.where(jnp.asarray(known)[..., None], outcome, outcome.at[..., 1:].set(1e6))
+
+    def mean_of_four(x, known):
+        return (x[:, 0].mean() + x[known, 1:].mean(0).sum()) / 4
+
+    means, log_vars = zip(*(model.predict(params, obs[i], action[i]) for i in (0, 1)), strict=True)
+    fit = 0.0
+    for i in (0, 1):
+        mean, log_var = np.asarray(means[i][i], np.float64), np.asarray(log_vars[i][i], np.float64)
+        fit += mean_of_four((mean - np.asarray(outcome[i])) ** 2 * np.exp(-log_var) + log_var, known[i])
+    loss = model.loss(params, obs, action, far, 0.0, jnp.asarray(known))
+    assert float(loss) == pytest.approx(fit + 0.01 * 2 * 4 * 10.5, rel=1e-5)
+    found = dynamics.squared_errors(model, params, obs[0], action[0], far[0], jnp.asarray(known[0]))
+    squares = (np.asarray(means[0]) - np.asarray(outcome[0])) ** 2
+    np.testing.assert_allclose(found, [mean_of_four(x, known[0]) for x in squares], rtol=1e-5)
+    everything = jnp.ones((2, 3), bool)
+    plain, all_known = (model.loss(params, obs, action, outcome, 0.1, x) for x in (None, everything))
+    assert float(plain) == pytest.approx(float(all_known), rel=1e-6)
 
 
 def test_layers_have_the_authors_shares_of_the_decay():
@@ -153,6 +197,54 @@ def test_the_model_learns_a_world():
         state = step(state, jax.random.key(i))
     assert float(jnp.mean(stage.refresh(state, DATA, None).best_error)) < 0.1 * errors[0]
     assert errors[0] > errors[1] > errors[2]
+
+
+# --- Where an episode ends -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_model_learns_no_fall_to_the_next_episodes_start(stored):
+    data = seen_by_mopo(falls(stored))
+    _, _, state, stages = built(batch_size=4000)
+    *drawn, known = stages["model"].sample(data, state, jax.random.key(0))
+    obs, _, outcome = map(np.asarray, drawn)
+    last = np.isclose(obs[..., 0] % 100, 1.9, atol=0.01)
+    assert last.any()
+    np.testing.assert_array_equal(known, ~last if not stored else np.ones_like(last))
+    change = outcome[..., 1:]
+    np.testing.assert_allclose(change[~last], 0.1, atol=1e-3)
+    if stored:
+        np.testing.assert_allclose(change[last], -50 - obs[last], rtol=1e-5)
+    assert not np.any(np.isclose(change, 98.1, atol=0.1))  # up to the next episode's start
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_falls_stay_in_the_share_that_sac_has_of_the_data(stored):
+    data = seen_by_mopo(falls(stored))
+    _, _, state, stages = built(real_percent=100, batch_size=2000)
+    batch = stages["train"].sample(data, dataclasses.replace(state, written=jnp.int32(1)), jax.random.key(0))
+    fell = np.asarray(batch.reward) == -9
+    assert 0.03 < fell.mean() < 0.07  # one row of twenty
+    np.testing.assert_array_equal(batch.discount, np.where(fell, 0, np.float32(0.99)))
+
+
+def test_unknown_outcomes_move_nothing():
+    """One update, and the held-out rows' error, with a fall's row that leads to 0 or to anywhere."""
+    data = seen_by_mopo(falls(False))
+    far = dataclasses.replace(data, next_obs=jnp.where(data.known[:, None], data.next_obs, 1e9))
+    _, _, state, stages = built(batch_size=200)
+    stage = stages["model"]
+    one, two = (
+        stage.refresh(
+            stage.update(state, stage.sample(rows, state, jax.random.key(0)), None, jnp.int32(0))[0],
+            rows,
+            None,
+        )
+        for rows in (data, far)
+    )
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, (one.model, one.best_error), (two.model, two.best_error))
+    )
 
 
 # --- Roll-outs -----------------------------------------------------------------------------------

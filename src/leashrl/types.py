@@ -88,6 +88,7 @@ class Transitions:
     next_obs: ArrayLike  # (n, obs_dim) float32
     next_action: ArrayLike | None = None  # as action: the next row's, where there is one; None online
     to_go: ArrayLike | None = None  # (n,) float32, discounted return from here on, where it was asked for
+    known: ArrayLike | None = None  # (n,) bool: next_obs is what followed; None: always
 
 
 @pytree
@@ -100,6 +101,8 @@ class Episodes:
     to_go: ArrayLike  # (n,) float32, the rewards' sum from here to the episode's end
     step: ArrayLike  # (n,) int32, rows since the episode began
     end: ArrayLike  # (n,) int32, the row behind the episode's last
+    gap: ArrayLike | None = None  # (gaps,) int32, rows that the next row's observation did not follow
+    gap_obs: ArrayLike | None = None  # (gaps, obs_dim) float32, what followed; None where it was not stored
 
 
 @pytree

@@ -93,6 +93,7 @@ REGISTRY: dict[str, Entry] = {
         "Yu et al. 2020, arXiv 2005.13239",
         mopo.PRESETS,
         mopo.DOMAINS,
+        view="dynamics",
         offline_only="its critic learns from a model of the data, which stays as it is",
     ),
     "onestep": Entry(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.algos.common import continuous, positive, within
+from leashrl.algos.common import choice, continuous, positive, within
 from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
 from leashrl.optim import adam_init, descend
 from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
@@ -29,7 +29,8 @@ class Config:
     $$R_n = \sum_t r(s_t,a_t) + f_R(s_H, a_{H-1})$$
 
     where each trajectory follows one network, and rewards are the ensemble's mean. The new plan is their
-    mean, weighted by $e^{\kappa R_n}$, and its first action is taken.
+    mean, weighted by $e^{\kappa R_n}$, and its first action is taken. What the networks see and what is
+    executed is clipped to the action space; what is averaged is not.
 
     Args:
       steps: gradient updates.
@@ -41,7 +42,8 @@ class Config:
       samples: N above, rounded up to a multiple of `members`.
       bootstrap: add f_R at the horizon.
       beta: how much of the old plan is kept.
-      sigma: of the noise, in units of the action range's half.
+      sigma: of the noise, in units of `noise`.
+      noise: `range`, the action range's half, or `data`, each dimension's standard deviation in the data.
       kappa: how sharply trajectories are told apart.
       policy_rate, model_rate, value_rate: Adam's learning rates of f_b, f_m, f_R.
 
@@ -59,6 +61,7 @@ class Config:
     bootstrap: bool = True
     beta: float = 0.2
     sigma: float = 0.2
+    noise: str = "range"
     kappa: float = 1.0
     policy_rate: float = 1e-3
     model_rate: float = 1e-3
@@ -66,6 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         positive(self, "members", "horizon", "samples")
+        choice("noise", self.noise, ("range", "data"))
         within(self, 0, 1, "beta")
         within(self, 0, math.inf, "sigma", "kappa", "policy_rate", "model_rate", "value_rate")
 
@@ -78,6 +82,7 @@ class State:
     policy: dict  # f_b; of all three a leading member axis
     model: dict  # f_m
     value: dict  # f_R
+    noise_scale: Array  # (dim,) the noise's unit, in half action ranges
     optimiser: dict  # Adam's moments of the three
     hp: HP
 
@@ -92,7 +97,7 @@ class Rows:
     reward: Array
     ahead: Array  # the sum of the next H rewards, or of those that are left
     next_obs: Array
-    inside: Array  # bool: the next row is of the same episode
+    known: Array  # bool: next_obs is what followed
 
 
 # --- Build -------------------------------------------------------------------
@@ -108,7 +113,7 @@ def rows(config: Config):
         i = jax.random.randint(key, (config.members, config.batch_size), 0, n)
         end = jnp.asarray(data.end)[i]
         later = jnp.where(i + config.horizon < end, to_go[jnp.minimum(i + config.horizon, n - 1)], 0.0)
-        after = jnp.minimum(i + 1, n - 1)
+        next_obs, known = following(data, i)
         begins = jnp.asarray(data.step)[i] == 0
         return Rows(
             obs=obs[i],
@@ -116,11 +121,23 @@ def rows(config: Config):
             before=jnp.where(begins[..., None], 0.0, action[jnp.maximum(i - 1, 0)]),
             reward=jnp.asarray(data.reward)[i],
             ahead=to_go[i] - later,
-            next_obs=obs[after],
-            inside=i + 1 < end,
+            next_obs=next_obs,
+            known=known,
         )
 
     return sample
+
+
+def following(data: Episodes, i: Array) -> tuple[Array, Array]:
+    """What followed rows `i`, and whether that is known: at an episode's end only where it was stored."""
+    obs = jnp.asarray(data.obs)
+    next_row = obs[jnp.minimum(i + 1, obs.shape[0] - 1)]
+    if data.gap is None or data.gap_obs is None:
+        return next_row, i + 1 < jnp.asarray(data.end)[i]
+    gap, gap_obs = jnp.asarray(data.gap), jnp.asarray(data.gap_obs)
+    place = jnp.minimum(jnp.searchsorted(gap, i), gap.shape[0] - 1)
+    stored = gap[place] == i
+    return jnp.where(stored[..., None], gap_obs[place], next_row), jnp.ones(i.shape, bool)
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
@@ -139,7 +156,13 @@ def build(config: Config, spec: Spec) -> Algorithm:
             name: jax.vmap(net.init)(jax.random.split(k, config.members))
             for (name, net), k in zip(nets.items(), keys, strict=True)
         }
-        return State(**params, optimiser={name: adam_init(value) for name, value in params.items()}, hp=hp)
+        scale = jnp.ones(dim, jnp.float32)
+        return State(
+            **params,
+            noise_scale=scale,
+            optimiser={name: adam_init(value) for name, value in params.items()},
+            hp=hp,
+        )
 
     def each(name: str, params, obs: Array, action: Array) -> Array:
         """All members of an ensemble, each on rows of its own (members, batch, ...)."""
@@ -149,13 +172,13 @@ def build(config: Config, spec: Spec) -> Algorithm:
         action = each("policy", params["policy"], batch.obs, batch.before)
         outcome = each("model", params["model"], batch.obs, batch.action)
         ahead = each("value", params["value"], batch.obs, batch.before)[..., 0]
-        inside = batch.inside.astype(jnp.float32)
+        known = batch.known.astype(jnp.float32)
         change = jnp.mean((outcome[..., 1:] - (batch.next_obs - batch.obs)) ** 2, axis=-1)
         found = {
             "behaviour_error": jnp.mean((action - batch.action) ** 2),
             "reward_error": jnp.mean((outcome[..., 0] - batch.reward) ** 2),
-            # Where every episode has one row, there is no next one to learn.
-            "next_obs_error": jnp.sum(change * inside) / jnp.maximum(jnp.sum(inside), 1.0),
+            # What a last row pays is known even where what followed it was not stored.
+            "next_obs_error": jnp.sum(change * known) / jnp.maximum(jnp.sum(known), 1.0),
             "value_error": jnp.mean((ahead - batch.ahead) ** 2),
         }
         return config.members * sum(found.values(), jnp.zeros(())), found
@@ -165,6 +188,11 @@ def build(config: Config, spec: Spec) -> Algorithm:
         grads, metrics = jax.grad(losses, has_aux=True)(params, batch)
         return descend(state, grads, {name: state.hp[f"{name}_rate"] for name in nets}), metrics
 
+    def measure(state: State, data: Data, key: Array) -> State:
+        """The noise's unit where that is the data's."""
+        assert isinstance(data, Episodes)
+        return dataclasses.replace(state, noise_scale=jnp.std(jnp.asarray(data.action), axis=0))
+
     # --- planning
 
     def plan(params, obs: Array, before: Array, old: Array, key: Array) -> Array:
@@ -172,7 +200,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         hp, number = params["hp"], jnp.arange(config.members)
         # Each network has as many trajectories: the shapes below are (members, each, ...).
         shape = (config.members, -(-config.samples // config.members))
-        noise = hp["sigma"] * jax.random.normal(key, (config.horizon, *shape, dim))
+        sigma = jnp.broadcast_to(hp["sigma"] * params["noise_scale"], (config.horizon, *shape, dim))
+        noise = sigma * jax.random.normal(key, sigma.shape)
 
         def judged(name: str, obs: Array, action: Array) -> Array:
             """(members, members, each, ...): by every network, all trajectories."""
@@ -182,11 +211,14 @@ def build(config: Config, spec: Spec) -> Algorithm:
         def follow(carry, inputs):
             obs, before, total = carry
             noise, kept = inputs
-            action = jnp.clip(each("policy", params["policy"], obs, before) + noise, -1.0, 1.0)
-            action = (1.0 - hp["beta"]) * action + hp["beta"] * kept[None, None]
-            outcome = judged("model", obs, action)
+            action = (1.0 - hp["beta"]) * (each("policy", params["policy"], obs, before) + noise)
+            action = action + hp["beta"] * kept[None, None]
+            # The networks only know actions within the bounds. What is averaged is not clipped: where the
+            # behaviour's action is at a bound, a mean of clipped actions would never reach it.
+            seen = jnp.clip(action, -1.0, 1.0)
+            outcome = judged("model", obs, seen)
             total = total + jnp.mean(outcome[..., 0], axis=0)
-            return (obs + outcome[number, number, :, 1:], action, total), action
+            return (obs + outcome[number, number, :, 1:], seen, total), action
 
         spread = lambda x: jnp.broadcast_to(x[None, None], (*shape, *x.shape))
         start = (spread(obs), spread(before), jnp.zeros(shape))
@@ -207,15 +239,35 @@ def build(config: Config, spec: Spec) -> Algorithm:
             return action, carry | {"before": action}
         shifted = jnp.concatenate([carry["plan"][1:], carry["plan"][-1:]])
         new = plan(params, timestep.obs, carry["before"], shifted, key)
-        return new[0], {"plan": new, "before": new[0]}
+        action = jnp.clip(new[0], -1.0, 1.0)
+        return action, {"plan": new, "before": action}
 
     def params_of(state: State):
-        return {name: getattr(state, name) for name in nets} | {
+        return {name: getattr(state, name) for name in (*nets, "noise_scale")} | {
             "hp": {name: state.hp[name] for name in ("beta", "sigma", "kappa")}
         }
 
     stage = Stage("train", config.steps, rows(config), update)
+    if config.noise == "data":
+        stage = stage._replace(refresh=measure, every=max(1, config.steps))  # once, at the beginning
     return Algorithm(init, (stage,), Policy(params_of, begin, act, ("plan", "mean")))
 
 
-PRESETS = {"default": Preset("ours: the method's, its values by task were not verified", {})}
+ACME = {
+    "horizon": 15,
+    "samples": 1000,
+    "kappa": 0.5,
+    "beta": 0.2,
+    "sigma": 0.8,
+    "noise": "data",
+    "members": 5,
+    "hidden": (64, 64),
+    "batch_size": 64,
+    "policy_rate": 3e-4,
+    "model_rate": 3e-4,
+    "value_rate": 3e-4,
+}
+PRESETS = {
+    "default": Preset("ours: the method's, its values by task were not verified", {}),
+    "acme": Preset("Acme's agents/jax/mbop; whether it is the authors' own is not established", ACME),
+}

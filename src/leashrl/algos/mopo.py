@@ -195,8 +195,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     # --- the model
 
-    def rows_of_model(data: Data, state: State, key: Array) -> tuple[Array, Array, Array]:
-        """Observations, actions and outcomes (members, batch, ...), drawn anew for each network."""
+    def rows_of_model(data: Data, state: State, key: Array) -> tuple[Array, Array, Array, Array | None]:
+        """What `outcomes` has, of rows (members, batch) drawn anew for each network."""
         assert isinstance(data, Transitions)
         n = data.reward.shape[0]
         index = jax.random.randint(
@@ -205,7 +205,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         return outcomes(data, training_row(index, n, config.hold_percent))
 
     def train_model(state: State, rows, key: Array, step: Array) -> tuple[State, Metrics]:
-        loss, grads = jax.value_and_grad(model.loss)(state.model, *rows, state.hp["decay"])
+        *drawn, known = rows
+        loss, grads = jax.value_and_grad(model.loss)(state.model, *drawn, state.hp["decay"], known)
         grads["scale"] = jax.tree.map(jnp.zeros_like, grads["scale"])  # the data's, not learnt
         return descend(state, {"model": grads}, {"model": state.hp["model_rate"]}), {
             "model_loss": loss / config.members,
@@ -319,12 +320,17 @@ def build(config: Config, spec: Spec) -> Algorithm:
     return Algorithm(init, stages, tanh_gaussian(policy))
 
 
-def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array]:
-    """Observations, actions, and rewards beside changes of the observations, of these rows."""
+def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array, Array | None]:
+    """Observations, actions, rewards beside changes of the observations, and which rows' change is known.
+
+    Unknown is what followed a terminal that was logged without its next observation, as the next row begins
+    another episode: the model learns what such a row pays, and not where it leads.
+    """
     obs = jnp.asarray(data.obs)[index]
     change = jnp.asarray(data.next_obs)[index] - obs
     outcome = jnp.concatenate([jnp.asarray(data.reward)[index][..., None], change], axis=-1)
-    return obs, jnp.asarray(data.action)[index], outcome
+    known = None if data.known is None else jnp.asarray(data.known)[index]
+    return obs, jnp.asarray(data.action)[index], outcome, known
 
 
 # --- Presets -----------------------------------------------------------------

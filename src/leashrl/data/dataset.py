@@ -167,8 +167,10 @@ class Dataset:
         `timeout`, a row is a time-out when D4RL's step counter reaches `max_episode_steps - 1`; as in
         D4RL, that counter stands at 1, not 0, on the first row after a terminal.
 
-        `dynamics`: only rows whose true next observation is known: all of them where `next_obs` is
-        stored; else those with a next row in the same episode, so that no terminal is among them.
+        `dynamics`: what models of the environment learn from; no s' is another episode's start. `known`
+        (n,) bool says where s' is the observation that followed: in all rows where `next_obs` is stored.
+        Elsewhere the view has the rows with a next row in the same episode, and the terminals, whose
+        values need no s': theirs is their own observation, and not `known`.
 
         Raises:
           BadInput: an unknown view, or a view without rows.
@@ -178,25 +180,36 @@ class Dataset:
             raise BadInput(
                 f"{self.name}: the {view} view has no rows: every row is cut off or ends an episode"
             )
-        after = self.next_obs if view == "dynamics" else None
-        return {
+        found = {
             "obs": self.obs[rows],
             "action": self.action[rows],
             "reward": self.reward[rows],
             "terminal": self.terminal[rows],
-            "next_obs": self.obs[rows + 1] if after is None else after[rows],
             "next_action": self.action[np.minimum(rows + 1, len(self) - 1)],
         }
+        if view == "bellman":
+            return found | {"next_obs": self.obs[rows + 1]}
+        if self.next_obs is not None:
+            return found | {"next_obs": self.next_obs[rows], "known": np.ones(len(rows), bool)}
+        known = ~self.ends[rows]
+        return found | {"next_obs": self.obs[rows + known], "known": known}
 
     def whole(self) -> dict[str, np.ndarray]:
         """All rows as `obs, action, reward, step, end`: copies, with each row's place in its episode.
 
-        `step` counts from the episode's first row; `end` is the row behind its last.
+        `step` counts from the episode's first row; `end` is the row behind its last. Where `next_obs` is
+        stored, `gap` has the rows that the next row's observation did not follow, each episode's last
+        among them, and `gap_obs` what followed: all true next observations without a copy of them all.
         """
         parts = self.episodes()
         lengths = [part.stop - part.start for part in parts]
         start = np.repeat(np.array([part.start for part in parts], np.int32), lengths)
-        return {
+        gaps = {}
+        if self.next_obs is not None:
+            follows = np.all(self.next_obs[:-1] == self.obs[1:], axis=1)
+            gap = np.flatnonzero(~np.append(follows, False)).astype(np.int32)
+            gaps = {"gap": gap, "gap_obs": self.next_obs[gap]}
+        return gaps | {
             "obs": self.obs.copy(),
             "action": self.action.copy(),
             "reward": self.reward.copy(),
@@ -212,7 +225,11 @@ class Dataset:
                 cut = _at_limit(self.terminal, self.max_episode_steps, after_terminal=1)
             return np.flatnonzero(~cut[:-1])
         if view == "dynamics":
-            return np.arange(len(self)) if self.next_obs is not None else np.flatnonzero(~self.ends[:-1])
+            if self.next_obs is not None:
+                return np.arange(len(self))
+            cut = self.ends & ~self.terminal
+            cut[-1] = not self.terminal[-1]
+            return np.flatnonzero(~cut)
         raise BadInput(f"no view '{view}' of a data set: {nearest(view, ('bellman', 'dynamics'))}")
 
 
@@ -293,7 +310,11 @@ def prepare(
         mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
         std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
         normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32), rescale)
-        for key in rows.keys() & {"obs", "next_obs"}:  # in place: the view's arrays are copies already
+        for key in rows.keys() & {
+            "obs",
+            "next_obs",
+            "gap_obs",
+        }:  # in place: the view's arrays are copies already
             np.subtract(rows[key], normaliser.mean, out=rows[key])
             np.divide(rows[key], normaliser.std, out=rows[key])
     elif preprocess.obs != "none":

@@ -23,7 +23,8 @@ class Dynamics(NamedTuple):
       init: `(key) -> params`, every array with a leading axis of members but for `scale`.
       predict: `(params, obs (batch, obs_dim), action (batch, dim)) -> (mean, log_var)`, each
         (members, batch, 1 + obs_dim).
-      loss: `(params, obs, action, outcome, decay) -> ()`, rows (members, batch, ...), each member its own.
+      loss: `(params, obs, action, outcome, decay, known=None) -> ()`, rows (members, batch, ...), each member
+        its own; `known` (members, batch) bool says of which the change counts, the reward always does.
     """
 
     init: Callable[[Array], Params]
@@ -58,10 +59,12 @@ def ensemble(obs_dim: int, dim: int, hidden: tuple[int, ...], members: int) -> D
         x = jnp.concatenate([obs, action], axis=-1)
         return heads(params, jnp.broadcast_to(x[None], (members, *x.shape)))
 
-    def loss(params: Params, obs: Array, action: Array, outcome: Array, decay: Array) -> Array:
+    def loss(
+        params: Params, obs: Array, action: Array, outcome: Array, decay: Array, known: Array | None = None
+    ) -> Array:
         """sum over members of E[(mean - y)^2 / var + log var], the range's width, and the weights' norms."""
         mean, log_var = heads(params, jnp.concatenate([obs, action], axis=-1))
-        fit = jnp.sum(jnp.mean((mean - outcome) ** 2 * jnp.exp(-log_var) + log_var, axis=(1, 2)))
+        fit = jnp.sum(mean_of(known, (mean - outcome) ** 2 * jnp.exp(-log_var) + log_var))
         width = 0.01 * (jnp.sum(params["high"]) - jnp.sum(params["low"]))
         layers = [*params["net"]["hidden"], params["net"]["out"]]
         norms = jnp.stack([jnp.sum(layer["kernel"] ** 2) for layer in layers])
@@ -76,10 +79,27 @@ def scale_of(obs: Array, action: Array) -> dict[str, Array]:
     return {"mean": jnp.mean(x, axis=0), "std": jnp.std(x, axis=0) + 1e-6}
 
 
-def squared_errors(dynamics: Dynamics, params: Params, obs: Array, action: Array, outcome: Array) -> Array:
-    """(members,) mean squared error of the predicted means, on the same rows for all."""
+def squared_errors(
+    dynamics: Dynamics, params: Params, obs: Array, action: Array, outcome: Array, known: Array | None = None
+) -> Array:
+    """(members,) mean squared errors of the predicted means on rows for all; `known` as in `loss`."""
     mean, _ = dynamics.predict(params, obs, action)
-    return jnp.mean((mean - outcome[None]) ** 2, axis=(1, 2))
+    return mean_of(known, (mean - outcome[None]) ** 2)
+
+
+def mean_of(known: Array | None, x: Array) -> Array:
+    """(members,) means of `x` (members, batch, 1 + obs_dim): of all rewards, and of the `known` observations.
+
+    >>> x = jnp.array([[[1.0, 5.0], [3.0, 9.0]]])
+    >>> mean_of(jnp.array([[True, False]]), x).tolist()  # of 1 and 3, and of 5
+    [3.5]
+    """
+    if known is None:
+        return jnp.mean(x, axis=(1, 2))
+    change = jnp.sum(x[..., 1:], axis=-1)
+    weight = jnp.broadcast_to(known, change.shape).astype(x.dtype)
+    change = jnp.sum(change * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1.0)
+    return (jnp.mean(x[..., 0], axis=-1) + change) / x.shape[-1]
 
 
 # --- Where an episode ends, by the simulators' own rules ------------------------------------------
