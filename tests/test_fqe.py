@@ -525,6 +525,8 @@ def test_two_controllers_are_put_in_order(cli, home):
     assert found["data"]["episodes"] == {"held_out": 20, "trained_on": 80}
     assert found["data"]["hash"] and found["versions"]["jax"] and found["config"]["gamma"] == 0.9
     assert found["data"]["off"] is None
+    assert first["outside"] < 0.2 and first["ess"] > 0.02  # it keeps to the data's states
+    assert found["data"]["fqe"]["outside"] < 0.1 and len(found["seeds"]) == 3
     assert "exists already" in cli("bad", "--data", "data.hdf5", "--out", "found.json", status=2)[1]
 
 
@@ -534,6 +536,7 @@ def test_the_table_is_for_people(cli):
     names = [f"swing/snapshots/step-00000000{step} seed-{seed}" for step in (10, 20) for seed in (0, 1)]
     assert all(out.count(name) == 1 for name in names)
     assert "the data's behaviour, as logged" in out
+    assert "outside" in out and "ESS" in out and "No intervals: they take two seeds" in out
 
 
 def test_modes_and_copies(cli, home):
