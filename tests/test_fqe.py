@@ -195,7 +195,7 @@ def test_a_policy_that_walks_out_of_the_data_is_flagged_and_one_that_stays_is_no
         # the truth is far below, and the interval does not know: only the flag tells
         assert (inside, left) == ((False, True) if abs(drift) == 1 else (True, False)), (drift, value, row)
         assert row["strange"] < 0.5  # its flag is for half
-        assert row["outside"] == pytest.approx(outside, abs=0.15)
+        assert row["outside"] == pytest.approx(outside, abs=0.1)
     assert behaviour["outside"] < 0.05 and behaviour["ess"] > 0.9
 
 
@@ -216,7 +216,7 @@ def test_the_share_outside_is_what_the_exact_occupancy_says():
         at = lambda obs: np.stack([constant(x)(obs) for x in drifts])  # noqa: B023
         found = occupancies(rows, at(rows.next_obs), at(rows.start), gamma)
         exact = [walked(x, data, gamma)[1] for x in drifts]
-        np.testing.assert_allclose([x.outside for x in found], exact, atol=0.18)
+        np.testing.assert_allclose([x.outside for x in found], exact, atol=0.1)
         assert np.all(np.diff([x.ess for x in found][1:]) < 0)
 
 
@@ -240,6 +240,21 @@ def test_weights_are_the_density_ratio_of_a_finite_chain():
     exact = np.zeros(8)
     exact[2 * np.arange(4) + chosen] = visits
     np.testing.assert_allclose(weights, (exact / logged)[2 * place + action], atol=1e-3)
+
+
+def test_a_deterministic_policy_among_many_random_actions_is_no_stranger():
+    """s' = 0.9 s + 0.2 a in six dimensions: doing nothing stays about 0, all the same action ends at 2."""
+    rng = np.random.default_rng(0)
+    obs, action = np.empty((50, 60, 6)), rng.uniform(-1, 1, (50, 60, 6))
+    obs[0] = rng.uniform(-1, 1, (60, 6))
+    for t in range(49):
+        obs[t + 1] = 0.9 * obs[t] + 0.2 * action[t]
+    flat = lambda x: x.reshape(-1, 6)
+    rows = Logged(flat(obs[:-1]), flat(action[:-1]), flat(obs[1:]), np.zeros(49 * 60, bool), obs[0])
+    same = lambda x: np.stack([np.zeros_like(x), np.full_like(x, 0.8)])
+    stays, leaves = occupancies(rows, same(rows.next_obs), same(rows.start), 0.98)
+    assert stays.outside < 0.1 and stays.ess > 0.3
+    assert leaves.outside > 0.3 and leaves.ess < 0.1
 
 
 def test_far_states_cannot_be_matched_and_an_even_match_is_the_whole_sample():

@@ -361,7 +361,7 @@ def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x**2).sum(1)[:, None] - 2 * x @ y.T + (y**2).sum(1)
 
 
-OUTSIDE = 0.25
+OUTSIDE = 0.15
 """A policy whose visits are less covered by the data than that is flagged."""
 FEW = 0.005
 """And one whose occupancy weighs the rows as unevenly as if only this share of them were left."""

@@ -24,6 +24,10 @@ import numpy as np
 FEATURES = 256
 PRICE = 400.0
 """lambda = (1 - gamma)^2 / PRICE: a match by an effective sample of fewer than 1/400 of the rows is none."""
+ACTION = 20.0
+"""Standard deviations of an action that count as one of a state. The weights then match what a policy does near
+a state on average, which is what moves it on, and not each action: else no deterministic policy matches rows
+of many random actions. Whether its actions were logged, `fqe.strangeness` asks."""
 FAR = 10.0
 """Standard deviations beyond which a state is as far away as it gets."""
 
@@ -57,7 +61,7 @@ def occupancies(
       seed: of the features.
     """
     action, next_action, start_action = comparable(rows.action, next_action, start_action)
-    scale = action.std(0) + 1e-3
+    scale = ACTION * (action.std(0) + 1e-3)
     mean, std = rows.obs.mean(0, np.float64), rows.obs.std(0, dtype=np.float64) + 1e-3
 
     def pairs(obs: np.ndarray, action: np.ndarray) -> np.ndarray:
