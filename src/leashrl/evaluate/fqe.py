@@ -361,8 +361,8 @@ def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x**2).sum(1)[:, None] - 2 * x @ y.T + (y**2).sum(1)
 
 
-OUTSIDE = 0.15
-"""A policy whose visits are less covered by the data than that is flagged."""
+OUTSIDE = 0.125
+"""A policy is flagged where more of its visits than that are not covered by the data."""
 FEW = 0.005
 """And one whose occupancy weighs the rows as unevenly as if only this share of them were left."""
 

@@ -25,9 +25,9 @@ FEATURES = 256
 PRICE = 400.0
 """lambda = (1 - gamma)^2 / PRICE: a match by an effective sample of fewer than 1/400 of the rows is none."""
 ACTION = 20.0
-"""Standard deviations of an action that count as one of a state. The weights then match what a policy does near
-a state on average, which is what moves it on, and not each action: else no deterministic policy matches rows
-of many random actions. Whether its actions were logged, `fqe.strangeness` asks."""
+"""Standard deviations of an action that count as one of a state. The weights then match what a policy does
+near a state on average, which is what moves it on, and not each action: else no deterministic policy matches
+rows of many random actions. Whether its actions were logged, `fqe.strangeness` asks."""
 FAR = 10.0
 """Standard deviations beyond which a state is as far away as it gets."""
 
