@@ -29,7 +29,7 @@ from leashrl.training.artefacts import read_json, versions, write_json
 
 RUNS = ("bc", "td3-bc", "iql", "misa", "td3-bc:td3")
 STEPS = {"pendulum-medium-replay": 3000, "hopper-medium-replay": 5000}
-FAR = ("extrapolates", "off the data")
+FAR = ("extrapolates", "off the data", "leaves the data")
 SNAPSHOTS = 5
 """Of each run."""
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--results", type=Path, help="prefix of the .json and .png to write")
     parser.add_argument("--episodes", type=int, default=10, help="a checkpoint, for its true return")
-    parser.add_argument("--seeds", type=int, default=2, help="of FQE")
+    parser.add_argument("--seeds", type=int, default=5, help="of FQE")
     parser.add_argument("--steps", type=int, default=5000, help="of FQE")
     parser.add_argument("--set", nargs="*", default=[], help="options of FQE, NAME=VALUE")
     args = parser.parse_args()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import leashrl
 from leashrl.choosing import fits as fitting
@@ -14,6 +15,9 @@ from leashrl.cli import main
 from leashrl.data import Dataset, convert, make
 from leashrl.errors import BadInput
 from leashrl.evaluate import fqe as estimator
+from leashrl.evaluate import occupancy
+from leashrl.evaluate.occupancy import Rows as Logged
+from leashrl.evaluate.occupancy import occupancies
 from leashrl.types import Box, Discrete
 
 UNIT = Box((-1.0,), (1.0,))
@@ -79,11 +83,12 @@ def test_linear_quadratic_values_are_those_of_the_closed_form():
     logged = estimator.logged_values(data, 0.9)
     assert logged[split.held_starts].mean() == pytest.approx(behaviour, rel=0.08)
 
-    rows = fitting.judge(found, data, asked, actions, estimator.bounds(data, 0.9))
+    rows = fitting.judge(found, data, split, asked, actions, 0.9)
     assert [row["rank"] for row in rows[1:]] == [3, 1, 4, 2]
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     assert not any("extrapolates" in flag for row in rows for flag in row["flags"])
     assert all(row["strange"] < 0.3 for row in rows)  # random actions are everywhere
+    assert not any("leaves" in flag for row in rows for flag in row["flags"])  # and keep the states near 0
 
 
 def chain(episodes: int = 200, seed: int = 0) -> tuple[Dataset, np.ndarray]:
@@ -133,6 +138,136 @@ def test_discrete_values_solve_the_bellman_equation():
     values = np.linalg.solve(np.eye(4) - gamma * moves.mean(1), pays.mean(1))
     known = (pays + gamma * moves @ values)[start, data.action[split.held_starts]]
     np.testing.assert_allclose(found.values[0, 0], known, atol=0.08)  # of what 160 episodes show
+
+
+# --- Where the policy leaves the data ----------------------------------------
+
+CLIFF = 2.0
+"""Beyond it a step costs 1; the data never come there, and their rewards grow towards it."""
+
+
+def walk(episodes: int = 100, steps: int = 20, seed: int = 0) -> Dataset:
+    """s' = s + 0.1 a, random actions: all actions are in the data, but only the states about 0."""
+    rng = np.random.default_rng(seed)
+    action = rng.uniform(-1, 1, (episodes, steps))
+    obs = rng.uniform(-1, 1, (episodes, 1)) + 0.1 * (np.cumsum(action, 1) - action)
+    cut = np.arange(obs.size) % steps == steps - 1
+    flat = lambda x: x.reshape(-1, 1).astype(np.float32)
+    return Dataset.from_arrays(
+        flat(obs),
+        flat(action),
+        flat(pays(obs))[:, 0],
+        np.zeros(obs.size, bool),
+        timeout=cut,
+        action_space=UNIT,
+    )
+
+
+def pays(obs: np.ndarray) -> np.ndarray:
+    return np.where(obs < CLIFF, np.clip(1 + obs / 2, 0, 2), -1.0)
+
+
+def walked(drift: float, data: Dataset, gamma: float) -> tuple[float, float]:
+    """Of a = drift, exactly: its value, and the share of its discounted visits outside the logged states."""
+    time = np.arange(500)[:, None]
+    path, weight = np.linspace(-1, 1, 1001) + 0.1 * drift * time, gamma**time
+    beyond = (path > data.obs.max()) | (path < data.obs.min())
+    return float((weight * pays(path)).sum(0).mean()), float((1 - gamma) * (weight * beyond).sum(0).mean())
+
+
+def constant(drift: float):
+    return lambda obs: np.full_like(obs, drift)
+
+
+def test_a_policy_that_walks_out_of_the_data_is_flagged_and_one_that_stays_is_not():
+    """Its actions are logged ones wherever the data are, so nothing else gives it away."""
+    data, gamma = walk(), 0.95
+    config = estimator.Config(
+        steps=1200, batch_size=64, hidden=(32,), gamma=gamma, critic_rate=3e-3, polyak=0.1
+    )
+    drifts = (1.0, -1.0, 0.0, 0.1)
+    found, split, asked, actions = fit(data, [constant(x) for x in drifts], config, seeds=(0, 1, 2))
+    behaviour, *rows = fitting.judge(found, data, split, asked, actions, gamma)
+    leaves = [any(flag.startswith("leaves the data") for flag in row["flags"]) for row in rows]
+    for drift, row, left in zip(drifts, rows, leaves, strict=True):
+        value, outside = walked(drift, data, gamma)
+        inside = row["low"] <= value <= row["high"]
+        # the truth is far below, and the interval does not know: only the flag tells
+        assert (inside, left) == ((False, True) if abs(drift) == 1 else (True, False)), (drift, value, row)
+        assert row["strange"] < 0.5  # its flag is for half
+        assert row["outside"] == pytest.approx(outside, abs=0.1)
+    assert behaviour["outside"] < 0.05 and behaviour["ess"] > 0.9
+
+
+def test_the_share_outside_is_what_the_exact_occupancy_says():
+    gamma = 0.95
+    for seed in range(2):
+        data = walk(seed=seed)
+        split = estimator.split(data, 50)
+        behind = split.train + 1
+        rows = Logged(
+            data.obs[split.train],
+            data.action[split.train],
+            data.obs[behind],
+            data.terminal[split.train],
+            data.obs[split.train_starts],
+        )
+        drifts = (0.0, 0.2, 0.4, 0.7, 1.0)
+        at = lambda obs: np.stack([constant(x)(obs) for x in drifts])  # noqa: B023
+        found = occupancies(rows, at(rows.next_obs), at(rows.start), gamma)
+        exact = [walked(x, data, gamma)[1] for x in drifts]
+        np.testing.assert_allclose([x.outside for x in found], exact, atol=0.1)
+        assert np.all(np.diff([x.ess for x in found][1:]) < 0)
+
+
+def test_weights_are_the_density_ratio_of_a_finite_chain():
+    """With an indicator for each state and action, they are d_pi(s, a) / d_D(s, a), from a linear system."""
+    data, moves = chain(episodes=400)
+    gamma, chosen = 0.8, np.array([1, 1, 0, 1])
+    whole = np.flatnonzero(~data.ends | data.terminal)
+    place, action = data.obs[whole].argmax(1), data.action[whole]
+    after = data.obs[np.minimum(whole + 1, len(data) - 1)].argmax(1)
+    pairs = np.eye(8)
+    flow = pairs[2 * place + action]
+    flow = flow - gamma * ~data.terminal[whole, None] * pairs[2 * after + np.append(chosen, 0)[after]]
+    start = np.full(4, 0.25)
+    source = (1 - gamma) * start @ pairs[2 * np.arange(4) + chosen]
+    weights = occupancy.match(flow, source, 1e-9)
+    # the actions that the policy never takes weigh 0; its own visits solve d = (1 - g) start + g P' d
+    p = moves[np.arange(4), chosen]
+    visits = np.linalg.solve(np.eye(4) - gamma * p.T, (1 - gamma) * start)
+    logged = np.bincount(2 * place + action, minlength=8) / len(whole)
+    exact = np.zeros(8)
+    exact[2 * np.arange(4) + chosen] = visits
+    np.testing.assert_allclose(weights, (exact / logged)[2 * place + action], atol=1e-3)
+
+
+def test_a_deterministic_policy_among_many_random_actions_is_no_stranger():
+    """s' = 0.9 s + 0.2 a in six dimensions: doing nothing stays about 0, all the same action ends at 2."""
+    rng = np.random.default_rng(0)
+    obs, action = np.empty((50, 60, 6)), rng.uniform(-1, 1, (50, 60, 6))
+    obs[0] = rng.uniform(-1, 1, (60, 6))
+    for t in range(49):
+        obs[t + 1] = 0.9 * obs[t] + 0.2 * action[t]
+    flat = lambda x: x.reshape(-1, 6)
+    rows = Logged(flat(obs[:-1]), flat(action[:-1]), flat(obs[1:]), np.zeros(49 * 60, bool), obs[0])
+    same = lambda x: np.stack([np.zeros_like(x), np.full_like(x, 0.8)])
+    stays, leaves = occupancies(rows, same(rows.next_obs), same(rows.start), 0.98)
+    assert stays.outside < 0.1 and stays.ess > 0.3
+    assert leaves.outside > 0.3 and leaves.ess < 0.1
+
+
+def test_far_states_cannot_be_matched_and_an_even_match_is_the_whole_sample():
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(600, 2)), rng.uniform(-1, 1, (600, 1))
+    start, first = rng.normal(size=(200, 2)), rng.uniform(-1, 1, (200, 1))
+    ends = np.ones(600, bool)  # one step an episode: occupancy and first states are one
+    here, there = (
+        occupancies(Logged(obs, action, obs, ends, start + shift), action[None], first[None], 0.9)[0]
+        for shift in (0.0, 6.0)
+    )
+    assert here.outside < 0.15 and here.ess > 0.8
+    assert there.outside > 0.9
 
 
 # --- What is held out --------------------------------------------------------
@@ -202,12 +337,17 @@ def test_one_episode_is_too_few():
 
 def test_flags_are_raised_where_they_should_be():
     fine = {"value": 5.0, "drift": 0.1, "error": 1.0, "train_error": 0.9, "beyond": 0.0, "strange": 0.1}
+    fine |= {"outside": 0.1, "ess": 0.2}
     flag = lambda **row: estimator.flags(fine | row, (0.0, 10.0), 2.0)
     assert flag() == []
     assert flag(value=11.0) == ["extrapolates: no rewards of the data add up to this value"]
     assert flag(beyond=0.25) == ["extrapolates: 25% of its Q beyond what the data's rewards allow"]
     assert flag(drift=-0.5) == ["still moving: -0.5 in the last fifth"]
     assert flag(error=2.0)[0].startswith("over-fitted")
+    assert flag(outside=0.4, ess=0.001) == [
+        "leaves the data: no logged rows are like 40% of what it would meet; its value is a guess"
+    ]
+    assert flag(ess=0.004) == ["rests on few rows: as good as 0.4% of them"]
     assert flag(strange=0.6) == ["off the data: 60% of its actions far from any that was logged"]
 
 
@@ -219,17 +359,107 @@ def test_possible_values_know_that_an_ended_episode_pays_nothing():
     assert estimator.bounds(paid([0, 1, 0, 0]), 0.5) == (-6.0, 0.0)
 
 
-def test_an_interval_holds_seeds_and_episodes():
-    """Two seeds that are 10 apart, episodes that are alike: half of the draws are the mean of both."""
-    found = estimator.resample(np.array([[[0.0] * 50, [10.0] * 50], [[4.0] * 50, [4.0] * 50]]))
-    of = lambda i: [found[name][i] for name in ("mean", "low", "high")]
-    assert of(0) == pytest.approx([5.0, 0.0, 10.0]) and of(1) == pytest.approx([4.0, 4.0, 4.0])
-    assert (found["rank_low"][0], found["rank_high"][0]) == (1, 2)
-    # many episodes of one seed: the interval is the mean's normal one, 1.96 standard errors to each side
-    values = np.random.default_rng(0).normal(size=(1, 1, 400))
-    found = estimator.resample(values)
-    width = 2 * 1.96 * values.std() / 20
-    assert found["high"][0] - found["low"][0] == pytest.approx(width, rel=0.1)
+def test_an_interval_is_students_over_the_seeds_fits():
+    """Of five seeds: s sqrt(1 + 1/5) sqrt(n / (n - 1)) t to each side, where first states do not differ."""
+    seeds = np.array([3.0, 5.0, 4.0, 8.0, 5.0])
+    values = np.repeat(seeds[None, :, None], 40, axis=2)
+    found = estimator.intervals(values, trained_on=20)
+    half = seeds.std(ddof=1) * np.sqrt(1.2 * 20 / 19) * stats.t.ppf(0.975, 4)
+    assert found["mean"][0] == pytest.approx(5.0)
+    assert found["high"][0] - 5 == pytest.approx(half, rel=0.06)
+    assert 5 - found["low"][0] == pytest.approx(half, rel=0.06)
+    # of first states alone, where all seeds agree: the mean's standard error, 1.97 of them for 400
+    values = np.repeat(np.random.default_rng(0).normal(size=(1, 1, 400)), 3, axis=1)
+    found = estimator.intervals(values, trained_on=20)
+    width = 2 * stats.t.ppf(0.975, 399) * values[0, 0].std(ddof=1) / 20
+    assert found["high"][0] - found["low"][0] == pytest.approx(width, rel=0.06)
+
+
+def test_ranks_know_that_policies_share_their_episodes():
+    chance = np.random.default_rng(0).normal(size=(1, 5, 1)) + np.zeros((1, 5, 30))
+    found = estimator.intervals(np.concatenate([chance, chance + 0.1]), trained_on=50)
+    assert found["low"][1] < found["high"][0]  # their values are far from known
+    assert found["rank_low"].tolist() == found["rank_high"].tolist() == [2, 1]  # their order is
+
+
+@pytest.mark.parametrize(("seeds", "held", "trained"), [(1, 9, 9), (3, 1, 9), (3, 9, 1)])
+def test_where_nothing_can_be_compared_there_is_no_interval(seeds, held, trained):
+    found = estimator.intervals(np.zeros((2, seeds, held)), trained)
+    assert np.isnan(found["low"]).all() and np.isnan(found["high"]).all()
+    assert found["rank_low"].tolist() == [1, 1] and found["rank_high"].tolist() == [2, 2]
+
+
+def test_a_seed_draws_whole_episodes_with_replacement():
+    episode = np.repeat(np.arange(200), 3)
+    rows, counts = estimator.resampled(episode, [0, 1, 2])
+    assert counts.tolist() == [600] * 3
+    for line in rows:
+        assert np.all(line.reshape(-1, 3) == 3 * (line[::3, None] // 3) + np.arange(3))
+    times = np.stack([np.bincount(line[::3] // 3, minlength=200) for line in rows])
+    assert (times == 0).mean() == pytest.approx(np.exp(-1), abs=0.06)  # a Poisson count each, nearly
+    assert not np.array_equal(times[0], times[1])
+    again, _ = estimator.resampled(episode, [2])
+    assert np.array_equal(again[0], rows[2])
+
+
+def test_a_seed_fits_to_the_episodes_that_it_drew():
+    """Rewards of an episode that seed 0 did not draw change its critic in nothing, and seed 1's that did."""
+    data = linear(episodes=10)
+    config = estimator.Config(steps=20, batch_size=8, hidden=(8,), gamma=0.9)
+    split = estimator.split(data)
+    rows, counts = estimator.resampled(np.searchsorted(split.train_starts, split.train, "right"), [0, 1])
+    mine, other = (set(split.train[line[:n]] // 20) for line, n in zip(rows, counts, strict=True))
+    episode = min(other - mine)
+    reward = data.reward.copy()
+    reward[20 * episode : 20 * episode + 20] = -1e3
+    changed = Dataset.from_arrays(
+        data.obs, data.action, reward, data.terminal, timeout=data.timeout, action_space=UNIT
+    )
+    logged = estimator.logged_values(data, 0.9)
+    asked = fitting.Asked.of(split, len(data), 0)
+    actions = data.action[asked.rows][None]
+    one, two = (fitting.fit(x, split, asked, actions, config, [0, 1], logged).values for x in (data, changed))
+    np.testing.assert_array_equal(one[:, 0], two[:, 0])
+    assert np.abs(one[:, 1] - two[:, 1]).min() > 0
+
+
+def noisy(seed: int, episodes: int = 50, steps: int = 20) -> Dataset:
+    """As `linear`, with noise in states (0.2) and rewards (2)."""
+    rng = np.random.default_rng([seed, 1])
+    action, obs = rng.uniform(-1, 1, (episodes, steps)), np.empty((episodes, steps))
+    obs[:, 0] = rng.uniform(-1, 1, episodes)
+    for t in range(steps - 1):
+        obs[:, t + 1] = 0.8 * obs[:, t] + 0.2 * action[:, t] + 0.2 * rng.normal(size=episodes)
+    reward = -(obs**2 + 0.1 * action**2) + 2 * rng.normal(size=obs.shape)
+    cut = np.arange(obs.size) % steps == steps - 1
+    flat = lambda x: x.reshape(-1, 1).astype(np.float32)
+    return Dataset.from_arrays(
+        flat(obs),
+        flat(action),
+        flat(reward)[:, 0],
+        np.zeros(obs.size, bool),
+        timeout=cut,
+        action_space=UNIT,
+    )
+
+
+def test_intervals_hold_what_other_data_would_have_said():
+    """20 data sets, each with its own noise: of intervals of 95 %, 16 hold the truth all but once in 400."""
+    gamma, gain = 0.9, -0.5
+    rho, t = 0.8 + 0.2 * gain, np.arange(500)
+    # E s_t^2 from s_0 even in [-1, 1]; the noise of rewards is 0 on average
+    squares = rho ** (2 * t) / 3 + 0.04 * (1 - rho ** (2 * t)) / (1 - rho**2)
+    truth = -(1 + 0.1 * gain**2) * (gamma**t * squares).sum()
+    config = estimator.Config(
+        steps=500, batch_size=64, hidden=(8,), gamma=gamma, critic_rate=3e-3, polyak=0.1
+    )
+    policy = lambda obs: (gain * obs).astype(np.float32)
+    hits = 0
+    for seed in range(20):
+        found, split, _, _ = fit(noisy(seed), [policy], config, seeds=range(5))
+        one = estimator.intervals(found.values[1:], len(split.train_starts))
+        hits += int(one["low"][0] <= truth <= one["high"][0])
+    assert hits >= 16
 
 
 # --- The command -------------------------------------------------------------
@@ -294,7 +524,7 @@ def cli(home, monkeypatch, capsys):
 
 def test_two_controllers_are_put_in_order(cli, home):
     """By arrays in memory, the data are given; the good one's value is the closed form's."""
-    options = ["--gamma", "0.9", "--steps", "2500", "--seeds", "1", "--set", "hidden=32,32", "batch_size=128"]
+    options = ["--gamma", "0.9", "--steps", "2500", "--seeds", "3", "--set", "hidden=32,32", "batch_size=64"]
     more = ["critic_rate=3e-3", "polyak=0.05"]
     out, _ = cli("bad", "good", "--data", "data.hdf5", *options, *more, "--json", "--out", "found.json")
     found = json.loads(out)
@@ -302,6 +532,7 @@ def test_two_controllers_are_put_in_order(cli, home):
     first, second = found["policies"]
     assert (first["folder"], second["folder"]) == ("good", "bad")
     assert (first["rank"], second["rank"]) == (1, 2) and first["low"] > second["high"]
+    assert (first["rank_high"], second["rank_low"]) == (1, 2)
     data = linear()
     squares = float((data.obs[estimator.split(data).held_starts] ** 2).mean())
     assert first["value"] == pytest.approx(linear_value(-1.0) * squares, rel=0.15)  # clones are not exact
@@ -309,6 +540,8 @@ def test_two_controllers_are_put_in_order(cli, home):
     assert found["data"]["episodes"] == {"held_out": 20, "trained_on": 80}
     assert found["data"]["hash"] and found["versions"]["jax"] and found["config"]["gamma"] == 0.9
     assert found["data"]["off"] is None
+    assert first["outside"] < 0.2 and first["ess"] > 0.02  # it keeps to the data's states
+    assert found["data"]["fqe"]["outside"] < 0.1 and len(found["seeds"]) == 3
     assert "exists already" in cli("bad", "--data", "data.hdf5", "--out", "found.json", status=2)[1]
 
 
@@ -318,6 +551,7 @@ def test_the_table_is_for_people(cli):
     names = [f"swing/snapshots/step-00000000{step} seed-{seed}" for step in (10, 20) for seed in (0, 1)]
     assert all(out.count(name) == 1 for name in names)
     assert "the data's behaviour, as logged" in out
+    assert "outside" in out and "ESS" in out and "No intervals: they take two seeds" in out
 
 
 def test_modes_and_copies(cli, home):

@@ -31,7 +31,7 @@ def fqe(
     snapshots: bool = False,
     mode: str | None = None,
     gamma: float | None = None,
-    seeds: int | Sequence[int] = 2,
+    seeds: int | Sequence[int] = 5,
     held_percent: float = 20.0,
     split_seed: int = 0,
     rows: int = 200_000,
@@ -46,7 +46,8 @@ def fqe(
       snapshots: the policies in the runs' `snapshots/`, in place of the final ones.
       mode: how the policies act; each one's own by default. Modes that draw draw once a row, for good.
       gamma: the discount; by default the policies' own, where they agree.
-      seeds: of FQE, how many or which: a critic each.
+      seeds: of FQE, how many or which: each fits a critic to training episodes that it resamples. One alone
+        gives no interval.
       held_percent: the share of episodes that is held out.
       split_seed: which ones.
       rows: the most that are kept on each side.
@@ -78,7 +79,7 @@ def fqe(
     logged = estimator.logged_values(dataset, config.gamma)
     limits = estimator.bounds(dataset, config.gamma)
     fits = fit(dataset, split, asked, actions, config, chosen, logged, report)
-    judged = judge(fits, dataset, asked, actions, limits)
+    judged = judge(fits, dataset, split, asked, actions, config.gamma)
     behaviour, rest = judged[0], judged[1:]
     named = [one.about() | row for one, row in zip(candidates, rest, strict=True)]
     starts = {"held_out": split.held_starts, "trained_on": split.train_starts}

@@ -11,8 +11,10 @@ import numpy as np
 from leashrl.core import hyper
 from leashrl.data import Dataset
 from leashrl.evaluate import fqe as estimator
+from leashrl.evaluate.occupancy import Occupancy, occupancies
+from leashrl.evaluate.occupancy import Rows as Logged
 from leashrl.training import loop
-from leashrl.types import Array, Box, Spec, Transitions
+from leashrl.types import Array, Box, Spec
 
 PIECE = 8192
 """Rows that a critic looks at together."""
@@ -20,6 +22,8 @@ LATE = 4
 """Tenths of the training, the last ones, over which estimates are averaged: a critic never quite rests."""
 CHECKED = 10_000
 """Rows on each side, at most, on which Bellman errors are measured."""
+COVERED = 4000
+"""Rows, at most, that are weighed for the policies' occupancies."""
 Report = Callable[[int, int], None]
 """Told how many updates are done, and how many there are."""
 
@@ -85,8 +89,8 @@ def fit(
 ) -> Fits:
     """Train a critic for every policy and seed side by side, and ask them.
 
-    A seed has the same first weights and the same batches for all policies, so that what differs between
-    their values is the policies' own.
+    A seed has the same first weights, the same resampled episodes and the same batches for all policies, so
+    that what differs between their values is the policies' own.
 
     Args:
       actions: (policies, len(asked.rows), ...), in [-1, 1] or integers.
@@ -100,19 +104,26 @@ def fit(
     unit = to_unit(dataset, dataset.action)
     reward = estimator.scaled_rewards(dataset.reward, dataset.terminal, config.gamma, centre, scale)
     behind = after(split.train, n)
-    data = Transitions(
+    drawn, counts = estimator.resampled(np.searchsorted(split.train_starts, split.train, "right"), seeds)
+    data = estimator.Rows(
         obs=jnp.asarray(obs[split.train]),
         action=jnp.asarray(unit[split.train]),
         reward=jnp.asarray(reward[split.train]),
         terminal=jnp.asarray(dataset.terminal[split.train]),
         next_obs=jnp.asarray(obs[behind]),
         next_action=jnp.asarray(asked.at(actions, behind)),
+        drawn=jnp.asarray(drawn),
     )
 
     which = np.repeat(np.arange(policies, dtype=np.int32), len(seeds))
     low, high = ((jnp.float32(x) - centre) / scale for x in estimator.bounds(dataset, config.gamma))
     one = hyper(config) | {"low": low, "high": high}
-    hp = {name: jnp.broadcast_to(x, which.shape) for name, x in one.items()} | {"policy": jnp.asarray(which)}
+    hp = {name: jnp.broadcast_to(x, which.shape) for name, x in one.items()}
+    hp |= {
+        "policy": jnp.asarray(which),
+        "seed": jnp.asarray(np.tile(np.arange(len(seeds), dtype=np.int32), policies)),
+        "count": jnp.asarray(np.tile(counts, policies)),
+    }
     keys = jax.vmap(jax.random.key)(jnp.asarray(np.tile(np.asarray(seeds, np.uint32), policies)))
     algorithm = estimator.build(config, dataset.spec)
     ask = functools.partial(_ask, _asking(config, dataset.spec), which)
@@ -176,10 +187,12 @@ def _ask(ask: Callable, which: np.ndarray, state: Any, obs: np.ndarray, action: 
 
 
 def judge(
-    fits: Fits, dataset: Dataset, asked: Asked, actions: np.ndarray, limits: tuple[float, float]
+    fits: Fits, dataset: Dataset, split: estimator.Split, asked: Asked, actions: np.ndarray, gamma: float
 ) -> list[dict[str, Any]]:
     """A row a policy, the behaviour's first: value, interval, rank among the others, errors, flags."""
+    limits = estimator.bounds(dataset, gamma)
     strange = strangeness(dataset, asked, actions)
+    covered = coverage(dataset, split, asked, actions, gamma)
     margin = 0.1 * fits.scale  # no fit is exact, and the best values may lie at a limit
     limits = (limits[0] - margin, limits[1] + margin)
     sound: np.ndarray = np.asarray(np.isfinite(fits.values).all((1, 2)))
@@ -187,22 +200,23 @@ def judge(
     groups = [np.flatnonzero(sound[:1]), 1 + np.flatnonzero(sound[1:])]
     said: dict[int, dict[str, Any]] = {}
     for group in filter(len, groups):
-        found = estimator.resample(fits.values[group])
+        found = estimator.intervals(fits.values[group], len(split.train_starts))
+        known = np.isfinite(found["low"][0])
         order = np.empty(len(group), int)
         order[np.argsort(-found["mean"], kind="stable")] = np.arange(1, len(group) + 1)
         for i, member in enumerate(group):
             said[int(member)] = {
                 "value": float(found["mean"][i]),
-                "low": float(found["low"][i]),
-                "high": float(found["high"][i]),
+                "low": float(found["low"][i]) if known else None,
+                "high": float(found["high"][i]) if known else None,
                 "rank": int(order[i]),
-                "rank_low": int(found["rank_low"][i]),
-                "rank_high": int(found["rank_high"][i]),
+                "rank_low": int(found["rank_low"][i]) if known else None,
+                "rank_high": int(found["rank_high"][i]) if known else None,
             }
     rows = []
     nothing = dict.fromkeys(("value", "low", "high", "rank", "rank_low", "rank_high"))
     for i in range(len(actions)):
-        row: dict[str, Any] = said.get(i, nothing) | {"strange": float(strange[i])}
+        row: dict[str, Any] = said.get(i, nothing) | {"strange": float(strange[i])} | covered[i]._asdict()
         if i not in said:
             rows.append(row | {"flags": ["diverged: a critic of FQE left every scale of the rewards"]})
             continue
@@ -226,3 +240,15 @@ def strangeness(dataset: Dataset, asked: Asked, actions: np.ndarray) -> np.ndarr
     held, seen = few(asked.held, 500), few(asked.train, CHECKED)
     there = asked.at(actions, held)
     return estimator.strangeness(dataset.obs[held], there, unit[held], dataset.obs[seen], unit[seen])
+
+
+def coverage(
+    dataset: Dataset, split: estimator.Split, asked: Asked, actions: np.ndarray, gamma: float
+) -> list[Occupancy]:
+    """Of each policy, as `evaluate.occupancy`, on few enough rows that it takes seconds."""
+    unit, few = to_unit(dataset, dataset.action), asked.train[:: -(-len(asked.train) // COVERED)]
+    behind, starts = after(few, len(dataset)), split.train_starts[:CHECKED]
+    rows = Logged(
+        dataset.obs[few], unit[few], dataset.obs[behind], dataset.terminal[few], dataset.obs[starts]
+    )
+    return occupancies(rows, asked.at(actions, behind), asked.at(actions, starts), gamma)

@@ -25,7 +25,13 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--mode", metavar="M", help="how the policies act, such as sample; each one's own")
     parser.add_argument("--gamma", type=float, metavar="G", help="discount; the policies' own, or 0.99")
-    parser.add_argument("--seeds", type=which, default=2, metavar="N or 0,3,7", help="of FQE; 2")
+    parser.add_argument(
+        "--seeds",
+        type=which,
+        default=5,
+        metavar="N or 0,3,7",
+        help="of FQE, each on its own resample of the training episodes; 5, at least 2 for an interval",
+    )
     parser.add_argument("--steps", type=whole, metavar="N", help="gradient updates; 10000")
     parser.add_argument("--held-out", type=float, default=20.0, metavar="PERCENT", help="of the episodes; 20")
     parser.add_argument("--split-seed", type=whole, default=0, metavar="S", help="of their draw; 0")
@@ -107,6 +113,8 @@ def progress(every: float = 10.0):
     return report
 
 
+NO_INTERVAL = "No intervals: they take two seeds (--seeds), and two episodes on each side (--held-out)."
+
 # --- Printing ----------------------------------------------------------------
 
 
@@ -116,38 +124,54 @@ def lines(found: dict[str, Any]) -> list[str]:
     head = [
         f"discounted values (gamma {config['gamma']:g}) in the rewards' units: not returns, and not scores",
         f"on {data['name']}: starts of {episodes['held_out']} held-out episodes of "
-        f"{sum(episodes.values())}, FQE's seeds {seeds}, {config['steps']} updates",
+        f"{sum(episodes.values())}, FQE's seeds {seeds} (each on its own resample of the other episodes), "
+        f"{config['steps']} updates",
         "",
     ]
-    titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", ""]
+    titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", "outside", "ESS", ""]
     table = [titles, *(cells(row, row["policy"]) for row in found["policies"])]
     known = behaviour | {"rank": None}
     table.append(cells(known, "the data's behaviour, by FQE"))
-    table.append(
-        ["", "", "the data's behaviour, as logged", digits(data["value"]["held_out"]), "", "", "", ""]
-    )
+    table.append(["", "", "the data's behaviour, as logged", digits(data["value"]["held_out"]), *[""] * 6])
     notes = []
     if found["data"]["off"]:
         notes.append(f"warning: {found['data']['off']}")
     left = [f"left out: {row['policy']}: {row['why']}" for row in found["left_out"]]
+    first = found["policies"][0]
+    no_interval = [NO_INTERVAL] if first["value"] is not None and first["low"] is None else []
     return [
         *head,
         *columns([[str(cell) for cell in row] for row in table]),
         "",
         "error: of Bellman's equation on held-out rows (root mean square); strange: share of actions that no",
-        "logged ones lie near (5 % is usual). Intervals do not hold what all seeds get wrong alike.",
+        "logged ones lie near (5 % is usual); outside: share of what the policy would meet, discounted, that",
+        "no weights of the logged rows reproduce; ESS: effective sample size of the best weights, % of rows.",
+        *no_interval,
+        "Intervals hold the chance in the data and in the seeds, not what all seeds get wrong alike: do not",
+        "rely on them where a row is flagged.",
         *notes,
         *left,
     ]
 
 
 def cells(row: dict[str, Any], name: str) -> list[str]:
-    flags = "; ".join(row["flags"])
+    flags, shares = "; ".join(row["flags"]), [share(row[x]) for x in ("strange", "outside", "ess")]
     if row["value"] is None:
-        return ["", "", name, "-", "", "", f"{row['strange']:.0%}", flags]
-    rank = [str(row["rank"]), f"{row['rank_low']} to {row['rank_high']}"] if row["rank"] else ["", ""]
-    interval = f"{digits(row['low'])} to {digits(row['high'])}"
-    return [*rank, name, digits(row["value"]), interval, digits(row["error"]), f"{row['strange']:.0%}", flags]
+        return ["", "", name, "-", "", "", *shares, flags]
+    known = row["low"] is not None
+    interval = f"{digits(row['low'])} to {digits(row['high'])}" if known else "-"
+    rank = ["", ""]
+    if row["rank"]:
+        rank = [str(row["rank"]), f"{row['rank_low']} to {row['rank_high']}" if known else "-"]
+    return [*rank, name, digits(row["value"]), interval, digits(row["error"]), *shares, flags]
+
+
+def share(value: float) -> str:
+    """
+    >>> share(0.236), share(0.0061)
+    ('24%', '0.6%')
+    """
+    return f"{value:.0%}" if value >= 0.0095 or not value else f"{value:.1%}"
 
 
 def digits(value: float) -> str:

@@ -9,12 +9,15 @@ $$\min_\theta\ E_D\,(r + \gamma\,\bar Q(s', \pi(s')) - Q_\theta(s,a))^2,\qquad
 
 The policy enters through its actions in s' and s_0 only. They are found once, before training, so that any
 policies, of whatever architecture, are members of one program. The s_0 are those of episodes that were
-never trained on. Here are the fit as an `Algorithm`, and the arithmetic around it; `leashrl.choosing` runs
-them on policies. Needs no policy and no simulator.
+never trained on. Each seed fits to episodes of its own, drawn from the others with replacement (Hao et al.
+2021, arXiv 2102.03607): what differs between seeds is what other data would have said. Here are the fit as
+an `Algorithm`, and the arithmetic around it; `leashrl.choosing` runs them on policies. Needs no policy and no
+simulator.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +30,7 @@ from leashrl.data import Dataset
 from leashrl.errors import BadInput
 from leashrl.ops import dual, td
 from leashrl.optim import adam_init, descend
-from leashrl.types import Array, Batch, Discrete, Metrics, Spec, Transitions, pytree
+from leashrl.types import Array, ArrayLike, Batch, Discrete, Metrics, Spec, Transitions, pytree
 
 # --- The fit -----------------------------------------------------------------
 
@@ -38,7 +41,7 @@ class Config:
 
     Args:
       steps: gradient updates.
-      batch_size: transitions an update.
+      batch_size: transitions an update, of each seed.
       hidden: widths of the critic's hidden layers.
       gamma: discount, below 1.
       polyak: rate of the target critic, which also gives the estimates: it is the smoother one.
@@ -46,7 +49,7 @@ class Config:
     """
 
     steps: int = 10_000
-    batch_size: int = 256
+    batch_size: int = 128
     hidden: tuple[int, ...] = (128, 128)
     gamma: float = 0.99
     polyak: float = 0.05
@@ -67,7 +70,14 @@ class State:
     critic: dict  # an ensemble of one: the seeds of a policy are members of the loop
     target_critic: dict
     optimiser: dict
-    hp: HP  # the Config's, `low` and `high`, and `policy`: the number of this member's policy
+    hp: HP  # the Config's, `low` and `high`, and what `build` names
+
+
+@pytree
+class Rows(Transitions):
+    """What the seeds fit to: `next_action` has a leading axis of policies, (policies, n, ...)."""
+
+    drawn: ArrayLike | None = None  # (seeds, most) int32, from `resampled`
 
 
 def network(config: Config, spec: Spec) -> nn.Network:
@@ -79,12 +89,13 @@ def network(config: Config, spec: Spec) -> nn.Network:
     return build(spec.obs_dim, spec.action.dim, config.hidden, ensemble=1, norm=True)
 
 
+@functools.lru_cache(maxsize=8)  # one compilation, however many data sets of one size are looked at
 def build(config: Config, spec: Spec) -> Algorithm:
     """FQE as the one loop takes it.
 
-    Its data are `Transitions` whose `next_action` has a leading axis of policies, (policies, n, ...): the
-    actions of each in s'. A member's `hp["policy"]` says which of them is its own; `low` and `high` are the
-    least and the highest value that is possible, in the data's rewards as they are.
+    Its data are `Rows`. A member's `hp["policy"]` says which policy's actions are its own, `hp["seed"]` which
+    line of `drawn`, of which `hp["count"]` entries count; `low` and `high` are the least and the highest
+    value that is possible, in the data's rewards as they are.
     """
     critic = network(config, spec)
 
@@ -92,8 +103,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         params = critic.init(key)
         return State(params, jax.tree.map(jnp.copy, params), {"critic": adam_init(params)}, hp)
 
-    def sample(data: Transitions, state: State, key: Array) -> Batch:
-        index = jax.random.randint(key, (config.batch_size,), 0, data.reward.shape[0])
+    def sample(data: Rows, state: State, key: Array) -> Batch:
+        place = jax.random.randint(key, (config.batch_size,), 0, state.hp["count"])
+        index = jnp.asarray(data.drawn)[state.hp["seed"], place]
         return Batch(
             obs=jnp.asarray(data.obs)[index],
             action=jnp.asarray(data.action)[index],
@@ -176,6 +188,30 @@ def split(dataset: Dataset, held_percent: float = 20.0, seed: int = 0, most: int
     return Split(sides[0], sides[1], starts[~chosen], starts[chosen])
 
 
+def resampled(episode: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Episodes drawn with replacement, as many as there are, for each seed: whole, as rows hang together.
+
+    Args:
+      episode: (n,) non-decreasing, each row's episode.
+
+    Returns:
+      (seeds, most) int32, the rows of the drawn episodes one behind the other, and (seeds,) how many these
+      are; what fills a line up behind them is never drawn.
+
+    >>> rows, counts = resampled(np.array([0, 0, 0, 4, 4, 7]), [0, 1])
+    >>> [line[:count].tolist() for line, count in zip(rows, counts)]
+    [[3, 4, 5, 5], [3, 4, 0, 1, 2, 5]]
+    """
+    firsts = np.unique(episode, return_index=True)[1]
+    parts = np.split(np.arange(len(episode), dtype=np.int32), firsts[1:])
+    lines = []
+    for seed in seeds:
+        chosen = np.random.default_rng([seed, len(parts)]).integers(len(parts), size=len(parts))
+        lines.append(np.concatenate([parts[i] for i in chosen]))
+    counts = np.array([len(line) for line in lines], np.int32)
+    return np.stack([np.resize(line, counts.max()) for line in lines]), counts
+
+
 def last_rows(dataset: Dataset) -> np.ndarray:
     """(n,) bool: the last row of each episode, an open tail's too."""
     last = np.zeros(len(dataset), bool)
@@ -237,38 +273,56 @@ def bounds(dataset: Dataset, gamma: float) -> tuple[float, float]:
     return float(low) / (1 - gamma), float(high) / (1 - gamma)
 
 
-def resample(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+INTERVALS = ("mean", "low", "high", "rank_low", "rank_high")
+
+
+def intervals(
+    values: np.ndarray, trained_on: int, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Percentile bootstrap over FQE seeds and held-out episodes, the same draws for all policies.
+    """What other episodes, trained on and held out, would have said: intervals of values and of ranks.
+
+    A seed's fit to resampled episodes is as far from a fit to all of them as that one is from a fit to
+    endless data. With s the standard deviation between the seeds, the error of their mean is
+    s sqrt(1 + 1 / seeds) t, Student's t of seeds - 1 degrees; s is widened by sqrt(n / (n - 1)), as n
+    resampled episodes vary too little. The held-out first states add the standard error of their mean. Errors
+    are drawn for all policies at once, since these share episodes, and ranked. What all seeds get wrong alike
+    is not in them.
 
     Args:
-      values: (policies, seeds, episodes), finite: Q(s_0, pi(s_0)).
+      values: (policies, seeds, held-out episodes), finite: Q(s_0, pi(s_0)).
+      trained_on: how many episodes the seeds resampled.
 
     Returns:
-      `mean`, `low`, `high` of each policy's value, (policies,) each, and of its rank from 1, the best,
-      `rank_low` and `rank_high`.
+      `mean` of each policy's value, (policies,), its `low` and `high`, and `rank_low` and `rank_high` of its
+      rank from 1, the best. Without two seeds and two episodes on each side: NaN, and all ranks.
 
-    >>> found = resample(np.array([[[1.0, 3.0]], [[5.0, 9.0]]]))
-    >>> found["mean"].tolist(), found["low"].tolist(), found["rank_high"].tolist()
-    ([2.0, 7.0], [1.0, 5.0], [2, 1])
+    >>> found = intervals(np.array([[[1.0, 1.0], [3.0, 3.0]]]), trained_on=10**6)
+    >>> round(float(found["high"][0] - 2) / (2**0.5 * 1.5**0.5 * 12.71), 1)  # s = sqrt(2); t of 1 degree
+    1.0
     """
-    _, seeds, episodes = values.shape
+    policies, seeds, episodes = values.shape
+    mean = values.mean((1, 2))
+    if min(seeds, episodes, trained_on) < 2:
+        unknown, one = np.full(policies, np.nan), np.ones(policies, int)
+        found = (mean, unknown, unknown, one, policies * one)
+        return dict(zip(INTERVALS, found, strict=True))
     rng = np.random.default_rng(seed)
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    drawn_episodes = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples) / episodes
-    means = np.einsum("psb,bs->pb", values @ drawn_episodes.T, drawn_seeds)  # (policies, resamples)
-    ranks = 1 + (means[None] > means[:, None]).sum(1)  # how many others are better
+    fits, starts = values.mean(2) - mean[:, None], values.mean(1) - mean[:, None]
+    widened = np.sqrt((1 + 1 / seeds) * trained_on / (trained_on - 1))
+    errors = fits @ student(rng, seeds, draws) * widened + starts @ student(rng, episodes, draws) / np.sqrt(
+        episodes
+    )
+    drawn = mean[:, None] + errors  # (policies, draws)
+    ranks = 1 + (drawn[None] > drawn[:, None]).sum(1)  # how many others are better
     edges = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(means, edges, axis=1)
+    low, high = np.quantile(drawn, edges, axis=1)
     rank_low, rank_high = np.quantile(ranks, edges, axis=1, method="nearest").astype(int)
-    return {
-        "mean": values.mean((1, 2)),
-        "low": low,
-        "high": high,
-        "rank_low": rank_low,
-        "rank_high": rank_high,
-    }
+    return dict(zip(INTERVALS, (mean, low, high, rank_low, rank_high), strict=True))
+
+
+def student(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """(n, draws): what turns n deviations from their mean into draws of s t, t Student's of n - 1 degrees."""
+    return rng.normal(size=(n, draws)) / np.sqrt(rng.chisquare(n - 1, draws))
 
 
 def strangeness(
@@ -307,11 +361,17 @@ def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x**2).sum(1)[:, None] - 2 * x @ y.T + (y**2).sum(1)
 
 
+OUTSIDE = 0.125
+"""A policy is flagged where more of its visits than that are not covered by the data."""
+FEW = 0.005
+"""And one whose occupancy weighs the rows as unevenly as if only this share of them were left."""
+
+
 def flags(row: Mapping[str, Any], limits: tuple[float, float], scale: float) -> list[str]:
     """What speaks against one estimate, a few words each. Their absence proves nothing.
 
     Args:
-      row: `value`, `drift`, `error`, `train_error`, `beyond` and `strange` of a policy.
+      row: `value`, `drift`, `error`, `train_error`, `beyond`, `strange`, `outside` and `ess` of a policy.
       limits: as from `bounds`.
       scale: the spread of the logged values.
     """
@@ -324,6 +384,13 @@ def flags(row: Mapping[str, Any], limits: tuple[float, float], scale: float) -> 
         found.append(f"still moving: {row['drift']:+.3g} in the last fifth")
     if row["error"] > 2 * row["train_error"]:
         found.append("over-fitted: its error is twice as large on held-out rows")
+    if row["outside"] > OUTSIDE:
+        found.append(
+            f"leaves the data: no logged rows are like {row['outside']:.0%} of what it would meet; "
+            "its value is a guess"
+        )
+    elif row["ess"] < FEW:
+        found.append(f"rests on few rows: as good as {row['ess']:.1%} of them")
     if row["strange"] > 0.5:
         found.append(f"off the data: {row['strange']:.0%} of its actions far from any that was logged")
     return found
