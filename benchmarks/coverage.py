@@ -2,9 +2,9 @@
 
     python benchmarks/coverage.py --results benchmarks/results/coverage
 
-Scores of seeds are drawn from distributions whose mean is known; every interval and test is the public function
-of `leashrl.evaluate`. `plain t` is Student's interval without the halved tail, `bootstrap` the percentile
-bootstrap that the tables had before.
+Scores of seeds are drawn from distributions whose mean is known; every interval and test is the public
+function of `leashrl.evaluate`. `plain t` is Student's interval without the halved tail, `bootstrap` the
+percentile bootstrap that the tables had before.
 """
 
 import argparse
@@ -189,8 +189,8 @@ def main() -> None:
     ]
 
     lines = ["Coverage of 95 % intervals, in per cent; in brackets the median half-width.", ""]
+    width = lambda r: f" ({r['median half-width']:.0f})" if "median half-width" in r else ""
     for title, rows in parts.items():
-        width = lambda r: f" ({r['median half-width']:.0f})" if "median half-width" in r else ""
         lines += [f"**{title[0].upper()}{title[1:]}** ({rows[0]['repetitions']:,} repetitions a cell)", ""]
         lines += [*table("scores", rows, lambda r: f"{100 * r['covered']:.1f}{width(r)}"), ""]
     lines += ["How often equal algorithms are called different, in per cent.", ""]

@@ -220,10 +220,11 @@ def result_lines(result: Any) -> list[str]:
     return [*lines, f"artefacts: {result.folder} (policy/, metrics.jsonl, evaluations.jsonl, result.json)"]
 
 
-def score_lines(score: dict[str, float] | None) -> list[str]:
+def score_lines(score: dict[str, Any] | None) -> list[str]:
     if not score:
         return []
-    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}"
+    known = score["low"] is not None and score["high"] is not None  # not of one member
+    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}" if known else "no interval"
     return [f"score over {score['n']} members: mean {score['mean']:.1f}, IQM {score['iqm']:.1f}, {interval}"]
 
 

@@ -1,6 +1,7 @@
 """Evaluation: roll-outs of trained policies, and the statistics of their scores.
 
-`statistics`, `significance` and `budget` need numpy alone; the roll-out needs jax and is imported when first used.
+`statistics`, `significance` and `budget` need numpy alone; the roll-out needs jax and is imported when
+first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,9 +2,9 @@
 
 Tables of scores are (runs, tasks), as in `statistics`. Two tests, each of unpaired and of matched runs:
 
-- Student's t, which takes scores as normal: with Welch's (1947) degrees of freedom, the error summed over tasks.
-  Of two equal algorithms with three runs or more it finds a difference (p < 0.05) in at most 5 % of cases, also
-  where scores lie in two modes (`benchmarks/coverage.py`); with two runs it may in 13 %.
+- Student's t, which takes scores as normal: with Welch's (1947) degrees of freedom, the error summed over
+  tasks. Of two equal algorithms with three runs or more it finds a difference (p < 0.05) in at most 5 % of
+  cases, also where scores lie in two modes (`benchmarks/coverage.py`); with two runs it may in 13 %.
 - Permutations of labels (Fisher 1935) or signs, which take nothing for granted but that equal algorithms give
   equal distributions. Few runs have few permutations: with 3 against 3 no p-value is below 0.1.
 
@@ -35,8 +35,8 @@ def difference_interval(a: Any, b: Any, *, paired: bool = False, level: float = 
 
     Args:
       a, b: (runs, tasks), or (runs,) for one task.
-      paired: run i of `a` belongs to run i of `b` (the same seed and data split, say). It helps only where the
-        two vary together; the seed of a network alone hardly makes them.
+      paired: run i of `a` belongs to run i of `b` (the same seed and data split, say). It helps only where
+        the two vary together; the seed of a network alone hardly makes them.
       level: of confidence.
 
     Returns:
@@ -74,9 +74,9 @@ def t_test(a: Any, b: Any, *, paired: bool = False) -> float | None:
 def permutation_test(a: Any, b: Any, *, paired: bool = False, seed: int = 0) -> float:
     """Two-sided p-value of equal distributions, by the difference of means over all permutations.
 
-    Labels are permuted among the runs of each task by itself; of matched runs, the sign of each difference is.
-    Up to 50,000 permutations are all tried, and p is exact; of more, 20,000 are drawn, and p counts the one at
-    hand as one of them (Phipson and Smyth 2010).
+    Labels are permuted among the runs of each task by itself; of matched runs, the sign of each difference
+    is. Up to 50,000 permutations are all tried, and p is exact; of more, 20,000 are drawn, and p counts the
+    one at hand as one of them (Phipson and Smyth 2010).
 
     Args:
       a, b, paired: as in `difference_interval`.
@@ -159,7 +159,8 @@ def compare_all(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = {name: table_of(values) for name, values in scores.items()}
     ranked = sorted(tables, key=lambda name: -tables[name].mean())
     rows = [{"a": a, "b": b} | compare(tables[a], tables[b]) for a, b in itertools.combinations(ranked, 2)]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+    p_values: list[float | None] = [row["p"] for row in rows]
+    for row, p in zip(rows, holm(p_values), strict=True):
         enough = min(len(tables[row["a"]]), len(tables[row["b"]])) >= LEAST_RUNS
         row |= {"p_holm": p, "decided": bool(enough and p is not None and p < ALPHA)}
     return rows

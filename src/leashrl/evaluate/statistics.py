@@ -1,12 +1,13 @@
 """Statistics of evaluation scores, in plain numpy.
 
-A table of scores is (runs, tasks): one number per training seed and task. Means over tasks, interquartile means
-over all runs and tasks together, performance profiles and probabilities of improvement are those of Agarwal et
-al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv 2108.13264.
+A table of scores is (runs, tasks): one number per training seed and task. Means over tasks, interquartile
+means over all runs and tasks together, performance profiles and probabilities of improvement are those of
+Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv
+2108.13264.
 
-Intervals are not theirs. Their percentile bootstrap over n runs covers a mean in 50 % of cases with 2 runs, 75 %
-with 3, 86 % with 5 and 91 % with 10, where it says 95 %. What stands here holds what it says with few runs;
-`benchmarks/coverage.py` simulates it and says where it does not.
+Intervals are not theirs. Their percentile bootstrap over n runs covers a mean in 50 % of cases with 2 runs,
+75 % with 3, 86 % with 5 and 91 % with 10, where it says 95 %. What stands here holds what it says with few
+runs; `benchmarks/coverage.py` simulates it and says where it does not.
 """
 
 from collections.abc import Callable
@@ -68,10 +69,11 @@ def mean_interval(scores: Any, *, level: float = 0.95) -> Interval:
     independent within each task (Welch 1947, Satterthwaite 1946); with one task $\nu = n - 1$.
 
     A t interval at `level` itself would be $t_{1 - \alpha/2}$. It is exact for normal scores, but scores of
-    seeds come in clusters, and with 3 runs it covers 88 % where half of them lie in either of two modes, four of
-    a mode's standard deviations apart. With the halved tail that is 93 %, and 97.5 % of normal scores. Where
-    modes lie further apart, no interval from two or three numbers can be right: in 50 % and 25 % of cases all
-    of them come from one mode and show nothing of the other. `bounded_interval` holds there too.
+    seeds come in clusters, and with 3 runs it covers 88 % where half of them lie in either of two modes,
+    four of a mode's standard deviations apart. With the halved tail that is 93 %, and 97.5 % of normal
+    scores. Where modes lie further apart, no interval from two or three numbers can be right: in 50 % and
+    25 % of cases all of them come from one mode and show nothing of the other. `bounded_interval` holds
+    there too.
 
     Args:
       scores: (runs, tasks), or (runs,) for one task.
@@ -93,11 +95,11 @@ def mean_interval(scores: Any, *, level: float = 0.95) -> Interval:
 def iqm_interval(scores: Any, *, level: float = 0.95) -> Interval:
     """The interval of the interquartile mean: Tukey and McLaughlin's t interval of a trimmed mean.
 
-    Its error is that of the scores with the outer quarters drawn in to the nearest kept one (winsorised; Tukey
-    and McLaughlin 1963, "Less Vulnerable Confidence and Significance Procedures for Location Based on a Single
-    Sample"), task by task as in `mean_interval` and with its halved tail; degrees of freedom are one less than
-    a task's runs that are kept. Of few scores in two modes that is too narrow, since the middle half may lie
-    in one of them; so the interval is never narrower than the mean's.
+    Its error is that of the scores with the outer quarters drawn in to the nearest kept one (winsorised;
+    Tukey and McLaughlin 1963, "Less Vulnerable Confidence and Significance Procedures for Location Based on
+    a Single Sample"), task by task as in `mean_interval` and with its halved tail; degrees of freedom are
+    one less than a task's runs that are kept. Of few scores in two modes that is too narrow, since the
+    middle half may lie in one of them; so the interval is never narrower than the mean's.
 
     Args:
       scores, level: as in `mean_interval`, whose interval it is with fewer than 4 scores.
@@ -113,12 +115,12 @@ def bounded_interval(
 ) -> tuple[float, float]:
     """An interval of one task's mean that holds for scores of any distribution between two bounds.
 
-    Gaffke's (2005; Learned-Miller and Thomas 2020, "A New Confidence Interval for the Mean of a Bounded Random
-    Variable", arXiv 1905.06208): the upper end is the 1 - alpha/2 quantile of the mean of the runs and of
-    one more at `high`, weighted at random (uniformly on the simplex); the lower end the same with `low`. For
-    scores at the two bounds alone it is Clopper and Pearson's. No distribution is known for which it covers less
-    than it says (proofs are of special cases). It is wide: three equal runs in the middle leave 0.14 to 0.86
-    of the range.
+    Gaffke's (2005; Learned-Miller and Thomas 2020, "A New Confidence Interval for the Mean of a Bounded
+    Random Variable", arXiv 1905.06208): the upper end is the 1 - alpha/2 quantile of the mean of the runs
+    and of one more at `high`, weighted at random (uniformly on the simplex); the lower end the same with
+    `low`. For scores at the two bounds alone it is Clopper and Pearson's. No distribution is known for
+    which it covers less than it says (proofs are of special cases). It is wide: three equal runs in the
+    middle leave 0.14 to 0.86 of the range.
 
     Args:
       scores: (runs,).
@@ -134,7 +136,9 @@ def bounded_interval(
     if table.shape[1] != 1:
         raise BadInput(f"a bounded interval is of one task: (runs,), not {table.shape}")
     if not low < high or table.min() < low or table.max() > high:
-        raise BadInput(f"scores from {table.min():g} to {table.max():g} do not lie between {low:g} and {high:g}")
+        raise BadInput(
+            f"scores from {table.min():g} to {table.max():g} do not lie between {low:g} and {high:g}"
+        )
     weights = np.random.default_rng(seed).dirichlet(np.ones(len(table) + 1), draws)
     ends = [
         np.quantile(weights @ np.append(table[:, 0], bound), q)
@@ -155,7 +159,8 @@ def stratified_bootstrap_interval(
 
     Each resample draws, for every task by itself, as many runs as there are with replacement; the interval
     holds the middle `level` of the statistic's values (numpy's linear interpolation between them). Of few
-    runs it is too narrow, see above: take it to compare with published intervals, or for some 20 runs and more.
+    runs it is too narrow, see above: take it to compare with published intervals, or for some 20 runs and
+    more.
 
     Args:
       scores: (runs, tasks), or (runs,) for one task. With one run the interval has no width, and no meaning.

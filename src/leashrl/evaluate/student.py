@@ -1,4 +1,4 @@
-"""Quantiles and tails of Student's t and of the binomial, in plain Python: a report needs neither jax nor scipy."""
+"""Tails and quantiles of Student's t and of the binomial, in plain Python: reports need neither jax nor scipy."""
 
 import functools
 import math
@@ -61,7 +61,8 @@ def t_quantile(level: float, df: float) -> float:
 
 
 def share_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a probability, of which `hits` of `n` draws came true: never too narrow.
+    """Clopper and Pearson's interval of a probability that came true in `hits` of `n` draws; never too
+    narrow.
 
     >>> low, high = share_interval(3, 3)
     >>> round(low, 4), high  # 0.025 ** (1 / 3)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, dress, need_matplotlib, save
+from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, band, dress, need_matplotlib, save
 
 BINS = 60
 
@@ -59,12 +59,12 @@ def picture(
 
 
 def draw_curves(axes: Any, curves: Mapping[str, tuple[str, list[Point]]], styles: Mapping) -> None:
-    """Means with 95 % bootstrap intervals over members."""
+    """Means with 95 % intervals over members."""
     for label, (measure, points) in curves.items():
         axes.set_ylabel("normalised score" if measure == "score" else "return", fontsize=9, color=INK)
         if points:
             step, mean, low, high = zip(*points, strict=True)
-            axes.fill_between(step, low, high, color=styles[label]["color"], alpha=0.18, linewidth=0)
+            band(axes, step, low, high, color=styles[label]["color"], alpha=0.18)
             axes.plot(step, mean, marker="o", markersize=2.5, **styles[label])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
+from leashrl.curves import COLOURS, FAINT, INK, band, need_matplotlib
 from leashrl.errors import BadInput
-from leashrl.evaluate.statistics import mean, stratified_bootstrap_interval, summary
+from leashrl.evaluate.significance import difference_interval
+from leashrl.evaluate.statistics import mean_interval, summary
 from leashrl.online import running_mean
 from leashrl.papers.experiments import below
 from leashrl.tasks import MIRACLE, TASKS
@@ -147,24 +148,17 @@ def compare(task: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> l
         row |= {"lead over SAC": None, "lead low": None, "lead high": None}
         if method != "SAC" and "SAC" in curves:
             row["lead over SAC"] = final["mean"] - float(curves["SAC"][1][:, -1].mean())
-            row["lead low"], row["lead high"] = lead(values, curves["SAC"][1])
+            both = difference_interval(values[:, -1], curves["SAC"][1][:, -1])
+            row["lead low"], row["lead high"] = both or (None, None)
         rows.append(row)
     return rows
-
-
-def lead(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the difference of final means, seeds of both drawn by themselves."""
-    rng, n = np.random.default_rng(0), 2000
-    means = [v[:, -1][rng.integers(len(v), size=(n, len(v)))].mean(1) for v in (a, b)]
-    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
-    return float(low), float(high)
 
 
 # --- Picture -----------------------------------------------------------------
 
 
 def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) -> None:
-    """A panel a task; means with 95 % bootstrap intervals over seeds."""
+    """A panel a task; means with 95 % intervals over seeds."""
     columns = min(4, len(curves))
     lines = -(-len(curves) // columns)
     figure = figure_class(figsize=(2.9 * columns, 2.5 * lines + 0.5), dpi=150, layout="constrained")
@@ -175,8 +169,8 @@ def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) ->
         axes.set_axis_off()
     for axes, task in zip(panels, curves, strict=False):
         for method, (steps, values) in curves[task].items():
-            band = [stratified_bootstrap_interval(column, mean, resamples=500) for column in values.T]
-            axes.fill_between(steps, *zip(*band, strict=True), color=colours[method], alpha=0.18, linewidth=0)
+            ends = [mean_interval(column) or (None, None) for column in values.T]
+            band(axes, steps, *zip(*ends, strict=True), color=colours[method], alpha=0.18)
             (handles[method],) = axes.plot(steps, values.mean(0), color=colours[method], linewidth=1.6)
         star = "" if task in MIRACLE else " (not in the text)"
         axes.set_title(f"{TASKS[task].env_id}{star}", loc="left", fontsize=9.5, color=INK)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leashrl.curves import COLOURS, DASHES, INK, curve, dress, legend_below, need_matplotlib, save
+from leashrl.curves import COLOURS, DASHES, INK, band, curve, dress, legend_below, need_matplotlib, save
 from leashrl.errors import BadInput
 from leashrl.papers.experiments import Done, Options, Trial, chosen, has_source, protocol
 from leashrl.papers.printed import Printed
@@ -60,7 +60,7 @@ def why(done: Done) -> str:
 
 
 def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> None:
-    """Means with 95 % bootstrap intervals over members."""
+    """Means with 95 % intervals over members."""
     columns = min(3, len(found))
     lines = -(-len(found) // columns)
     figure = need_matplotlib()(
@@ -73,7 +73,7 @@ def draw(found: Mapping[str, Mapping[str, list]], title: str, file: Path) -> Non
         for label, points in curves.items():
             colour, dash = styles[label]
             step, mean, low, high = zip(*points, strict=True) if points else ((), (), (), ())
-            axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
+            band(axes, step, low, high, color=colour, alpha=0.15)
             axes.plot(step, mean, dash, color=colour, linewidth=1.6, label=label)
         axes.set_title(task, loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -33,7 +33,7 @@ def make(
     """Rows, the table as markdown, and its two files.
 
     Final scores are of the last checkpoint, `last ten` is the mean of the last ten evaluations: the best is
-    never chosen. Intervals are 95 % bootstrap intervals over seeds.
+    never chosen. Intervals are `mean_interval`'s over seeds, 95 %.
     """
     runs, columns = table.runs_at(options.scale), columns_of(table, options)
     rows = [
