@@ -281,7 +281,7 @@ def probability_of_improvement(a: Any, b: Any) -> np.ndarray:
 
 
 def improvement_interval(a: Any, b: Any, *, level: float = 0.95) -> Interval:
-    r"""The interval of `probability_of_improvement`: Newcombe's (2006) for the Mann-Whitney statistic, with t.
+    r"""The interval of `probability_of_improvement`: Newcombe's (2006) of the Mann-Whitney statistic, by t.
 
     All p with $|\hat p - p| \le t\sqrt{V(p) / M}$, where of N and K runs, with $L = (N + K)/2 - 1$,
 

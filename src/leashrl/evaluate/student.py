@@ -1,4 +1,4 @@
-"""Tails and quantiles of Student's t and of the binomial, in plain Python: reports need neither jax nor scipy."""
+"""Tails and quantiles of Student's t and of the binomial, in plain Python: reports need no more."""
 
 import functools
 import math

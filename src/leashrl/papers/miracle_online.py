@@ -145,6 +145,7 @@ def compare(task: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> l
         final, row = summary(values[:, -1]), {"task": task, "method": method}
         row |= {"seeds": len(values), "steps": int(steps[-1]), "mean over training": float(values.mean())}
         row |= {"final": final["mean"], "low": final["low"], "high": final["high"]}
+        row["finals"] = values[:, -1].tolist()  # what the intervals are computed from
         row |= {"lead over SAC": None, "lead low": None, "lead high": None}
         if method != "SAC" and "SAC" in curves:
             row["lead over SAC"] = final["mean"] - float(curves["SAC"][1][:, -1].mean())

@@ -175,7 +175,7 @@ def comparison(found: Row, looks: dict[str, Row]) -> Markup:
             tag("h3", "Probability of improvement"),
             tag("p", about, class_="about"),
             scrolled([tag("td"), *heads(found["labels"])], rows, class_="matrix"),
-            tests(found["tests"]),
+            differences(found["tests"]),
         ]
     )
 
@@ -193,13 +193,13 @@ def chance(cell: Row | None) -> Markup:
     return tag("td", f"{p:.0f}", style=f"--p:{0.45 * p:.0f}", title=said)
 
 
-def tests(found: Sequence[Row]) -> Markup:
+def differences(found: Sequence[Row]) -> Markup:
     """Is the first setting ahead of each other? Differences, and what four tests say."""
     about = (
         f"{found[0]['a']} against each other setting. p: Welch's t test, which takes scores as normal; "
         "corrected: for all pairs of settings, after Holm; permutations: of labels, with the least p that so "
-        "few seeds can give; and the same two of seeds that both have, matched. Ahead: corrected p below 5 %, "
-        "with three seeds or more of both."
+        "few seeds can give; and the same two of seeds that both have, matched. Ahead: corrected p below 5 "
+        "%, with three seeds or more of both."
     )
     names = ("difference", "95 % interval", "p", "corrected", "permutations", "least", "matched, t", "signs")
     rows = []

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from leashrl.evaluate.significance import ALPHA, LEAST_RUNS
 from leashrl.report.markup import Markup, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, finite
-from leashrl.report.tables import UNITS, summaries, tests
+from leashrl.report.tables import UNITS, comparisons, summaries
 from leashrl.report.words import interval, number, p_value, seeds
 
 
 def section(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
     """A sentence and a table a place."""
-    rows, parts, compared = summaries(lines), [], tests(lines)
+    rows, parts, compared = summaries(lines), [], comparisons(lines)
     where = list(dict.fromkeys(row["data"] for row in rows))
     for place in where:
         here = [row for row in rows if row["data"] == place]

@@ -34,7 +34,7 @@ def summaries(lines: Sequence[Line]) -> list[Row]:
     return sorted(rows, key=lambda r: (order[r["data"]], r["mean"] is None, -(r["mean"] or 0.0), r["label"]))
 
 
-def tests(lines: Sequence[Line]) -> dict[tuple[str, str, str], Row]:
+def comparisons(lines: Sequence[Line]) -> dict[tuple[str, str, str], Row]:
     """What `compare_all` finds of each pair of labels, by their place and names in either order."""
     found: dict[tuple[str, str, str], Row] = {}
     for place in dict.fromkeys(line.place for line in lines):
@@ -79,7 +79,7 @@ def latex(lines: Sequence[Line]) -> str:
     labels = list(dict.fromkeys(row["label"] for row in rows))
     found = {(row["label"], row["data"]): row for row in rows}
     best = {p: next((r["label"] for r in rows if r["data"] == p and r["n"]), "") for p in where}
-    compared = tests(lines)
+    compared = comparisons(lines)
     first = lambda r: r["label"] == best[r["data"]]
     bold = lambda r: first(r) or not compared[r["data"], best[r["data"]], r["label"]]["decided"]
     body = []
@@ -92,7 +92,7 @@ def latex(lines: Sequence[Line]) -> str:
         [
             f"% Mean {' or '.join(units)} at the last evaluation of the seeds that did not diverge,",
             "% 95 % t intervals over seeds (halved tail), none for one seed; bold: the best of a column, and",
-            "% what is not told from it (Welch's t test at 5 %, Holm's correction over all pairs of a column,",
+            "% what is not told from it (Welch's t test, 5 %, Holm's correction over all pairs of a column,",
             "% three seeds or more).",
             rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
             r"\hline",
