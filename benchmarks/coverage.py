@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py --results benchmarks/results/coverage
 
-Scores of seeds are drawn from distributions whose mean is known; every interval and test is the public
-function of `leashrl.evaluate`. `plain t` is Student's interval without the halved tail, `bootstrap` the
-percentile bootstrap that the tables had before.
+Scores of seeds are drawn from distributions whose mean is known. Intervals and tests of many tables are
+computed at once, with scipy's t; that each equals the public function of `leashrl.evaluate` is checked on the
+first 100. `plain t` is Student's interval without the halved tail, `bootstrap` the percentile bootstrap that
+the tables had before.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats as scipy_stats
 
 from leashrl.evaluate import statistics as stats
-from leashrl.evaluate.significance import LEAST_RUNS, difference_interval, holm, permutation_test, t_test
+from leashrl.evaluate.significance import LEAST_RUNS, permutation_test, t_test
 from leashrl.training.artefacts import versions, write_json
 
 SEEDS = (2, 3, 4, 5, 10, 20)
@@ -50,29 +52,70 @@ BEYOND: dict[str, tuple[Draw, float]] = {
 ALL = DECLARED | BEYOND
 
 
-def plain_t(scores: np.ndarray) -> stats.Interval:
-    return stats.mean_interval(scores, level=0.9)  # whose halved tail is the plain one of 95 %
+Ends = np.ndarray
+"""(repetitions, 2): low and high, nan where there is no interval."""
+
+
+# --- Many tables at once -----------------------------------------------------
+
+
+def half_widths(tables: np.ndarray, trimmed: int, level: float) -> np.ndarray:
+    """`mean_interval`'s, and of trimmed means; 0 where nothing varies."""
+    runs, kept = tables.shape[1], tables[0].size - 2 * trimmed
+    pooled = np.sort(tables.reshape(len(tables), -1), axis=1)
+    low, high = (pooled[:, i][:, None, None] for i in (trimmed, -1 - trimmed))
+    inside = ((tables >= low) & (tables <= high)).sum(1)
+    parts = runs * np.clip(tables, low, high).var(1, ddof=1) / kept**2
+    error = parts.sum(1)
+    df = error**2 / np.maximum((parts**2 / np.maximum(inside - 1, 1)).sum(1), 1e-300)
+    return np.sqrt(error) * scipy_stats.t.ppf((3 + level) / 4, np.maximum(df, 1))
+
+
+def mean_ends(tables: np.ndarray, level: float = 0.95) -> Ends:
+    found, half = stats.mean(tables), half_widths(tables, 0, level)
+    return np.stack([found - half, found + half], 1)
+
+
+def plain_t(tables: np.ndarray) -> Ends:
+    return mean_ends(tables, 0.9)  # whose halved tail is the plain one of 95 %
+
+
+def iqm_ends(tables: np.ndarray) -> Ends:
+    found = stats.interquartile_mean(tables)
+    half = np.maximum(*(half_widths(tables, k, 0.95) for k in (tables[0].size // 4, 0)))
+    return np.stack([found - half, found + half], 1)
+
+
+def one_by_one(find: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Ends]:
+    return lambda tables: np.array([find(table) or (np.nan, np.nan) for table in tables])
 
 
 def bounded(scores: np.ndarray) -> tuple[float, float]:
     return stats.bounded_interval(np.clip(scores, 0, 120), 0, 120, draws=2000)
 
 
+def p_values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`t_test`'s of (repetitions, seeds)."""
+    return np.asarray(scipy_stats.ttest_ind(a, b, axis=1, equal_var=False)[1])
+
+
 # --- Coverage ----------------------------------------------------------------
 
 
 def coverage(
-    find: Callable[[np.ndarray], Any], name: str, truth: float, seeds: int, tasks: int, repetitions: int
+    find: Callable[[np.ndarray], Ends], same_as: Any, name: str, truth: float, seeds: int, tasks: int, n: int
 ) -> dict[str, Any]:
     rng = np.random.default_rng([seeds, tasks])
-    tables = ALL[name][0](rng, (repetitions, seeds, tasks))
-    ends = np.array([find(table) or (np.nan, np.nan) for table in tables])
+    tables = ALL[name][0](rng, (n, seeds, tasks))
+    ends = find(tables)
+    if same_as:
+        np.testing.assert_allclose(ends[:100], one_by_one(same_as)(tables[:100]), rtol=1e-6)
     held = (ends[:, 0] <= truth) & (truth <= ends[:, 1])  # no interval: not held
     return {
         "scores": name,
         "seeds": seeds,
         "tasks": tasks,
-        "repetitions": repetitions,
+        "repetitions": n,
         "covered": float(held.mean()),
         "median half-width": float(np.nanmedian(ends[:, 1] - ends[:, 0]) / 2),
     }
@@ -103,37 +146,44 @@ def apart(a: np.ndarray, b: np.ndarray) -> bool:
     return x[0] > y[1] or y[0] > x[1]
 
 
-def welch(a: np.ndarray, b: np.ndarray) -> bool:
-    p = t_test(a, b)
-    return p is not None and p < 0.05
+def bootstraps(runs: np.ndarray) -> np.ndarray:
+    return np.array([apart(a, b) for a, b in runs])
 
 
-def zero_outside(a: np.ndarray, b: np.ndarray) -> bool:
-    found = difference_interval(a, b)
-    return found is not None and not found[0] <= 0 <= found[1]
+def welch(runs: np.ndarray) -> np.ndarray:
+    p = p_values(runs[:, 0], runs[:, 1])
+    found = np.array([t_test(a, b) for a, b in runs[:100]], np.float64)
+    np.testing.assert_allclose(p[:100], found, rtol=1e-6)
+    return p < 0.05
 
 
-def decided(*runs: np.ndarray) -> bool:
-    """As `compare_all` decides, without its permutations."""
-    p_values = holm([t_test(a, b) for a, b in itertools.combinations(runs, 2)])
-    return len(runs[0]) >= LEAST_RUNS and any(p is not None and p < 0.05 for p in p_values)
+def permutations(runs: np.ndarray) -> np.ndarray:
+    return np.array([permutation_test(a, b) < 0.05 for a, b in runs])
 
 
-FINDINGS: dict[str, tuple[int, int, Callable[..., bool]]] = {  # algorithms, repetitions, whether one is found
-    "bootstrap intervals do not meet": (2, 2000, apart),
-    "Welch's t, p < 0.05": (2, 10_000, welch),
-    "difference's interval without 0": (2, 5000, zero_outside),
-    "permutations, p < 0.05": (2, 1000, lambda a, b: permutation_test(a, b) < 0.05),
-    "any of 3 pairs decided (Welch, Holm, three seeds or more)": (3, 5000, decided),
+def holms(runs: np.ndarray) -> np.ndarray:
+    """As `compare_all` decides: any of the pairs, and that with three seeds or more."""
+    if runs.shape[2] < LEAST_RUNS:
+        return np.zeros(len(runs))
+    pairs = list(itertools.combinations(range(runs.shape[1]), 2))
+    return len(pairs) * np.min([p_values(runs[:, i], runs[:, j]) for i, j in pairs], axis=0) < 0.05
+
+
+FINDINGS: dict[str, tuple[int, int, tuple[int, ...], Callable[[np.ndarray], np.ndarray]]] = {
+    # algorithms, repetitions, seeds, whether one is found
+    "bootstrap intervals do not meet": (2, 1000, (2, 3, 5, 10), bootstraps),
+    "Welch's t test, p < 0.05": (2, 100_000, (2, 3, 5, 10), welch),
+    "permutation test, p < 0.05": (2, 1000, (2, 3, 5), permutations),
+    "any of 3 pairs decided (Welch, Holm, three seeds or more)": (3, 100_000, (2, 3, 5, 10), holms),
+    "any of 10 pairs decided (Welch, Holm, three seeds or more)": (5, 50_000, (2, 3, 5, 10), holms),
 }
 
 
 def finding(what: str, name: str, seeds: int, scale: float) -> dict[str, Any]:
-    algorithms, repetitions, found = FINDINGS[what]
-    repetitions = max(10, int(scale * repetitions))
-    rng = np.random.default_rng(seeds)
-    tables = ALL[name][0](rng, (repetitions, algorithms, seeds))
-    share = float(np.mean([found(*runs) for runs in tables]))
+    algorithms, repetitions, _, found = FINDINGS[what]
+    repetitions = max(100, int(scale * repetitions))
+    runs = ALL[name][0](np.random.default_rng(seeds), (repetitions, algorithms, seeds))
+    share = float(found(runs).mean())
     return {"test": what, "scores": name, "seeds": seeds, "repetitions": repetitions, "found": share}
 
 
@@ -155,37 +205,38 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="prefix of the .json and .md to write")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of repetitions")
     args = parser.parse_args()
-    n = lambda count: max(10, int(args.scale * count))
+    n = lambda count: max(100, int(args.scale * count))
 
     parts: dict[str, list[dict[str, Any]]] = {}
 
-    def covered(title: str, find: Any, names: Any, tasks: int, reps: int, seeds=SEEDS, iqm=False) -> None:
+    def covered(
+        title: str, find: Any, same: Any, names: Any, tasks: int, reps: int, seeds=SEEDS, iqm=False
+    ) -> None:
         print(title, flush=True)
         truth = lambda name, k: mean_iqm(name, k, tasks) if iqm else ALL[name][1]
         parts[title] = [
-            coverage(find, name, truth(name, k), k, tasks, n(reps)) for name in names for k in seeds
+            coverage(find, same, name, truth(name, k), k, tasks, n(reps)) for name in names for k in seeds
         ]
 
-    covered("mean, one task", stats.mean_interval, DECLARED, 1, 40_000)
-    covered("mean, one task, beyond what is declared", stats.mean_interval, BEYOND, 1, 10_000)
-    covered("mean, one task, plain t", plain_t, ALL, 1, 10_000)
+    one, iqm = stats.mean_interval, stats.iqm_interval
+    covered("mean, one task", mean_ends, one, DECLARED, 1, 400_000)
+    covered("mean, one task, beyond what is declared", mean_ends, one, BEYOND, 1, 100_000)
+    covered("mean, one task, plain t", plain_t, None, ALL, 1, 100_000)
     some = [*NORMAL, "two modes 4 sd apart, 50 : 50", "35 or 113, sd 2, 50 : 50"]
-    covered("mean, one task, bootstrap", stats.stratified_bootstrap_interval, some, 1, 2000, (2, 3, 5, 10))
-    covered("mean, three tasks", stats.mean_interval, ALL, 3, 5000)
-    covered("IQM, one task", stats.iqm_interval, ALL, 1, 10_000, iqm=True)
-    covered("IQM, three tasks", stats.iqm_interval, ALL, 3, 5000, iqm=True)
+    bootstrap = one_by_one(stats.stratified_bootstrap_interval)
+    covered("mean, one task, bootstrap", bootstrap, None, some, 1, 2000, (2, 3, 5, 10))
+    covered("mean, three tasks", mean_ends, one, ALL, 3, 50_000)
+    covered("IQM, one task", iqm_ends, iqm, ALL, 1, 100_000, iqm=True)
+    covered("IQM, three tasks", iqm_ends, iqm, ALL, 3, 50_000, iqm=True)
     hard = [*NORMAL, *(name for name in BEYOND if "modes" in name or "113" in name)]
-    covered("mean, one task, bounded by 0 and 120", bounded, hard, 1, 2000)
+    covered("mean, one task, bounded by 0 and 120", one_by_one(bounded), None, hard, 1, 1000, (2, 3, 5, 10))
     print("improvement and tests", flush=True)
     parts["probability of improvement"] = [
-        improvement(k, shift, n(5000)) for shift in (0.0, 1.0, 2.0) for k in (2, 3, 5, 10)
+        improvement(k, shift, n(3000)) for shift in (0.0, 1.0, 2.0) for k in (2, 3, 5, 10)
     ]
     equal = [*DECLARED, "uniform", "two modes 6 sd apart, 50 : 50", "35 or 113, sd 2, 50 : 50"]
     tests = [
-        finding(what, name, k, args.scale)
-        for what in FINDINGS
-        for name in equal
-        for k in ((2, 3, 5) if "permutations" in what else (2, 3, 5, 10))
+        finding(what, name, k, args.scale) for what in FINDINGS for name in equal for k in FINDINGS[what][2]
     ]
 
     lines = ["Coverage of 95 % intervals, in per cent; in brackets the median half-width.", ""]
