@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from leashrl.cli import main
 from leashrl.papers import make, miracle_online
@@ -44,7 +45,10 @@ def test_curves_and_who_is_ahead(runs, tmp_path):
     # At step 200, the last that all have reached: (4 + 8) / 2 = 6, and still 2, whose second one ends at 250.
     assert (ours["seeds"], ours["steps"], ours["final"]) == (2, 200, 4.0)
     assert rows["swimmer", "SAC"]["final"] == 2.0
-    assert ours["lead over SAC"] == 2.0 and ours["lead low"] == -1.0 and ours["lead high"] == 5.0
+    # 6 and 2 against 1 and 3: variances of the means 4 and 1, Satterthwaite's df 25 / 17, 1.25 % at each end
+    half = 5**0.5 * scipy_stats.t.ppf(0.9875, 25 / 17)
+    assert ours["lead over SAC"] == 2.0 and ours["finals"] == [6.0, 2.0]
+    assert (ours["lead low"], ours["lead high"]) == pytest.approx((2 - half, 2 + half))
 
 
 def test_the_best_so_far(tmp_path):

@@ -3,8 +3,8 @@
 Tables of scores are (runs, tasks), as in `statistics`. Two tests, each of unpaired and of matched runs:
 
 - Student's t, which takes scores as normal: with Welch's (1947) degrees of freedom, the error summed over
-  tasks. Of two equal algorithms with three runs or more it finds a difference (p < 0.05) in at most 5 % of
-  cases, also where scores lie in two modes (`benchmarks/coverage.py`); with two runs it may in 13 %.
+  tasks. Of two equal algorithms with three runs or more it finds a difference (p < 0.05) in 5 % of cases or
+  fewer, also where scores lie in two modes (`benchmarks/coverage.py`); with two runs it may in 13 %.
 - Permutations of labels (Fisher 1935) or signs, which take nothing for granted but that equal algorithms give
   equal distributions. Few runs have few permutations: with 3 against 3 no p-value is below 0.1.
 
