@@ -158,9 +158,9 @@ def compare_all(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     tables = {name: table_of(values) for name, values in scores.items()}
     ranked = sorted(tables, key=lambda name: -tables[name].mean())
-    rows = [{"a": a, "b": b} | compare(tables[a], tables[b]) for a, b in itertools.combinations(ranked, 2)]
-    p_values: list[float | None] = [row["p"] for row in rows]
-    for row, p in zip(rows, holm(p_values), strict=True):
+    pairs = list(itertools.combinations(ranked, 2))
+    rows: list[dict[str, Any]] = [{"a": a, "b": b} | compare(tables[a], tables[b]) for a, b in pairs]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         enough = min(len(tables[row["a"]]), len(tables[row["b"]])) >= LEAST_RUNS
         row |= {"p_holm": p, "decided": bool(enough and p is not None and p < ALPHA)}
     return rows
