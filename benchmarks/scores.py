@@ -6,7 +6,12 @@ A run is ALGORITHM[:PRESET][+OPTION=VALUE]..., such as `misa:authors+k=5`; `--se
 run) trains all seeds in a folder of its own, so that a killed or time-limited call goes on where it stopped
 (`--minutes` stops it in time). What is finished is evaluated
 once more, on `--episodes` fresh episodes a seed, as the algorithm acts and with sampled actions; the
-table, the JSON and one picture of the learning curves a file are written to `--results`.
+table, the JSON and one picture of the learning curves per file are written to `--results`.
+
+    python benchmarks/scores.py --restate benchmarks/results/scores-*.json
+
+computes what is derived from the seeds' scores in such JSON again, with today's statistics, and writes JSON,
+table and pictures anew. It trains nothing.
 """
 
 import argparse
@@ -22,23 +27,26 @@ from pathlib import Path
 
 from leashrl import experiment
 from leashrl.core import override, to_json
-from leashrl.curves import curve, draw
+from leashrl.curves import curve, draw_points
 from leashrl.data import load
 from leashrl.evaluate.statistics import summary
 from leashrl.plan import configure
 from leashrl.policies import evaluate_run, load_policy
 from leashrl.tasks import guess, normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import read_json, versions, write_json
+from leashrl.training.artefacts import Lines, read_json, versions, write_json
 
+VALUES = ("step", "return", "score", "returns", "lengths")
+"""Of a line of evaluations.jsonl, what does not name the member."""
 FINAL = {None: "final.json", "sample": "final-sample.json"}  # the algorithm's own way to act, and samples
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", nargs="+", type=Path, required=True)
+    parser.add_argument("--restate", nargs="+", type=Path, help="JSON of earlier calls; see above")
+    parser.add_argument("--data", nargs="+", type=Path, default=[])
     parser.add_argument("--runs", nargs="+", default=["bc", "misa:authors", "misa:paper", "misa"])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument("--results", type=Path, help="prefix of the .json, .md and .png files to write")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--evaluations", type=int, default=5, help="a run, for the learning curve")
@@ -49,6 +57,12 @@ def main() -> None:
     parser.add_argument("--vary", nargs="*", default=[], help="NAME=V1,V2")
     parser.add_argument("--minutes", type=float, help="stop after so long, resumably")
     args = parser.parse_args()
+    if args.restate:
+        for file in args.restate:
+            restate(file)
+        return
+    if not args.data or not args.out:
+        parser.error("--data and --out are needed, or --restate")
     if args.minutes:  # the same as a Ctrl-C: checkpoint, then out
         threading.Timer(60 * args.minutes, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
@@ -146,7 +160,6 @@ def write_results(args: argparse.Namespace) -> None:
         task = guess(dataset.name)
         assert task is not None
         level = float(normalise(task, dataset.returns()).mean())
-        shown = {}
         for run in args.runs:
             folder = folder_of(data, run, args)
             found = {
@@ -156,7 +169,7 @@ def write_results(args: argparse.Namespace) -> None:
             }
             if None not in found:
                 continue
-            result, scores, sampled = read_json(folder / "result.json"), found[None], found.get("sample")
+            result = read_json(folder / "result.json")
             points = curve([folder])[1]
             rows.append(
                 {
@@ -167,19 +180,62 @@ def write_results(args: argparse.Namespace) -> None:
                     "steps": result["steps"],
                     "episodes": args.episodes,
                     "minutes": wall(folder) / 60 or None,
-                    "scores": scores,
-                    **summary(scores),
-                    "sampled": {"scores": sampled, **summary(sampled)} if sampled else None,
+                    **derived(found[None], found.get("sample")),
                     "curve": points,
+                    "curve_seeds": curve_seeds(folder),
                     "curve_mean": sum(mean for _, mean, _, _ in points) / len(points),
                     "versions": result["versions"],
                 }
             )
-            shown[run] = [folder]
-        if shown:
-            picture = args.results.with_name(f"{args.results.name}-{data.stem}.png")
-            title = f"{data.stem}, {args.seeds} seeds"
-            draw(shown, picture, title, levels={"behaviour (the data)": level})
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": platform.processor() or platform.machine(),
+    }
+    write(args.results, about | {"versions": versions(), "rows": rows})
+
+
+def derived(scores: list[float], sampled: list[float] | None) -> dict:
+    """The seeds' scores and what follows from them."""
+    more = {"scores": sampled, **summary(sampled)} if sampled else None
+    return {"scores": scores, **summary(scores), "sampled": more}
+
+
+def curve_seeds(folder: Path) -> list[list[list[float]]]:
+    """(step, score) of each member."""
+    members: dict[str, list[list[float]]] = {}
+    for row in Lines.read(folder / "evaluations.jsonl"):
+        name = json.dumps({k: v for k, v in row.items() if k not in VALUES})
+        members.setdefault(name, []).append([row["step"], row["score"]])
+    return list(members.values())
+
+
+def restate(file: Path) -> None:
+    """Derived numbers anew. Files older than `curve_seeds` keep the means of their curves alone."""
+    found = read_json(file)
+    found["restated"] = versions()
+    for row in found["rows"]:
+        row |= derived(row["scores"], row["sampled"] and row["sampled"]["scores"])
+        by_step: dict[int, list[float]] = {}
+        for step, score in (point for seed in row.get("curve_seeds", []) for point in seed):
+            by_step.setdefault(int(step), []).append(score)
+        new = {step: summary(scores) for step, scores in by_step.items()}
+        ends = lambda step, new=new: (new[step]["low"], new[step]["high"]) if step in new else (None, None)
+        row["curve"] = [[step, mean, *ends(step)] for step, mean, *_ in row["curve"]]
+    write(file.with_suffix(""), found)
+
+
+def write(results: Path, found: dict) -> None:
+    """The JSON, the table, and a picture per data file."""
+    rows = found["rows"]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        mine, stem = [row for row in rows if row["data"] == data], data.removesuffix(".hdf5")
+        draw_points(
+            {row["run"]: row["curve"] for row in mine},
+            results.with_name(f"{results.name}-{stem}.png"),
+            f"{stem}, {max(row['n'] for row in mine)} seeds",
+            "normalised score",
+            levels={"behaviour (the data)": mine[0]["data_mean"]},
+        )
     lines = [
         "| data | its mean | algorithm | updates + pre-training | score | 95 % interval | seeds "
         "| mean of the curve | actions sampled | minutes |",
@@ -187,30 +243,33 @@ def write_results(args: argparse.Namespace) -> None:
     ]
     lines += [
         f"| {r['data']} | {r['data_mean']:.1f} | {r['run']} | {updates(r)} | {r['mean']:.1f} "
-        f"| {r['low']:.1f} to {r['high']:.1f} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
+        f"| {ends_of(r)} | {', '.join(f'{s:.1f}' for s in r['scores'])} "
         f"| {r['curve_mean']:.1f} | {interval(r['sampled'])} | {minutes(r)} |"
         for r in rows
     ]
-    args.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    about = {
-        "command": shlex.join(["python", *sys.argv]),
-        "machine": platform.processor() or platform.machine(),
-    }
-    write_json(args.results.with_suffix(".json"), about | {"versions": versions(), "rows": rows})
+    results.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write_json(results.with_suffix(".json"), found)
     print(json.dumps({"rows": len(rows)}), "\n" + "\n".join(lines), flush=True)
 
 
 def updates(row: dict) -> str:
-    steps = row["config"]["steps"]
+    steps = row["config"]["steps"] if "config" in row else row["steps"]
     return f"{steps:,} + {row['steps'] - steps:,}" if row["steps"] > steps else f"{steps:,}"
 
 
 def minutes(row: dict) -> str:
-    return f"{row['minutes']:.1f}" if row["minutes"] else "–"  # of a run older than `wall.json`: unknown
+    return f"{row['minutes']:.1f}" if row.get("minutes") else "–"  # of a run older than `wall.json`: unknown
+
+
+def ends_of(found: dict) -> str:
+    return "–" if found["low"] is None else f"{found['low']:.1f} to {found['high']:.1f}"
 
 
 def interval(found: dict | None) -> str:
-    return "–" if found is None else f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+    """`20.0 (10.0 to 30.0)`; of one seed the mean alone."""
+    if found is None:
+        return "–"
+    return f"{found['mean']:.1f}" + (f" ({ends_of(found)})" if found["low"] is not None else "")
 
 
 if __name__ == "__main__":

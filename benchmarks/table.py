@@ -2,8 +2,8 @@
 
     python benchmarks/table.py benchmarks/results/scores-*5000.json --speed benchmarks/results/speed-*.json
 
-Scores are mean and 95 % interval over seeds, minutes the wall time of a file's seeds together (the mean over
-files) with compilation, pre-training and the curve's episodes. Updates a second are one seed's, where
+Scores are mean and 95 % t interval over seeds, minutes the wall time of a file's seeds together (the mean
+over files) with compilation, pre-training and the curve's episodes. Updates a second are one seed's, where
 `speed.py` measured the same networks.
 """
 
@@ -42,7 +42,11 @@ def main() -> None:
 
 
 def score(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+    """Empty where it was not run; of one seed the mean alone."""
+    if row is None:
+        return ""
+    ends = f" ({row['low']:.1f} to {row['high']:.1f})" if row["low"] is not None else ""
+    return f"{row['mean']:.1f}{ends}"
 
 
 def rate_of(row: dict[str, Any], run: str, speeds: list[dict[str, Any]]) -> float | None:

@@ -38,15 +38,15 @@ def test_a_curve_pools_members_of_all_runs(tmp_path):
     what, points = curves.curve([a, b])
     assert what == "score"
     assert [(step, mean) for step, mean, _, _ in points] == [(10, 3.0), (20, 4.0)]
-    # Three members 1, 3, 5: 1/27 of the resamples is all 1 and 1/27 all 5, both beyond the 2.5 % tails.
-    assert points[0][2:] == (1.0, 5.0)
-    assert points[1][2:] == (4.0, 4.0)
+    half = 6.2053 * 2 / 3**0.5  # members 1, 3, 5: standard deviation 2, t of 2 degrees of freedom
+    assert points[0][2:] == pytest.approx((3 - half, 3 + half), rel=1e-4)
+    assert points[1][2:] == (None, None)  # two members at the same score tell nothing of their scatter
 
 
 def test_without_reference_scores_returns_are_drawn(tmp_path):
     run = run_folder(tmp_path / "a", [(10, 0, None)])
     rows = Lines.read(run / "evaluations.jsonl")
-    assert curves.curve([run]) == ("return", [(10, rows[0]["return"], 0.0, 0.0)])
+    assert curves.curve([run]) == ("return", [(10, rows[0]["return"], None, None)])
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -113,6 +113,9 @@ def test_the_demo_runs_twice_and_says_the_same(tmp_path, monkeypatch, capfd):
     result = read_json(tmp_path / "demo" / "bc" / "result.json")
     assert first[2].split()[:2] == ["bc", f"{result['score']['mean']:.1f}"]
     assert first[2].endswith("2 seeds")
+    low, high = result["score"]["low"], result["score"]["high"]
+    ends = f"{low:.1f} to {high:.1f}".split() if low is not None else ["–"]  # both seeds may score the same
+    assert first[2].split()[2:-2] == ends
     assert (tmp_path / "demo" / "curves.png").stat().st_size > 10_000
     out, err = capfd.readouterr()
     assert out == "" and "bc: update 2 of 4" in err and "\x1b" not in err and "\r" not in err

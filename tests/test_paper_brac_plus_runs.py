@@ -111,7 +111,12 @@ def test_figure_2_ends_where_the_runs_end(runs, draw):
     assert {(row["updates"], row["measure"]) for row in rows} == {(30, "score")}  # not 75
     assert [row["final"] for row in rows[:2]] == finals(runs / "deep" / "one")
     assert rows[2]["final"] == pytest.approx(np.mean(finals(runs / "local")))
-    assert rows[2]["low"] == min(finals(runs / "local")) and rows[2]["high"] == max(finals(runs / "local"))
+    a, b = finals(runs / "local")  # t of 1 degree of freedom: 25.452
+    half = 25.452 * abs(a - b) / 2
+    assert (rows[2]["low"], rows[2]["high"]) == pytest.approx(
+        ((a + b) / 2 - half, (a + b) / 2 + half), rel=1e-4
+    )
+    assert (rows[0]["low"], rows[0]["high"]) == (None, None)  # one member
 
 
 def test_figure_3_is_the_members_divergence(draw, states):

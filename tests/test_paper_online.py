@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from leashrl.cli import main
 from leashrl.papers import make, miracle_online
@@ -46,6 +47,7 @@ def test_curves_and_who_is_ahead(runs, tmp_path):
     assert rows["swimmer", "SAC"]["final"] == 2.0
     # Seeds at 6 and 2: deviation sqrt(8), over sqrt(2); SAC's at 1 and 3: 1.
     assert ours["standard error"] == pytest.approx(2.0) and rows["swimmer", "SAC"]["standard error"] == 1.0
+    assert ours["finals"] == [6.0, 2.0]
     assert ours["lead over SAC"] == 2.0 and ours["standard error of the lead"] == pytest.approx(5**0.5)
 
 

@@ -1,6 +1,7 @@
 """`leashrl report`: the numbers by hand, the words, and the page in a real Chromium."""
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -9,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from leashrl.cli import main
+from leashrl.cli.runs import score_lines
 from leashrl.errors import BadInput
-from leashrl.evaluate.statistics import (
-    improvement_interval,
-    performance_profile,
-    probability_of_improvement,
-)
+from leashrl.evaluate.statistics import performance_profile, probability_of_improvement, summary
 from leashrl.report import report
 from leashrl.report.comparison import compare
 from leashrl.report.failures import notes
 from leashrl.report.html import page
 from leashrl.report.reading import lines_of, read_runs
-from leashrl.report.tables import latex, summaries
+from leashrl.report.summary import answer
+from leashrl.report.tables import comparisons, latex, summaries
 
 EVIL = "<script>alert(1)</script>&\"'"
 
@@ -105,16 +105,6 @@ def test_the_probability_of_improvement_by_hand():
         probability_of_improvement([[1.0, 2.0]], [[1.0]])
 
 
-def test_the_interval_of_improvement_equals_exact_enumeration():
-    a, b = np.array([0.0, 2.0]), np.array([1.0])
-    # a's resamples (0,0), (0,2), (2,0), (2,2) give 0, 1/2, 1/2, 1 with chances 1/4, 1/2, 1/4
-    assert improvement_interval(a, b, level=0.4, resamples=4000) == (0.5, 0.5)
-    assert improvement_interval(a, b, level=0.6, resamples=4000) == (0.0, 1.0)
-    assert improvement_interval([1.0, 2.0], [0.0, 0.5]) == (1.0, 1.0)
-    with pytest.raises(BadInput, match="level must lie"):
-        improvement_interval(a, b, level=2.0)
-
-
 # --- Reading and labelling ---------------------------------------------------
 
 
@@ -128,7 +118,8 @@ def test_runs_are_found_below_and_pooled(tmp_path):
     rows = summaries(read(tmp_path))
     assert [(r["label"], r["mean"], r["n"]) for r in rows] == [("iql", 30.0, 3), ("bc", 7.0, 3)]
     assert rows[0]["last_10_mean"] == pytest.approx(0.75 * 30)
-    assert (rows[1]["low"], rows[1]["high"]) == (5.0, 9.0)  # 1 of 27 resamples has three times the lowest
+    half = 6.2053 * 2 / 3**0.5  # t of 2 degrees of freedom, standard deviation 2
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx((7 - half, 7 + half), abs=1e-3)
 
 
 def test_labels_say_what_sets_runs_apart(tmp_path):
@@ -243,11 +234,72 @@ def test_the_comparison_takes_the_places_that_all_share(tmp_path):
     # one: 1,2,3 against 2,3: (0 + 0) + (.5 + 0) + (1 + .5) of 6; two: 10,20,30 against 5,6: all
     assert found["matrix"][0][1]["p"] == pytest.approx((2 / 6 + 1) / 2)
     assert found["rows"][0]["mean"] == pytest.approx((2 + 20) / 2)
+    (test,) = found["tests"]
+    assert (test["a"], test["b"], test["pairs"]) == ("bc", "iql", 2)
+    # bc's first two seeds 1, 2 and 10, 20; iql's 2, 3 and 5, 6: differences -1, -1, 5, 14
+    assert test["difference"] == pytest.approx(11 - (2.5 + 5.5) / 2) and not test["decided"]
+    assert test["p_signs"] == pytest.approx(np.mean([abs(s) >= 17 for s in signed(-1, -1, 5, 14)]))
     (profile,) = found["charts"]
     assert (
         profile["series"][1]["points"][0][:2] == [0.0, 1.0] and profile["series"][0]["points"][-1][1] == 0.0
     )
     assert compare(read(tmp_path / "bc-one")) is None
+
+
+def signed(*differences: float) -> list[float]:
+    """Sums under every choice of signs."""
+    return [sum(d * s for d, s in zip(differences, signs, strict=True)) for signs in every_sign(differences)]
+
+
+def every_sign(values: tuple[float, ...]):
+    return itertools.product((1, -1), repeat=len(values))
+
+
+def said(folder: Path) -> str:
+    lines = read(folder)
+    (place,) = {line.place for line in lines}
+    rows = summaries(lines)
+    return re.sub("<[^>]+>", "", str(answer([r for r in rows if r["data"] == place], comparisons(lines))))
+
+
+def test_who_is_ahead_rests_on_a_test(tmp_path):
+    make_run(tmp_path / "two" / "a", "a", [90.0, 91.0])
+    make_run(tmp_path / "two" / "b", "b", [10.0, 11.0])
+    assert "not decided: that takes three seeds of each, and one of them has two seeds." in said(
+        tmp_path / "two"
+    )
+    # 9.7 below 9.8: the seeds' ranges do not meet, so that bootstrap intervals did not either
+    make_run(tmp_path / "three" / "a", "a", [9.8, 15.0, 12.0])
+    make_run(tmp_path / "three" / "b", "b", [5.0, 6.2, 9.7])
+    text = said(tmp_path / "three")
+    p = stats.ttest_ind([9.8, 15.0, 12.0], [5.0, 6.2, 9.7], equal_var=False).pvalue
+    assert (
+        "Whether it is ahead of b is not decided: with three seeds Welch's t test, corrected for all pairs, "
+        f"gives p = {p:.3f}" in text.replace("&#x27;", "'")
+    )
+    assert "a permutation test cannot give less than 0.10" in text
+    make_run(tmp_path / "far" / "a", "a", [90.0, 91.0, 92.0])
+    make_run(tmp_path / "far" / "b", "b", [10.0, 14.0, 12.0])
+    assert "It is ahead of the other (Welch" in said(tmp_path / "far") and "p &lt; 0.001" in said(
+        tmp_path / "far"
+    )
+
+
+def test_one_seed_has_no_interval_anywhere(tmp_path):
+    make_run(tmp_path / "a", "a", [90.0])
+    make_run(tmp_path / "b", "b", [10.0, 20.0])
+    out = tmp_path / "r.html"
+    report([tmp_path], out, formats=["html", "csv", "latex", "png"])
+    (a, _) = summaries(read(tmp_path))
+    assert score_lines(summary([90.0])) == ["score over 1 members: mean 90.0, IQM 90.0, no interval"]
+    assert (a["low"], a["high"], a["std"]) == (None, None, None)
+    data = json.loads(re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', out.read_text(), re.S)[1])
+    series = {s["label"]: s["points"] for s in data["charts"]["curve-0"]["series"]}
+    assert series["a"][0][1:] == [45.0, None, None] and series["b"][0][2] < series["b"][0][1]
+    assert "no interval of one seed" in out.read_text() and "NaN" not in out.read_text()
+    assert "\\pm" not in next(
+        x for x in out.with_suffix(".tex").read_text().splitlines() if x.startswith("a &")
+    )
 
 
 def test_what_a_choice_is_worth_by_hand(tmp_path):
@@ -272,19 +324,31 @@ def test_latex_by_hand(tmp_path):
     make_run(tmp_path / "b", "bc_x", [10.0, 20.0], data="100%_data")
     body = latex(read(tmp_path)).splitlines()
     assert (
-        body[2:]
+        body[4:]
         == [
             r"\begin{tabular}{lrr}",
             r"\hline",
             r" & 100\%\_data & pendulum-medium \\",
             r"\hline",
-            r"bc\_x & $\mathbf{15.0}^{+5.0}_{-5.0}$ & -- \\",
-            r"td3-bc & -- & $\mathbf{74.0}^{+0.0}_{-0.0}$ \\",
+            r"bc\_x & $\mathbf{15.0}\pm 127.3$ & -- \\",  # 25.452 x 7.071 / sqrt(2), t of 1 degree of freedom
+            r"td3-bc & -- & $\mathbf{74.0}$ \\",  # equal seeds tell nothing of their scatter
             r"\hline",
             r"\end{tabular}",
             "",
         ][:-1]
     )
+
+
+def test_what_latex_prints_bold_is_tested(tmp_path):
+    # two intervals that do not meet, of two seeds: no finding; three seeds of far means: one
+    for name, finals in (("a", [74.0, 75.0, 76.0]), ("b", [70.0, 75.0, 71.0]), ("c", [10.0, 11.0, 12.0])):
+        make_run(tmp_path / name, name, finals)
+    rows = {line[0]: line for line in latex(read(tmp_path)).splitlines() if line[1:3] == " &"}
+    assert ["mathbf" in rows[name] for name in "abc"] == [True, True, False]
+    make_run(tmp_path / "two" / "d", "d", [74.0, 74.1], data="other")
+    make_run(tmp_path / "two" / "e", "e", [10.0, 10.1], data="other")
+    rows = latex(read(tmp_path / "two")).splitlines()
+    assert sum("mathbf" in row for row in rows) == 2
 
 
 def test_all_formats_from_the_command_line(tmp_path, capsys):
@@ -489,7 +553,7 @@ def test_values_under_the_pointer_and_the_arrow_keys(opened):
     plot.focus()
     page.keyboard.press("End")
     lines = tip.inner_text().split("\n")
-    assert lines[0] == "step 1,000" and lines[1:4] == ["iql", "60", "50 to 70"]
+    assert lines[0] == "step 1,000" and lines[1:3] == ["iql", "60"]
     page.keyboard.press("ArrowLeft")
     assert tip.inner_text().startswith("step 500")
     page.keyboard.press("Escape")

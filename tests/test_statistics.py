@@ -1,12 +1,24 @@
-"""Statistics against numbers worked by hand and against exact enumeration of every bootstrap sample."""
+"""Statistics against numbers worked by hand, scipy, and exact enumeration of every bootstrap sample."""
 
 import itertools
 
 import numpy as np
 import pytest
+from scipy import special
+from scipy import stats as scipy_stats
 
 from leashrl.errors import BadInput
-from leashrl.evaluate.statistics import interquartile_mean, mean, stratified_bootstrap_interval, summary
+from leashrl.evaluate.statistics import (
+    bounded_interval,
+    improvement_interval,
+    interquartile_mean,
+    iqm_interval,
+    mean,
+    mean_interval,
+    stratified_bootstrap_interval,
+    summary,
+)
+from leashrl.evaluate.student import incomplete_beta, share_interval, t_quantile, t_tail
 
 
 def test_interquartile_mean_by_hand():
@@ -100,8 +112,13 @@ def test_summary_by_hand():
     assert row["iqm"] == 30.0
     assert row["std"] == pytest.approx(np.sqrt((400 + 100 + 900) / 2))
     assert row["n"] == 3
-    assert 10.0 <= row["low"] < 30.0 < row["high"] <= 60.0
-    assert summary([5.0]) == {"mean": 5.0, "iqm": 5.0, "low": 5.0, "high": 5.0, "std": 0.0, "n": 1}
+    # tables: t of 2 degrees of freedom leaves 1.25 % above 6.2053
+    assert (row["low"], row["high"]) == pytest.approx(
+        (30 - 6.2053 * np.sqrt(700 / 3), 30 + 6.2053 * np.sqrt(700 / 3)), rel=1e-4
+    )
+    assert summary([5.0]) == {"mean": 5.0, "iqm": 5.0, "low": None, "high": None, "std": None, "n": 1}
+    same = summary([5.0, 5.0, 5.0])
+    assert (same["low"], same["high"], same["std"]) == (None, None, 0.0)  # no scatter to judge by
     # over two tasks the spread is that of the runs' means, 1.5 and 3.5
     assert summary([[1.0, 2.0], [3.0, 4.0]])["std"] == pytest.approx(np.sqrt(2.0))
 
@@ -116,8 +133,7 @@ def test_summary_by_hand():
         ("abc", {}, "table of numbers"),
         ([[1.0, 2.0], [3.0]], {}, "table of numbers"),
         ([1.0, 2.0], {"level": 95}, "level"),
-        ([1.0, 2.0], {"resamples": 0}, "resamples"),
-        ([1.0, 2.0], {"resamples": 2.5}, "resamples"),
+        ([1.0, 2.0], {"level": float("nan")}, "level"),
     ],
 )
 def test_bad_scores_are_refused_in_one_line(scores, options, words):
@@ -125,3 +141,113 @@ def test_bad_scores_are_refused_in_one_line(scores, options, words):
         summary(scores, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("resamples", [0, 2.5])
+def test_a_number_of_resamples_without_sense_is_refused(resamples):
+    with pytest.raises(BadInput, match="resamples"):
+        stratified_bootstrap_interval([1.0, 2.0], resamples=resamples)
+
+
+# --- Intervals that hold what they say ---------------------------------------
+
+
+@pytest.mark.parametrize("df", [1.0, 1.7, 2.0, 9.0, 249.0])
+def test_students_t_equals_scipys(df):
+    for level in (0.05, 0.5, 0.95, 0.975, 0.9999):
+        t = scipy_stats.t.ppf((1 + level) / 2, df)
+        assert t_quantile(level, df) == pytest.approx(t, rel=1e-9)
+        assert t_tail(-t, df) == pytest.approx(1 - level, rel=1e-9)
+    for x in (0.0, 1e-6, 0.3, 0.99, 1.0):
+        assert incomplete_beta(df, 2.5, x) == pytest.approx(special.betainc(df, 2.5, x), rel=1e-10)
+
+
+def test_a_shares_interval_is_clopper_and_pearsons():
+    for hits, n in ((0, 3), (3, 3), (2, 7), (30, 90)):
+        found = scipy_stats.binomtest(hits, n).proportion_ci(0.95, "exact")
+        assert share_interval(hits, n) == pytest.approx(tuple(found), abs=1e-9)
+
+
+def test_the_interval_of_one_task_is_students_with_half_the_misses():
+    scores = np.array([49.4, 84.7, 33.7, 50.2])
+    exact = scipy_stats.t.interval(0.975, 3, scores.mean(), scipy_stats.sem(scores))
+    assert mean_interval(scores) == pytest.approx(exact)
+    assert mean_interval(scores[:1]) is None and mean_interval([7.0, 7.0]) is None
+    assert mean_interval([0.1 + 0.2, 0.3]) is None  # equal but for rounding
+
+
+def test_the_interval_of_two_tasks_is_welchs():
+    # the mean of two tasks is half the difference of one and the other's negative
+    table = np.random.default_rng(3).normal(50, [3.0, 20.0], (4, 2))
+    welch = scipy_stats.ttest_ind(table[:, 0], -table[:, 1], equal_var=False).confidence_interval(0.975)
+    assert mean_interval(table) == pytest.approx((welch.low / 2, welch.high / 2))
+
+
+def test_the_interval_of_an_iqm_is_tukey_and_mclaughlins():
+    scores = np.array([[0.0], [1.0], [1.5], [2.0], [9.0], [10.0], [10.5], [11.0]])
+    low, high = scipy_stats.mstats.trimmed_mean_ci(scores[:, 0], (0.25, 0.25), alpha=0.025)
+    assert iqm_interval(scores) == pytest.approx((low, high))
+    # one outlier: the trimmed mean's own would be narrower than the mean's, which is kept
+    outlier = [0.0, 1.0, 2.0, 3.0, 1000.0]
+    a, b = iqm_interval(outlier)
+    c, d = mean_interval(outlier)
+    assert (a + b) / 2 == pytest.approx(2.0) and b - a == pytest.approx(d - c)
+    assert iqm_interval([1.0, 2.0, 4.0]) == mean_interval([1.0, 2.0, 4.0])  # nothing trimmed of three
+    assert iqm_interval([1.0]) is None
+
+
+def two_modes(share: float):
+    """Two normal modes four of their standard deviations apart; the mean is 4 x share."""
+    return lambda rng, shape: 4 * (rng.uniform(size=shape) < share) + rng.normal(size=shape)
+
+
+FAMILY = [
+    pytest.param(lambda rng, shape: rng.normal(size=shape), 0.0, id="normal"),
+    *(pytest.param(two_modes(w), 4 * w, id=f"modes-{w}") for w in (0.5, 0.2)),
+]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize(("draw", "truth"), FAMILY)
+def test_intervals_cover_what_they_say(draw, truth, seeds):
+    """At least 93 % (benchmarks/coverage.py has it more exactly); the bootstrap has 50 to 91."""
+    rng, count = np.random.default_rng(seeds), 3000
+    ends = np.array([mean_interval(x) for x in draw(rng, (count, seeds))])
+    covered = np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
+    assert covered >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / count)
+    assert covered < 0.99  # and it is not merely wide
+
+
+def test_no_interval_of_few_seeds_knows_of_a_mode_that_none_of_them_is_in():
+    # half of two seeds from the one and the other mode, far apart: in half of the cases both are from one
+    rng = np.random.default_rng(0)
+    scores = np.where(rng.uniform(size=(2000, 2)) < 0.5, 113.0, 35.0) + rng.normal(size=(2000, 2))
+    ends = np.array([mean_interval(x) for x in scores])
+    assert 0.45 < np.mean((ends[:, 0] <= 74) & (ends[:, 1] >= 74)) < 0.6
+    # with the scores' bounds known there is one that holds
+    ends = np.array([bounded_interval(np.clip(x, 0, 120), 0, 120, draws=500) for x in scores[:500]])
+    assert np.mean((ends[:, 0] <= 74) & (ends[:, 1] >= 74)) > 0.95
+
+
+def test_a_bounded_interval_of_scores_at_the_bounds_is_clopper_and_pearsons():
+    for hits, n in ((0, 2), (3, 3), (2, 5)):
+        exact = scipy_stats.binomtest(hits, n).proportion_ci(0.95, "exact")
+        found = bounded_interval([100.0] * hits + [0.0] * (n - hits), 0, 100, draws=200_000)
+        assert found == pytest.approx((100 * exact.low, 100 * exact.high), abs=0.5)
+    with pytest.raises(BadInput, match="do not lie between"):
+        bounded_interval([1.0, 101.0], 0, 100)
+    with pytest.raises(BadInput, match="one task"):
+        bounded_interval([[1.0, 2.0]], 0, 100)
+
+
+def test_the_interval_of_improvement_by_hand():
+    # 3 of 3 runs above 3 of 3: p = 1. Newcombe, with t = 2.7764 of 4 degrees of freedom:
+    # (1 - p)^2 = t^2 p (1 - p) (1 + 2 ((1 - p)/(2 - p) + p/(1 + p))) / 9; at p = 0.3366 both sides are 0.440
+    low, high = improvement_interval([4.0, 5.0, 6.0], [1.0, 2.0, 3.0])
+    p = low
+    right = 2.7764**2 * p * (1 - p) * (1 + 2 * ((1 - p) / (2 - p) + p / (1 + p))) / 9
+    assert (1 - p) ** 2 == pytest.approx(right, rel=2e-3) and low == pytest.approx(0.3366, abs=1e-3)
+    assert high == 1.0
+    assert improvement_interval([4.0], [1.0, 2.0]) is None
+    with pytest.raises(BadInput, match="level must lie"):
+        improvement_interval([1.0, 2.0], [3.0, 4.0], level=2.0)

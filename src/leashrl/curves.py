@@ -15,8 +15,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008): told apart with any kind of colour vision."""
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#333333", "#888888"
-Point = tuple[int, float, float, float]
-"""step, mean over members, and the 95 % bootstrap interval of that mean."""
+Point = tuple[int, float, float | None, float | None]
+"""step, mean over members, and the 95 % interval of that mean; None where there is none (one member)."""
 
 
 # --- Numbers -----------------------------------------------------------------
@@ -106,7 +106,7 @@ def draw_points(
     styles = itertools.cycle(itertools.product(DASHES, COLOURS))
     for (label, points), (dash, colour) in zip(found.items(), styles, strict=False):
         step, mean, low, high = zip(*points, strict=True)
-        axes.fill_between(step, low, high, color=colour, alpha=0.18, linewidth=0)
+        band(axes, step, low, high, color=colour, alpha=0.18)
         axes.plot(step, mean, dash, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
     for (label, value), dash in zip((levels or {}).items(), itertools.cycle(DASHES[1:])):
         axes.axhline(value, linestyle=dash, color=FAINT, linewidth=1.2, label=label, zorder=1)
@@ -115,7 +115,7 @@ def draw_points(
     axes.set_xlabel("gradient updates, pre-training counted", color=INK)
     axes.set_ylabel(unit, color=INK)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axes.margins(x=0.02)
+    axes.margins(x=0.02, y=0.35)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     dress(axes)
@@ -129,6 +129,20 @@ def draw_points(
     figure.savefig(image, format=kind)
     write_atomically(out, image.getvalue())
     return out
+
+
+def band(axes: Any, step: Sequence[float], low: Sequence[Any], high: Sequence[Any], **style: Any) -> None:
+    """An interval about a curve, with gaps where it is None.
+
+    Of few seeds it may be many times as high as the curve: the axes follow the curve, and cut it off.
+    """
+    import numpy as np
+
+    ends = np.array([low, high], np.float64)  # None becomes nan, which is not drawn
+    limits = axes.dataLim.frozen()
+    axes.fill_between(step, *ends, linewidth=0, **style)
+    axes.dataLim.set(limits)
+    axes.margins(y=0.35)
 
 
 def need_matplotlib() -> Any:

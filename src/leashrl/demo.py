@@ -93,7 +93,7 @@ def demo(folder: Path, size: Size) -> list[str]:
     )
     return [
         f"{'':22}{'score':>6}   {'95 % interval':<16}over",
-        *(f"{n:22}{s['mean']:6.1f}   {s['low']:6.1f} to {s['high']:5.1f} {o:>13}" for n, s, o in rows),
+        *(f"{n:22}{s['mean']:6.1f}   {ends(s)} {o:>13}" for n, s, o in rows),
         "",
         f"Score: 0 is a random policy, 100 an expert. Mean over seeds after {size.steps} updates"
         f"{', too few to learn' if size == QUICK else ''}; {size.episodes} episodes each.",
@@ -104,6 +104,13 @@ def demo(folder: Path, size: Size) -> list[str]:
         f"  leashrl eval {folder / 'misa'} --episodes 50    looks at its policies again, on other episodes",
         "  leashrl train misa --data YOURS.hdf5 --task none    trains on your file: see README.md",
     ]
+
+
+def ends(score: dict[str, Any]) -> str:
+    """The interval; of one seed left, or of seeds that score the same, there is none."""
+    if score["low"] is None:
+        return f"{'–':^15}"
+    return f"{score['low']:6.1f} to {score['high']:5.1f}"
 
 
 def claim(folder: Path) -> None:

@@ -349,8 +349,11 @@ class Result:
         return Result(Path(folder), read_json(Path(folder) / "result.json"))
 
     @property
-    def score(self) -> dict[str, float] | None:
-        """Mean, IQM and 95 % interval of the members' final normalised scores; None if not evaluated."""
+    def score(self) -> dict[str, Any] | None:
+        """Mean, IQM and 95 % interval of the members' final normalised scores; None if not evaluated.
+
+        Of one member there is no interval: `low`, `high` and `std` are None.
+        """
         return self.values["score"]
 
     @property

@@ -227,10 +227,11 @@ def diverged_words(end: Any) -> str:
     return words + "".join(f"; its last finite policy: {what} {value:.1f}" for what, value in known[:1])
 
 
-def score_lines(score: dict[str, float] | None) -> list[str]:
+def score_lines(score: dict[str, Any] | None) -> list[str]:
     if not score:
         return []
-    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}"
+    known = score["low"] is not None and score["high"] is not None  # not of one member
+    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}" if known else "no interval"
     return [f"score over {score['n']} members: mean {score['mean']:.1f}, IQM {score['iqm']:.1f}, {interval}"]
 
 

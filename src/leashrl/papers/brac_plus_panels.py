@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, cross, dress, need_matplotlib, save
+from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, band, cross, dress, need_matplotlib, save
 
 BINS = 60
 
@@ -66,7 +66,7 @@ def draw_curves(
         axes.set_ylabel("normalised score" if measure == "score" else "return", fontsize=9, color=INK)
         if points:
             step, mean, low, high = zip(*points, strict=True)
-            axes.fill_between(step, low, high, color=styles[label]["color"], alpha=0.18, linewidth=0)
+            band(axes, step, low, high, color=styles[label]["color"], alpha=0.18)
             axes.plot(step, mean, marker="o", markersize=2.5, **styles[label])
         cross(axes, stops, styles[label]["color"])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
+from leashrl.curves import COLOURS, FAINT, INK, band, need_matplotlib
 from leashrl.errors import BadInput
 from leashrl.online import running_mean
 from leashrl.papers.experiments import below
@@ -156,6 +156,7 @@ def compare(task: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> l
         final, error = float(values[:, -1].mean()), standard_error(values[:, -1])
         row = {"task": task, "method": method, "seeds": len(values), "steps": int(steps[-1])}
         row |= {"mean over training": float(values.mean()), "final": final, "standard error": error}
+        row["finals"] = values[:, -1].tolist()  # what the standard errors are computed from
         row |= {"lead over SAC": None, "standard error of the lead": None}
         if method != "SAC" and "SAC" in curves:
             theirs = curves["SAC"][1][:, -1]
@@ -195,9 +196,7 @@ def draw(figure_class: Any, curves: Mapping[str, Any], what: str, file: Path) ->
         for method, (steps, values) in curves[task].items():
             middle, error, colour = values.mean(0), standard_error(values), colours[method]
             if error is not None:
-                axes.fill_between(
-                    steps, middle - error, middle + error, color=colour, alpha=0.18, linewidth=0
-                )
+                band(axes, steps, middle - error, middle + error, color=colour, alpha=0.18)
             (handles[method],) = axes.plot(steps, middle, color=colour, linewidth=1.6)
         known = READINGS.get(task, "" if task in MIRACLE else "not in the text")
         star = f" ({known})" if known else ""

@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import COLOURS, DASHES, INK, cross, curve, dress, legend_below, need_matplotlib, save
+from leashrl.curves import (
+    COLOURS,
+    DASHES,
+    INK,
+    band,
+    cross,
+    curve,
+    dress,
+    legend_below,
+    need_matplotlib,
+    save,
+)
 from leashrl.errors import BadInput
 from leashrl.papers.experiments import Done, chosen, has_source, stopped
 from leashrl.papers.printed import Printed
@@ -97,7 +108,7 @@ def draw(
         for label, points in curves.items():
             colour, dash = styles[label]
             step, mean, low, high = zip(*points, strict=True) if points else ((), (), (), ())
-            axes.fill_between(step, low, high, color=colour, alpha=0.15, linewidth=0)
+            band(axes, step, low, high, color=colour, alpha=0.15)
             axes.plot(step, mean, dash, color=colour, linewidth=1.6, label=label)
             cross(axes, crosses.get((task, label), []), colour)
         axes.set_title(task, loc="left", fontsize=9.5, color=INK)

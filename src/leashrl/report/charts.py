@@ -2,8 +2,9 @@
 
     {id, place, title, about, x, y, series: [{label, points: [[x, middle, low, high], ...]}]}
 
-and optional `big`, `steps` (stairs), `percent` (y is a share), `symlog` (y is asinh(value / symlog)), `xlog`,
-`levels` ([{label, y}], lines to compare with); in a series `seeds` ({seed: [[x, y], ...]}) and `filled`.
+where `low` and `high` are None if there is no interval; and optional `big`, `steps` (stairs), `percent` (y
+is a share), `symlog` (y is asinh(value / symlog)), `xlog`, `levels` ([{label, y}], lines to compare with);
+in a series `seeds` ({seed: [[x, y], ...]}) and `filled`.
 """
 
 import math
@@ -63,8 +64,8 @@ def curve(line: Line) -> Row:
             steps.setdefault(step, []).append(value)
     points = []
     for step in thin(sorted(steps)):
-        s = summary(steps[step], resamples=500)
-        points.append([step, *map(rounded, (s["mean"], s["low"], s["high"]))])
+        s = summary(steps[step])
+        points.append([step, *(None if s[k] is None else rounded(s[k]) for k in ("mean", "low", "high"))])
     seeds = {seed_of(m): [[x, rounded(y)] for x, y in thin(m.points)] for m in line.members}
     return {"label": line.label, "points": points, "seeds": seeds}
 

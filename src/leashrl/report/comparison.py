@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from leashrl.evaluate.budget import expected_score
+from leashrl.evaluate.significance import compare as compare_two
+from leashrl.evaluate.significance import compare_all
 from leashrl.evaluate.statistics import (
     improvement_interval,
-    interquartile_mean,
+    iqm_interval,
     performance_profile,
     probability_of_improvement,
-    stratified_bootstrap_interval,
     summary,
 )
+from leashrl.evaluate.student import share_interval
 from leashrl.report.reading import Line, Row
 
-THRESHOLDS, RESAMPLES = 61, 1000
+THRESHOLDS = 61
 BUDGETS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 
 
@@ -59,7 +61,7 @@ def tables(lines: Sequence[Line]) -> tuple[dict[str, np.ndarray], list[str], str
 
 
 def compare(lines: Sequence[Line]) -> Row | None:
-    """Aggregates a label, charts, and the matrix of P(row > column); None with fewer than two labels."""
+    """Aggregates per label, charts, the matrix of P(row > column), tests; None with fewer than two labels."""
     found, where, note = tables(lines)
     if len(found) < 2:
         return None
@@ -67,10 +69,8 @@ def compare(lines: Sequence[Line]) -> Row | None:
     ranked = sorted(found, key=lambda label: -float(found[label].mean()))
     ordered, rows = {label: found[label] for label in ranked}, []
     for label, scores in ordered.items():
-        iqm = stratified_bootstrap_interval(scores, interquartile_mean, resamples=RESAMPLES)
-        rows.append(
-            {"label": label} | summary(scores, resamples=RESAMPLES) | {"iqm_low": iqm[0], "iqm_high": iqm[1]}
-        )
+        low, high = iqm_interval(scores) or (None, None)
+        rows.append({"label": label} | summary(scores) | {"iqm_low": low, "iqm_high": high})
     matrix = [[None if a == b else improvement(found[a], found[b]) for b in ranked] for a in ranked]
     charts = [chart for make in CHARTS if (chart := make(lines, ordered, unit))]
     return {
@@ -80,17 +80,45 @@ def compare(lines: Sequence[Line]) -> Row | None:
         "rows": rows,
         "labels": ranked,
         "matrix": matrix,
+        "tests": tested(lines, ordered, where),
         "charts": charts,
     }
 
 
+def tested(lines: Sequence[Line], found: dict[str, np.ndarray], where: Sequence[str]) -> list[Row]:
+    """The first label against each other: both tests over the places, and both of matched seeds."""
+    best = next(iter(found))
+    rows = [row for row in compare_all(found) if row["a"] == best]
+    for row in rows:
+        a, b = matched(lines, row["a"], row["b"], where)
+        both = compare_two(a, b, paired=True) if len(a) > 1 else {"p": None, "p_permutation": None}
+        row |= {"pairs": len(a), "p_paired": both["p"], "p_signs": both["p_permutation"]}
+    return rows
+
+
+def matched(lines: Sequence[Line], a: str, b: str, where: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds, tasks) of the seeds that two labels share in all places; none where a seed comes twice."""
+    by = [
+        [{m.seed: m.final for m in line.members if m.final is not None} for p in where for line in lines
+         if (line.label, line.place) == (label, p)]
+        for label in (a, b)
+    ]  # fmt: skip
+    shared = sorted(set.intersection(*(set(finals) for mine in by for finals in mine)))
+    twice = any(
+        len({m.seed for m in line.members}) < len(line.members) for line in lines if line.label in (a, b)
+    )
+    seeds = [] if twice else shared
+    table = lambda mine: np.array([[finals[seed] for finals in mine] for seed in seeds])
+    return table(by[0]), table(by[1])
+
+
 def improvement(a: np.ndarray, b: np.ndarray) -> Row:
-    low, high = improvement_interval(a, b, resamples=RESAMPLES)
+    low, high = improvement_interval(a, b) or (None, None)
     return {"p": float(probability_of_improvement(a, b)), "low": low, "high": high}
 
 
 def profiles(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> Row | None:
-    """Share of runs above each score, with the bootstrap's interval at each."""
+    """Share of runs above each score, with its interval at each."""
     every = np.unique(np.concatenate([scores.ravel() for scores in found.values()]))
     low = min(0.0, every[0]) if unit == "score" else every[0]
     if not every[-1] > low:
@@ -101,9 +129,10 @@ def profiles(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> 
     for label, scores in found.items():
         points = []
         for tau in taus:
-            share = lambda table, tau=tau: performance_profile(table, [tau])[..., 0]
-            a, b = stratified_bootstrap_interval(scores, share, resamples=200)
-            points.append([float(f"{x:.5g}") for x in (tau, share(scores), a, b)])
+            # Runs of different tasks scatter less than draws of one chance: the interval is on the safe side.
+            ends = share_interval(int((scores > tau).sum()), scores.size)
+            share = performance_profile(scores, [tau])[0]
+            points.append([float(f"{x:.5g}") for x in (tau, share, *ends)])
         series.append({"label": label, "points": points})
     return {
         "id": "profiles",

@@ -12,6 +12,7 @@ from leashrl.report import charts, failures, provenance, summary
 from leashrl.report.comparison import compare
 from leashrl.report.markup import Markup, embedded, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, Run
+from leashrl.report.words import interval, number, p_value
 from leashrl.training.artefacts import versions
 
 COLOURS, DASHES = 6, 4
@@ -148,9 +149,9 @@ def legend(found: Sequence[Row], looks: dict[str, Row]) -> Markup:
 def curves(found: Sequence[Row]) -> Markup:
     what = " or ".join(sorted({chart["y"] for chart in found})).capitalize()
     about = (
-        f"{what} at each evaluation: mean over seeds and its 95 % bootstrap interval. With three seeds or "
+        f"{what} at each evaluation: mean over seeds and its 95 % t interval, wide where seeds are few, none "
     )
-    about += "fewer the interval is no more than their range."
+    about += "of one seed. The axis follows the means and may cut it off."
     script = tag("noscript", tag("p", "The curves need JavaScript; the tables do not."))
     return join([tag("p", about, class_="about"), script, map(figure, found)])
 
@@ -164,7 +165,7 @@ def comparison(found: Row, looks: dict[str, Row]) -> Markup:
     about = (
         "How often a seed of the row ends above a seed of the column, in per cent; 50 is a draw. Point at a "
     )
-    about += "number for its 95 % interval: with few seeds it is wide."
+    about += "number for its 95 % interval (Newcombe's): with few seeds it is wide."
     return join(
         [
             tag("p", where + found["note"], class_="about") if where or found["note"] else None,
@@ -174,6 +175,7 @@ def comparison(found: Row, looks: dict[str, Row]) -> Markup:
             tag("h3", "Probability of improvement"),
             tag("p", about, class_="about"),
             scrolled([tag("td"), *heads(found["labels"])], rows, class_="matrix"),
+            differences(found["tests"]),
         ]
     )
 
@@ -181,9 +183,35 @@ def comparison(found: Row, looks: dict[str, Row]) -> Markup:
 def chance(cell: Row | None) -> Markup:
     if cell is None:
         return tag("td", "·", class_="self")
-    p, low, high = (100 * cell[name] for name in ("p", "low", "high"))
-    said = f"{p:.0f} per cent, interval {low:.0f} to {high:.0f}"
+    p, known = 100 * cell["p"], cell["low"] is not None
+    ends = (
+        f"interval {100 * cell['low']:.0f} to {100 * cell['high']:.0f}"
+        if known
+        else "no interval of one seed"
+    )
+    said = f"{p:.0f} per cent, {ends}"
     return tag("td", f"{p:.0f}", style=f"--p:{0.45 * p:.0f}", title=said)
+
+
+def differences(found: Sequence[Row]) -> Markup:
+    """Is the first setting ahead of each other? Differences, and what four tests say."""
+    about = (
+        f"{found[0]['a']} against each other setting. p: Welch's t test, which takes scores as normal; "
+        "corrected: for all pairs of settings, after Holm; permutations: of labels, with the least p that so "
+        "few seeds can give; and the same two of seeds that both have, matched. Ahead: corrected p below 5 "
+        "%, with three seeds or more of both."
+    )
+    names = ("difference", "95 % interval", "p", "corrected", "permutations", "least", "matched, t", "signs")
+    rows = []
+    for r in found:
+        values = [number(r["difference"]), interval(r["low"], r["high"])]
+        values += [p_value(r[k]) for k in ("p", "p_holm", "p_permutation", "least_p", "p_paired", "p_signs")]
+        cells = [
+            tag("td", value, class_="number") for value in [*values, "yes" if r["decided"] else "not decided"]
+        ]
+        rows.append(tag("tr", tag("th", r["b"], scope="row"), cells, data_label=r["b"]))
+    head = [tag("td"), *heads([*names, "ahead"], [*names, "ahead"])]
+    return join([tag("h3", "Differences"), tag("p", about, class_="about"), scrolled(head, rows)])
 
 
 def aggregates(found: Row) -> Markup:
@@ -193,7 +221,7 @@ def aggregates(found: Row) -> Markup:
         cells = [
             (
                 tag("td", f"{r[name]:.1f}", class_="number"),
-                tag("td", f"{r[low]:.1f} to {r[high]:.1f}", class_="number soft"),
+                tag("td", interval(r[low], r[high]), class_="number soft"),
             )
             for name, low, high in (("iqm", "iqm_low", "iqm_high"), ("mean", "low", "high"))
         ]

@@ -79,9 +79,9 @@
     canvas.setAttribute("viewBox", `0 0 ${width} ${height}`);
     canvas.setAttribute("height", height);
 
-    const xs = [], ys = (chart.levels || []).map((level) => level.y);
+    const xs = [], bands = [], ys = (chart.levels || []).map((level) => level.y);
     for (const s of series) {
-      for (const [x, mid, low, high] of s.points) { xs.push(x); ys.push(mid); if (showBand || !s.seeds) ys.push(low, high); }
+      for (const [x, mid, low, high] of s.points) { xs.push(x); ys.push(mid); bands.push(low, high); }
       for (const [, points] of seedsOf(s)) for (const [, y] of points) ys.push(y);
     }
     if (!xs.length) {
@@ -91,6 +91,12 @@
     const fx = chart.xlog ? Math.log10 : (x) => x;
     const fy = chart.symlog ? (y) => Math.asinh(y / chart.symlog) : (y) => y;
     let [x0, x1] = [Math.min(...xs), Math.max(...xs)], [y0, y1] = [Math.min(...ys), Math.max(...ys)];
+    // A band of few seeds may be many times as high as its line: it widens the view by no more than the lines span.
+    const span = y1 - y0 || Math.abs(y1) * 0.1, known = bands.filter(Number.isFinite);
+    const reach = chart.big ? [y0 - span, y1 + span] : [-Infinity, Infinity];
+    if (known.length && (showBand || series.some((s) => !s.seeds))) {
+      [y0, y1] = [Math.min(y0, ...known.map((y) => Math.max(y, reach[0]))), Math.max(y1, ...known.map((y) => Math.min(y, reach[1])))];
+    }
     if (chart.percent) y0 = 0;
     if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
     if (y0 === y1) { y0 -= Math.abs(y0) * 0.1 || 0.5; y1 += Math.abs(y1) * 0.1 || 0.5; }
@@ -127,8 +133,9 @@
         continue;
       }
       if ((showBand || !s.seeds) && !chart.steps) {
-        const up = s.points.map(([x, , , high]) => [x, high]), down = s.points.map(([x, , low]) => [x, low]).reverse();
-        if (s.points.length > 1) svg(group, "path", { class: "band", d: `${path([...up, ...down], sx, sy)}Z` });
+        const banded = s.points.filter(([, , low, high]) => Number.isFinite(low) && Number.isFinite(high));
+        const up = banded.map(([x, , , high]) => [x, Math.min(high, y1)]), down = banded.map(([x, , low]) => [x, Math.max(low, y0)]).reverse();
+        if (banded.length > 1) svg(group, "path", { class: "band", d: `${path([...up, ...down], sx, sy)}Z` });
       }
       for (const [name, seed] of seedsOf(s)) svg(svg(group, "path", { class: "seed", d: path(seed, sx, sy) }), "title", {}, `${s.label}, seed ${name}`);
       if (showBand || !s.seeds) {
@@ -182,7 +189,7 @@
       html(row, "i");
       html(row, "span", "", label);
       html(row, "em", "", value(mid));
-      html(row, "small", "", low === high ? "" : `${value(low)} to ${value(high)}`);
+      html(row, "small", "", low === high || !Number.isFinite(low) ? "" : `${value(low)} to ${value(high)}`);
       for (const [name, points] of seeds) {
         const own = points.find((p) => p[0] === x);
         if (own) html(row, "small", "own", `seed ${name}: ${value(own[1])}`);

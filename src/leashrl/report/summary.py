@@ -1,32 +1,34 @@
 """The first screen, which is the answer: a sentence, and a table whose rows show every seed. Layer 10."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from leashrl.evaluate.significance import ALPHA, LEAST_RUNS
 from leashrl.report.markup import Markup, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, finite
-from leashrl.report.tables import UNITS, summaries
+from leashrl.report.tables import UNITS, comparisons, summaries
+from leashrl.report.words import interval, number, p_value, seeds
 
 
 def section(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
     """A sentence and a table a place."""
-    rows, parts = summaries(lines), []
+    rows, parts, compared = summaries(lines), [], comparisons(lines)
     where = list(dict.fromkeys(row["data"] for row in rows))
     for place in where:
         here = [row for row in rows if row["data"] == place]
         members = {line.label: line for line in lines if line.place == place}
         title = tag("h2", place) if len(where) > 1 else None
-        parts.append(tag("div", title, answer(here), table(here, members, looks), data_place=place))
+        parts.append(tag("div", title, answer(here, compared), table(here, members, looks), data_place=place))
     note = (
         "Each dot is a seed at its last evaluation, never at its best; the bar is the mean, the shade its "
-        "95 % bootstrap interval. IQM: the mean of the middle half of the seeds. Last ten: the mean of the "
-        "last ten evaluations."
+        "95 % t interval over seeds, cut off where the axis ends; one seed has none. IQM: the mean of the "
+        "middle half of the seeds. Last ten: the mean of the last ten evaluations."
     )
     return join([*parts, tag("p", note, class_="note")])
 
 
-def answer(rows: Sequence[Row]) -> Markup:
-    """Who is ahead, by how much, and whether the intervals allow to say so."""
+def answer(rows: Sequence[Row], compared: Mapping[tuple[str, str, str], Row]) -> Markup:
+    """Who ends highest, by how much, and from which of the others a test tells it."""
     strong = lambda text: tag("b", text)
     ranked = [row for row in rows if row["mean"] is not None]
     if not ranked:
@@ -39,21 +41,45 @@ def answer(rows: Sequence[Row]) -> Markup:
     said.append(f" over {seeds(best['n'])}")
     if best["n"] == 1:
         return tag("p", said, ". One seed says little: train more.", class_="answer")
-    said.append(f" (95 % interval {number(best['low'])} to {number(best['high'])}).")
-    rivals = [row for row in ranked[1:] if row["high"] >= best["low"]]
-    if rivals:
-        names: list[str] = [strong(row["label"]) for row in rivals[:3]]
-        names += [f"{len(rivals) - 3} more"] if len(rivals) > 3 else []
-        whose = "that" if len(names) == 1 else "those"
-        said += [
-            f" Its interval overlaps with {whose} of ",
-            listed(names),
-            ": these seeds do not settle which is better.",
-        ]
+    said.append(
+        f" (95 % interval {interval(best['low'], best['high'])})." if best["low"] is not None else "."
+    )
+    against = lambda row: compared[best["data"], best["label"], row["label"]]
+    open_ = [row for row in ranked[1:] if not against(row)["decided"]]
+    if open_:
+        names: list[str] = [strong(row["label"]) for row in open_[:3]]
+        names += [f"{len(open_) - 3} more"] if len(open_) > 3 else []
+        said += [" Whether it is ahead of ", listed(names), " is not decided: ", why([best, *open_], against)]
     elif len(ranked) > 1:
-        second = strong(ranked[1]["label"])
-        said += [" No other interval reaches it; ", second, f" comes next at {number(ranked[1]['mean'])}."]
+        worst = max(against(row)["p_holm"] for row in ranked[1:])
+        others, second = "the other" if len(ranked) == 2 else "every other", strong(ranked[1]["label"])
+        said.append(f" It is ahead of {others} (Welch's t test, which takes scores as normal, corrected for ")
+        said += [f"all pairs: p {at_most(worst)}); ", second, f" comes next at {number(ranked[1]['mean'])}."]
     return tag("p", said, class_="answer")
+
+
+def why(rows: Sequence[Row], against: Callable[[Row], Row]) -> str:
+    """What stands in the way of a decision: too few seeds, or a p-value. The first row is the best."""
+    few = min(row["n"] for row in rows)
+    if few < LEAST_RUNS:
+        return f"that takes {seeds(LEAST_RUNS)} of each, and one of them has {seeds(few)}."
+    tests = [against(row) for row in rows[1:]]
+    least = min((t["p_holm"] for t in tests if t["p_holm"] is not None), default=None)
+    if least is None:
+        return "no seed differs from another of its setting, so that there is nothing to test with."
+    said = f"with {seeds(few)} Welch's t test, corrected for all pairs, gives p {at_least(least, len(tests))}"
+    reach = min(t["least_p"] for t in tests)
+    if reach > ALPHA:
+        said += f" (a permutation test cannot give less than {p_value(reach)})"
+    return f"{said}."
+
+
+def at_most(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"≤ {p_value(p)}"
+
+
+def at_least(p: float, tests: int) -> str:
+    return f"{'=' if tests == 1 else '≥'} {p_value(p)}"
 
 
 def table(rows: Sequence[Row], members: dict[str, Line], looks: dict[str, Row]) -> Markup:
@@ -76,8 +102,6 @@ def row_of(row: Row, line: Line, scale: "Scale", looks: dict[str, Row]) -> Marku
         row["label"],
         [(" ", tag("span", b, class_="badge")) for b in badges],
     ]
-    several = row["n"] > 1
-    interval = f"{number(row['low'])} to {number(row['high'])}" if several else "–"
     count = row["n"] if row["n"] == row["of"] else f"{row['n']} of {row['of']}"
     small = lambda text, name=None: tag("td", text, class_="number soft small", data_name=name)
     return tag(
@@ -85,7 +109,7 @@ def row_of(row: Row, line: Line, scale: "Scale", looks: dict[str, Row]) -> Marku
         tag("th", name, scope="row"),
         tag("td", scale.strip(row, line), class_="strip"),
         tag("td", number(row["mean"]), class_="number mean"),
-        small(interval),
+        small(interval(row["low"], row["high"])),
         small(number(row["iqm"]), "IQM"),
         small(number(row["last_10_mean"]), "last ten"),
         small(count, "seeds"),
@@ -118,9 +142,10 @@ class Scale:
         vertical = lambda x, y1, y2, look: tag("line", class_=look, x1=x, x2=x, y1=y1, y2=y2)
         parts = [vertical(self.at(tick), 0, 26, "rule") for tick in self.ticks]
         if row["mean"] is not None:
-            low, high, mean = (self.at(row[name]) for name in ("low", "high", "mean"))
-            parts.append(tag("line", class_="interval", x1=low, x2=high, y1=13, y2=13))
-            parts.append(vertical(mean, 4, 22, "mid"))
+            if row["low"] is not None:
+                low, high = (self.at(min(max(row[name], self.low), self.high)) for name in ("low", "high"))
+                parts.append(tag("line", class_="interval", x1=low, x2=high, y1=13, y2=13))
+            parts.append(vertical(self.at(row["mean"]), 4, 22, "mid"))
         ended = [(m.name, m.final) for m in line.members if m.final is not None]
         for name, value in ended:
             parts.append(tag("circle", tag("title", f"{name}: {value:.1f}"), cx=self.at(value), cy=13, r=4))
@@ -174,15 +199,6 @@ def members(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
 
 
 # --- Words and looks ---------------------------------------------------------
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 1) + 0.0:,.1f}".replace("-", "−")
-
-
-def seeds(n: int) -> str:
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    return f"{words[n] if n < len(words) else n} seed{'' if n == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> Markup:

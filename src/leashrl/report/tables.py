@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from leashrl.evaluate.significance import compare_all
 from leashrl.evaluate.statistics import summary
 from leashrl.report.reading import Line, Row
 
@@ -33,6 +34,16 @@ def summaries(lines: Sequence[Line]) -> list[Row]:
     return sorted(rows, key=lambda r: (order[r["data"]], r["mean"] is None, -(r["mean"] or 0.0), r["label"]))
 
 
+def comparisons(lines: Sequence[Line]) -> dict[tuple[str, str, str], Row]:
+    """What `compare_all` finds of each pair of labels, by their place and names in either order."""
+    found: dict[tuple[str, str, str], Row] = {}
+    for place in dict.fromkeys(line.place for line in lines):
+        here = {line.label: line.finals for line in lines if line.place == place and line.finals}
+        for row in compare_all(here):
+            found[place, row["a"], row["b"]] = found[place, row["b"], row["a"]] = row
+    return found
+
+
 def csv(lines: Sequence[Line]) -> str:
     """One value a line: members' final and last-ten means, and where they diverged; labels' mean, IQM, ..."""
     out = io.StringIO()
@@ -59,25 +70,30 @@ def csv(lines: Sequence[Line]) -> str:
 
 
 def latex(lines: Sequence[Line]) -> str:
-    r"""A plain `tabular`: labels down, data sets across, `$74.2^{+6.1}_{-14.1}$` a mean and its interval.
+    r"""A plain `tabular`: labels down, data sets across, `$74.2\pm 6.1$` a mean and its interval.
 
-    The best mean of each column is bold, and so is every other whose interval reaches it.
+    The best mean of each column is bold, and so is every other that a test does not tell from it.
     """
     rows = summaries(lines)
     where = list(dict.fromkeys(row["data"] for row in rows))
     labels = list(dict.fromkeys(row["label"] for row in rows))
     found = {(row["label"], row["data"]): row for row in rows}
-    best = {p: max([r["mean"] for r in rows if r["data"] == p and r["n"]], default=0.0) for p in where}
+    best = {p: next((r["label"] for r in rows if r["data"] == p and r["n"]), "") for p in where}
+    compared = comparisons(lines)
+    first = lambda r: r["label"] == best[r["data"]]
+    bold = lambda r: first(r) or not compared[r["data"], best[r["data"]], r["label"]]["decided"]
     body = []
     for label in labels:
         cells = [found.get((label, place)) for place in where]
-        numbers = [number(r, best[r["data"]]) if r and r["n"] else "--" for r in cells]
+        numbers = [number(r, bold(r)) if r and r["n"] else "--" for r in cells]
         body.append(" & ".join([escaped(label), *numbers]) + r" \\")
     units = sorted({UNITS[row["unit"]] for row in rows if row["unit"]})
     return "\n".join(
         [
             f"% Mean {' or '.join(units)} at the last evaluation of the seeds that did not diverge,",
-            "% 95 % bootstrap intervals; bold: the best of a column, and those whose interval reaches it.",
+            "% 95 % t intervals over seeds (halved tail), none for one seed; bold: the best of a column, and",
+            "% what is not told from it (Welch's t test, 5 %, Holm's correction over all pairs of a column,",
+            "% three seeds or more).",
             rf"\begin{{tabular}}{{l{'r' * len(where)}}}",
             r"\hline",
             " & ".join(["", *(escaped(place) for place in where)]) + r" \\",
@@ -90,10 +106,10 @@ def latex(lines: Sequence[Line]) -> str:
     )
 
 
-def number(row: Row, best: float) -> str:
-    mean, up, down = row["mean"], row["high"] - row["mean"], row["mean"] - row["low"]
-    spread = f"^{{+{fixed(up)}}}_{{-{fixed(down)}}}"
-    return f"$\\mathbf{{{fixed(mean)}}}{spread}$" if row["high"] >= best else f"${fixed(mean)}{spread}$"
+def number(row: Row, bold: bool) -> str:
+    mean = f"\\mathbf{{{fixed(row['mean'])}}}" if bold else fixed(row["mean"])
+    half = "" if row["low"] is None else f"\\pm {fixed(row['high'] - row['mean'])}"
+    return f"${mean}{half}$"
 
 
 def fixed(value: float) -> str:
