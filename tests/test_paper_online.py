@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
 
 from leashrl.cli import main
 from leashrl.papers import make, miracle_online
