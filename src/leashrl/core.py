@@ -89,7 +89,8 @@ class Preprocess:
     """`none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set."""
     reward: str = "none"
     """`none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
-    `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5); `minus-one`: r - 1."""
+    `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5); `minus-one`: r - 1;
+    `ten-minus-five`: 10 r - 5; `hundredfold`: 100 r."""
     best_percent: int = 100
     """The share of episodes, those of highest return, that are learnt from."""
 
@@ -107,7 +108,7 @@ class Entry(NamedTuple):
     discrete: bool = False
     """Whether it can learn from discrete actions, beside continuous ones."""
     view: str = "bellman"
-    """How it sees a data set: as `Dataset.transitions` pairs rows (`bellman`), or whole `episodes`."""
+    """How it sees a data set: as a view of `Dataset.transitions` (`bellman`, `dynamics`), or whole `episodes`."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
     offline_only: str = ""

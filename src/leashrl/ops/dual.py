@@ -35,7 +35,7 @@ def raw_of(value: Array, form: str = "exp") -> Array:
     return value + jnp.log(-jnp.expm1(-value)) if form == "softplus" else jnp.log(value)
 
 
-def dual_loss(raw: Array, excess: Array, limit: float = 1e6, form: str = "exp") -> Array:
+def dual_loss(raw: Array, excess: Array, limit: Array | float = 1e6, form: str = "exp") -> Array:
     """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
 
     One multiplier for all (shapes ()), or one a state (shapes (batch,)). At `limit` a positive excess has no
