@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.core import hyper
+from leashrl.core import HP, hyper
 from leashrl.data import Dataset
 from leashrl.evaluate import fqe as estimator
 from leashrl.evaluate.occupancy import Occupancy, occupancies
@@ -116,14 +116,8 @@ def fit(
     )
 
     which = np.repeat(np.arange(policies, dtype=np.int32), len(seeds))
-    low, high = ((jnp.float32(x) - centre) / scale for x in estimator.bounds(dataset, config.gamma))
-    one = hyper(config) | {"low": low, "high": high}
-    hp = {name: jnp.broadcast_to(x, which.shape) for name, x in one.items()}
-    hp |= {
-        "policy": jnp.asarray(which),
-        "seed": jnp.asarray(np.tile(np.arange(len(seeds), dtype=np.int32), policies)),
-        "count": jnp.asarray(np.tile(counts, policies)),
-    }
+    limits = [(x - centre) / scale for x in estimator.bounds(dataset, config.gamma)]
+    hp = members(config, limits, which, counts)
     keys = jax.vmap(jax.random.key)(jnp.asarray(np.tile(np.asarray(seeds, np.uint32), policies)))
     algorithm = estimator.build(config, dataset.spec)
     ask = functools.partial(_ask, _asking(config, dataset.spec), which)
@@ -162,6 +156,21 @@ def fit(
         held_q=held_q,
         scale=scale,
     )
+
+
+def members(config: estimator.Config, limits: Sequence[float], which: np.ndarray, counts: np.ndarray) -> HP:
+    """Hyper-parameters of policies times seeds, policy by policy.
+
+    Args:
+      limits: the least and the highest value, as critics see them.
+      which: (members,) each one's policy.
+      counts: (seeds,) rows that each seed drew.
+    """
+    one = hyper(config) | {"low": jnp.float32(limits[0]), "high": jnp.float32(limits[1])}
+    seed = np.arange(len(which), dtype=np.int32) % len(counts)
+    own = {"policy": which, "seed": seed, "count": counts[seed]}
+    every = {name: jnp.broadcast_to(x, which.shape) for name, x in one.items()}
+    return every | {name: jnp.asarray(x) for name, x in own.items()}
 
 
 @functools.lru_cache(maxsize=8)
