@@ -403,6 +403,17 @@ def test_a_final_evaluation_that_fails_leaves_no_earlier_score_as_the_final_one(
     assert json.loads((run / "policy" / "policy.json").read_text())["diverged"] == ["seed-1"]
 
 
+def test_the_last_evaluation_may_have_more_episodes(home, tmp_path):
+    given = {"task": "pendulum", "seeds": 2, "steps": 6, "eval_every": 3, "options": OPTIONS}
+    found = leashrl.train("bc", home / "data.hdf5", **given, episodes=1, final_episodes=2, out=tmp_path / "a")
+    rows = [json.loads(line) for line in (tmp_path / "a" / "evaluations.jsonl").read_text().splitlines()]
+    assert [(row["step"], len(row["returns"])) for row in rows] == [(3, 1), (3, 1), (6, 2), (6, 2)]
+    assert found.values["episodes"] == 2
+    assert found.values["members"][0]["return"]["final"] == pytest.approx(np.mean(rows[2]["returns"]))
+    with pytest.raises(BadInput, match="'final_episodes' must be at least 1"):
+        leashrl.train("bc", home / "data.hdf5", **given, final_episodes=0, out=tmp_path / "b")
+
+
 @pytest.mark.parametrize("log_every", [10, 64])
 def test_the_steps_of_a_run_that_diverged_do_not_depend_on_where_the_host_looked(
     log_every, home, monkeypatch, tmp_path
