@@ -220,7 +220,7 @@ def test_seeds_of_several_folders_are_pooled_and_other_options_told():
     far = dataclasses.replace(base, alpha=1.0, beta=1.0, epoch=1, best_of=1)
     penalty = Config()
     members = [
-        Member(Path("runs", name), 0, {"seed": 0}, config, data, False)
+        Member(Path("runs", name), 0, {"seed": 0}, config, data, None)
         for name, config, data in (
             *(("a", penalty, "x"), ("b", base, "x"), ("c", other, "x"), ("d", base, "x")),
             *(("e", base, "y"), ("f", far, "z"), ("h", far, "z"), ("f", base, "z")),
