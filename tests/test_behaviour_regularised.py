@@ -103,15 +103,90 @@ def test_fishers_density_ends_at_the_margin():
     assert values[0] == values[1] and np.isfinite(values[0])
 
 
+WEIGHTS, MEANS, STDS = [0.3, -0.2], [-0.8, 0.9], [0.4, 0.6]
+
+
+def squashed_entropy(logits, mean, std):
+    """-E log density of tanh of a one-dimensional mixture, by Gauss-Hermite quadrature in float64."""
+    x, w = np.polynomial.hermite_e.hermegauss(200)
+    w = w / math.sqrt(2 * math.pi)
+    share = np.exp(logits) / np.exp(logits).sum()
+    pdf = lambda u, m, s: np.exp(-0.5 * ((u - m) / s) ** 2) / s / math.sqrt(2 * math.pi)
+    total = 0.0
+    for p, m, s in zip(share, mean, std, strict=True):
+        u = m + s * x
+        density = sum(q * pdf(u, n, t) for q, n, t in zip(share, mean, std, strict=True))
+        jacobian = 2 * (math.log(2) - u - np.logaddexp(0, -2 * u))
+        total -= p * (w * (np.log(density) - jacobian)).sum()
+    return total
+
+
+def entropy_slopes():
+    """Of the entropy above in logits, means and log stds, (3, 2): central differences."""
+    at = np.array([WEIGHTS, MEANS, np.log(STDS)])
+    find = lambda x: squashed_entropy(x[0], x[1], np.exp(x[2]))
+    found = np.zeros((3, 2))
+    for place in np.ndindex(3, 2):
+        step = np.zeros((3, 2))
+        step[place] = 1e-5
+        found[place] = (find(at + step) - find(at - step)) / 2e-5
+    return found
+
+
+@pytest.mark.parametrize("sampling", ["every", "chosen"])
+def test_the_entropy_bonus_of_fishers_density_has_its_gradient(sampling):
+    """Against quadrature. The authors' code has none in the weights, as TensorFlow Probability's mixtures."""
+
+    def apply(params, obs):
+        logits, mean, log_std = (jnp.broadcast_to(x, (len(obs), 1, 2)) for x in params)
+        return Mixture(logits, mean[..., None], log_std[..., None])
+
+    network, params = Network(lambda key: None, apply), tuple(map(f32, (WEIGHTS, MEANS, np.log(STDS))))
+    hp = {"margin": f32(1e-6), "min_log_std": f32(-20.0)}
+    n = 200_000
+    data = Batch(jnp.zeros((n, 1)), jnp.zeros((n, 1)), jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, 1)))
+
+    def bonus(params):  # what the loss has more with alpha = 1: E log mu(a'), a' ~ mu
+        key = jax.random.key(0)
+        find = lambda a: fisher_brc.behaviour_loss(params, network, data, key, f32(a), hp, sampling)
+        return find(1.0)[0] - find(0.0)[0], find(1.0)[1][1]
+
+    (value, entropy), found = jax.value_and_grad(bonus, has_aux=True)(params)
+    wanted = squashed_entropy(WEIGHTS, MEANS, STDS)
+    assert float(entropy) == pytest.approx(wanted, abs=0.01)
+    assert float(value) == pytest.approx(-wanted, abs=0.01)
+    logits, mean, log_std = -entropy_slopes()
+    assert logits[0] > 0.1 and mean[0] < -0.5
+    np.testing.assert_allclose(found[0], logits if sampling == "every" else np.zeros(2), atol=0.01)
+    np.testing.assert_allclose(found[1], mean, atol=0.01)
+    np.testing.assert_allclose(found[2], log_std, atol=0.01)
+
+
+def test_fishers_presets_say_how_the_density_is_sampled():
+    pick = lambda preset: configure("fisher-brc", preset, None, {}, "").sampling
+    assert {p: pick(p) for p in ("default", "paper", "authors")} == {
+        "default": "every",
+        "paper": "every",
+        "authors": "chosen",
+    }
+
+
 def test_fishers_stages_train_the_density_then_leave_it():
-    _, _, state, stages = built("fisher-brc", behaviour_percent=50)
+    _, _, state, stages = built("fisher-brc", behaviour_percent=50, start="random")
     assert [(s.name, s.steps) for s in stages.values()] == [("behaviour", 20), ("train", 40)]
-    after, _ = stages["behaviour"].update(state, many(), jax.random.key(1), jnp.int32(0))
+    data = many()
+    after, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
     assert not same(after.behaviour, state.behaviour)
     assert same((after.critic, after.policy), (state.critic, state.policy))
     later, _ = stages["train"].update(after, many(), jax.random.key(2), jnp.int32(0))
     assert same(later.behaviour, after.behaviour) and not same(later.critic, after.critic)
     assert built("fisher-brc", "no-representation")[3]["behaviour"].steps == 0
+    # With `start=behaviour` the policy is trained there too, the critics are not.
+    stages = built("fisher-brc", behaviour_percent=50, start="behaviour")[3]
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
+    assert not same(cloned.policy, state.policy)
+    assert same((cloned.critic, cloned.log_alpha), (state.critic, state.log_alpha))
+    assert same(cloned.behaviour, after.behaviour)
 
 
 def test_fishers_bonus_raises_the_target_and_nothing_else():
@@ -336,6 +411,8 @@ def test_the_best_of_several_actions():
         ("brac-plus", {"members": 0}, "at least 1"),
         ("bear", {"kernel": "cauchy"}, "laplacian"),
         ("bear", {"mix": 1.5}, "from 0 to 1"),
+        ("fisher-brc", {"sampling": "all"}, "every"),
+        ("fisher-brc", {"start": "clone"}, "behaviour"),
         ("fisher-brc", {"penalty_at": "polcy"}, "policy"),
         ("fisher-brc", {"penalty": -1.0}, "at least 0"),
     ],
