@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY, bear, brac, brac_plus, fisher_brc
+from leashrl.algos.common import share
 from leashrl.core import hyper, override
 from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
@@ -66,6 +67,13 @@ def built(name, preset="default", **options):
     algorithm = entry.build(config, SPEC)
     state = algorithm.init(jax.random.key(0), hyper(config))
     return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
+
+
+def many_fixed(n=16):
+    """`many`, the same at every call."""
+    rng = np.random.default_rng(1)
+    normal = lambda *shape: f32(rng.standard_normal(shape))
+    return Batch(normal(n, 2), jnp.tanh(normal(n, 1)), normal(n), jnp.full(n, 0.9), normal(n, 2))
 
 
 def same(a, b):
@@ -216,7 +224,61 @@ def test_bracs_policy_loss_weighs_divergence_entropy_and_value():
     assert float(find(0.0)[0]) == pytest.approx(2 * kl, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["kl", "kl-dual", "mmd", "w"])
+@pytest.mark.parametrize("name", ["brac-p", "brac-v"])
+@pytest.mark.parametrize(
+    ("preset", "behaviour", "steps", "divergence_alone"),
+    [("authors", 300_000, 500_000, 20_000), ("d4rl", 1_000_000, 1_000_000, 20_000)],
+)
+def test_bracs_presets_resolve_to_the_published_counts(name, preset, behaviour, steps, divergence_alone):
+    """README: --total_train_steps=300000 for bc, 500000 for brac_primal; the agent's warm_start is 20000."""
+    config = configure(name, preset, None, {}, "")
+    stages = REGISTRY[name].build(config, SPEC).stages
+    assert [(s.name, s.steps) for s in stages] == [("behaviour", behaviour), ("train", steps)]
+    assert share(config.steps, config.policy_only_percent) == divergence_alone
+
+
+def test_bracs_clone_of_wide_data_reaches_their_own_density():
+    """a = tanh(1.5 noise): E log p in closed form. A standard deviation below 1 misses it by 0.22 nats."""
+    u = 1.5 * np.random.default_rng(2).standard_normal((1024, 1))
+    jacobian = np.mean(2 * (math.log(2) - u - np.logaddexp(0, -2 * u)))
+    fitted = lambda s: -math.log(s) - np.mean(u**2) / (2 * s**2) - 0.5 * math.log(2 * math.pi) - jacobian
+    wanted = fitted(np.sqrt(np.mean(u**2)))
+    assert wanted - fitted(1.0) > 0.2
+    _, _, state, stages = built("brac-p", hidden=(8, 8), critic_hidden=(8, 8))
+    obs = jnp.ones((1024, 2))
+    data = Batch(obs, jnp.tanh(f32(u)), jnp.zeros(1024), jnp.zeros(1024), obs)
+    step = lambda s, i: (stages["behaviour"].update(s, data, jax.random.key(i), i)[0], None)
+    state, _ = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(3000)))(state)
+    reached = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))[1]["log_prob_data"]
+    assert float(reached) == pytest.approx(wanted, abs=0.03)
+
+
+def test_bracs_policy_begins_as_the_clone():
+    """`start=behaviour`: the same parameters, so that D is 0 and, while it is alone, moves nothing."""
+    _, _, state, stages = built("brac-p", critic_hidden=(8, 8), policy_only_percent=50)
+    data = many()
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))
+    assert same(cloned.policy, cloned.behaviour) and not same(cloned.behaviour, state.behaviour)
+    later, metrics = stages["train"].update(cloned, data, jax.random.key(1), jnp.int32(0))
+    assert float(metrics["divergence"]) == 0.0
+    assert same(later.policy, cloned.policy)
+    _, _, state, stages = built("brac-p", "authors", critic_hidden=(8, 8))
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))
+    assert same(cloned.policy, state.policy)
+
+
+def test_bracs_exact_divergence_is_what_its_samples_estimate():
+    """In 200,000 samples, far from the margin; and Gauss's closed form by hand."""
+    options = {"critic_hidden": (8, 8), "policy_only_percent": 50, "start": "random", "hidden": (8, 8)}
+    found = {}
+    for kind, samples in (("kl-exact", 1), ("kl", 20_000)):
+        _, _, state, stages = built("brac-p", divergence=kind, samples=samples, **options)
+        found[kind] = stages["train"].update(state, many_fixed(), jax.random.key(2), jnp.int32(0))[1]
+    exact = float(found["kl-exact"]["divergence"])
+    assert float(found["kl"]["divergence"]) == pytest.approx(exact, rel=0.05, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["kl", "kl-exact", "kl-dual", "mmd", "w"])
 def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
     """One update from the same state: BRAC-v's targets are BRAC-p's less gamma alpha D(s')."""
     targets, data = {}, many()
@@ -411,6 +473,9 @@ def test_the_best_of_several_actions():
         ("brac-plus", {"members": 0}, "at least 1"),
         ("bear", {"kernel": "cauchy"}, "laplacian"),
         ("bear", {"mix": 1.5}, "from 0 to 1"),
+        ("brac-p", {"start": "clone"}, "behaviour"),
+        ("brac-p", {"std_range": "wise"}, "wide"),
+        ("brac-p", {"margin": 0.0}, "from 1e-07 to 0.5"),
         ("fisher-brc", {"sampling": "all"}, "every"),
         ("fisher-brc", {"start": "clone"}, "behaviour"),
         ("fisher-brc", {"penalty_at": "polcy"}, "policy"),
