@@ -347,7 +347,7 @@ OURS = {
     "start": "behaviour",
     "std_range": "wide",
     "divergence": "kl-exact",
-    "policy_rate": 3e-4,
+    "policy_rate": 5e-5,
     "alpha": 3.0,
     "behaviour_rate": 1e-3,
     "polyak": 0.02,
