@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY, bear, brac, brac_plus, fisher_brc
+from leashrl.algos.common import share
 from leashrl.core import hyper, override
 from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
@@ -68,6 +69,13 @@ def built(name, preset="default", **options):
     return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
 
 
+def many_fixed(n=16):
+    """`many`, the same at every call."""
+    rng = np.random.default_rng(1)
+    normal = lambda *shape: f32(rng.standard_normal(shape))
+    return Batch(normal(n, 2), jnp.tanh(normal(n, 1)), normal(n), jnp.full(n, 0.9), normal(n, 2))
+
+
 def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
@@ -103,15 +111,90 @@ def test_fishers_density_ends_at_the_margin():
     assert values[0] == values[1] and np.isfinite(values[0])
 
 
+WEIGHTS, MEANS, STDS = [0.3, -0.2], [-0.8, 0.9], [0.4, 0.6]
+
+
+def squashed_entropy(logits, mean, std):
+    """-E log density of tanh of a one-dimensional mixture, by Gauss-Hermite quadrature in float64."""
+    x, w = np.polynomial.hermite_e.hermegauss(200)
+    w = w / math.sqrt(2 * math.pi)
+    share = np.exp(logits) / np.exp(logits).sum()
+    pdf = lambda u, m, s: np.exp(-0.5 * ((u - m) / s) ** 2) / s / math.sqrt(2 * math.pi)
+    total = 0.0
+    for p, m, s in zip(share, mean, std, strict=True):
+        u = m + s * x
+        density = sum(q * pdf(u, n, t) for q, n, t in zip(share, mean, std, strict=True))
+        jacobian = 2 * (math.log(2) - u - np.logaddexp(0, -2 * u))
+        total -= p * (w * (np.log(density) - jacobian)).sum()
+    return total
+
+
+def entropy_slopes():
+    """Of the entropy above in logits, means and log stds, (3, 2): central differences."""
+    at = np.array([WEIGHTS, MEANS, np.log(STDS)])
+    find = lambda x: squashed_entropy(x[0], x[1], np.exp(x[2]))
+    found = np.zeros((3, 2))
+    for place in np.ndindex(3, 2):
+        step = np.zeros((3, 2))
+        step[place] = 1e-5
+        found[place] = (find(at + step) - find(at - step)) / 2e-5
+    return found
+
+
+@pytest.mark.parametrize("sampling", ["every", "chosen"])
+def test_the_entropy_bonus_of_fishers_density_has_its_gradient(sampling):
+    """Against quadrature. The authors' code has none in the weights, as TensorFlow Probability's mixtures."""
+
+    def apply(params, obs):
+        logits, mean, log_std = (jnp.broadcast_to(x, (len(obs), 1, 2)) for x in params)
+        return Mixture(logits, mean[..., None], log_std[..., None])
+
+    network, params = Network(lambda key: None, apply), tuple(map(f32, (WEIGHTS, MEANS, np.log(STDS))))
+    hp = {"margin": f32(1e-6), "min_log_std": f32(-20.0)}
+    n = 200_000
+    data = Batch(jnp.zeros((n, 1)), jnp.zeros((n, 1)), jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, 1)))
+
+    def bonus(params):  # what the loss has more with alpha = 1: E log mu(a'), a' ~ mu
+        key = jax.random.key(0)
+        find = lambda a: fisher_brc.behaviour_loss(params, network, data, key, f32(a), hp, sampling)
+        return find(1.0)[0] - find(0.0)[0], find(1.0)[1][1]
+
+    (value, entropy), found = jax.value_and_grad(bonus, has_aux=True)(params)
+    wanted = squashed_entropy(WEIGHTS, MEANS, STDS)
+    assert float(entropy) == pytest.approx(wanted, abs=0.01)
+    assert float(value) == pytest.approx(-wanted, abs=0.01)
+    logits, mean, log_std = -entropy_slopes()
+    assert logits[0] > 0.1 and mean[0] < -0.5
+    np.testing.assert_allclose(found[0], logits if sampling == "every" else np.zeros(2), atol=0.01)
+    np.testing.assert_allclose(found[1], mean, atol=0.01)
+    np.testing.assert_allclose(found[2], log_std, atol=0.01)
+
+
+def test_fishers_presets_say_how_the_density_is_sampled():
+    pick = lambda preset: configure("fisher-brc", preset, None, {}, "").sampling
+    assert {p: pick(p) for p in ("default", "paper", "authors")} == {
+        "default": "every",
+        "paper": "every",
+        "authors": "chosen",
+    }
+
+
 def test_fishers_stages_train_the_density_then_leave_it():
-    _, _, state, stages = built("fisher-brc", behaviour_percent=50)
+    _, _, state, stages = built("fisher-brc", behaviour_percent=50, start="random")
     assert [(s.name, s.steps) for s in stages.values()] == [("behaviour", 20), ("train", 40)]
-    after, _ = stages["behaviour"].update(state, many(), jax.random.key(1), jnp.int32(0))
+    data = many()
+    after, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
     assert not same(after.behaviour, state.behaviour)
     assert same((after.critic, after.policy), (state.critic, state.policy))
     later, _ = stages["train"].update(after, many(), jax.random.key(2), jnp.int32(0))
     assert same(later.behaviour, after.behaviour) and not same(later.critic, after.critic)
     assert built("fisher-brc", "no-representation")[3]["behaviour"].steps == 0
+    # With `start=behaviour` the policy is trained there too, the critics are not.
+    stages = built("fisher-brc", behaviour_percent=50, start="behaviour")[3]
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
+    assert not same(cloned.policy, state.policy)
+    assert same((cloned.critic, cloned.log_alpha), (state.critic, state.log_alpha))
+    assert same(cloned.behaviour, after.behaviour)
 
 
 def test_fishers_bonus_raises_the_target_and_nothing_else():
@@ -141,7 +224,61 @@ def test_bracs_policy_loss_weighs_divergence_entropy_and_value():
     assert float(find(0.0)[0]) == pytest.approx(2 * kl, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["kl", "kl-dual", "mmd", "w"])
+@pytest.mark.parametrize("name", ["brac-p", "brac-v"])
+@pytest.mark.parametrize(
+    ("preset", "behaviour", "steps", "divergence_alone"),
+    [("authors", 300_000, 500_000, 20_000), ("d4rl", 1_000_000, 1_000_000, 20_000)],
+)
+def test_bracs_presets_resolve_to_the_published_counts(name, preset, behaviour, steps, divergence_alone):
+    """README: --total_train_steps=300000 for bc, 500000 for brac_primal; the agent's warm_start is 20000."""
+    config = configure(name, preset, None, {}, "")
+    stages = REGISTRY[name].build(config, SPEC).stages
+    assert [(s.name, s.steps) for s in stages] == [("behaviour", behaviour), ("train", steps)]
+    assert share(config.steps, config.policy_only_percent) == divergence_alone
+
+
+def test_bracs_clone_of_wide_data_reaches_their_own_density():
+    """a = tanh(1.5 noise): E log p in closed form. A standard deviation below 1 misses it by 0.22 nats."""
+    u = 1.5 * np.random.default_rng(2).standard_normal((1024, 1))
+    jacobian = np.mean(2 * (math.log(2) - u - np.logaddexp(0, -2 * u)))
+    fitted = lambda s: -math.log(s) - np.mean(u**2) / (2 * s**2) - 0.5 * math.log(2 * math.pi) - jacobian
+    wanted = fitted(np.sqrt(np.mean(u**2)))
+    assert wanted - fitted(1.0) > 0.2
+    _, _, state, stages = built("brac-p", hidden=(8, 8), critic_hidden=(8, 8))
+    obs = jnp.ones((1024, 2))
+    data = Batch(obs, jnp.tanh(f32(u)), jnp.zeros(1024), jnp.zeros(1024), obs)
+    step = lambda s, i: (stages["behaviour"].update(s, data, jax.random.key(i), i)[0], None)
+    state, _ = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(3000)))(state)
+    reached = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))[1]["log_prob_data"]
+    assert float(reached) == pytest.approx(wanted, abs=0.03)
+
+
+def test_bracs_policy_begins_as_the_clone():
+    """`start=behaviour`: the same parameters, so that D is 0 and, while it is alone, moves nothing."""
+    _, _, state, stages = built("brac-p", critic_hidden=(8, 8), policy_only_percent=50)
+    data = many()
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))
+    assert same(cloned.policy, cloned.behaviour) and not same(cloned.behaviour, state.behaviour)
+    later, metrics = stages["train"].update(cloned, data, jax.random.key(1), jnp.int32(0))
+    assert float(metrics["divergence"]) == 0.0
+    assert same(later.policy, cloned.policy)
+    _, _, state, stages = built("brac-p", "authors", critic_hidden=(8, 8))
+    cloned, _ = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))
+    assert same(cloned.policy, state.policy)
+
+
+def test_bracs_exact_divergence_is_what_its_samples_estimate():
+    """In 200,000 samples, far from the margin; and Gauss's closed form by hand."""
+    options = {"critic_hidden": (8, 8), "policy_only_percent": 50, "start": "random", "hidden": (8, 8)}
+    found = {}
+    for kind, samples in (("kl-exact", 1), ("kl", 20_000)):
+        _, _, state, stages = built("brac-p", divergence=kind, samples=samples, **options)
+        found[kind] = stages["train"].update(state, many_fixed(), jax.random.key(2), jnp.int32(0))[1]
+    exact = float(found["kl-exact"]["divergence"])
+    assert float(found["kl"]["divergence"]) == pytest.approx(exact, rel=0.05, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["kl", "kl-exact", "kl-dual", "mmd", "w"])
 def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
     """One update from the same state: BRAC-v's targets are BRAC-p's less gamma alpha D(s')."""
     targets, data = {}, many()
@@ -336,6 +473,11 @@ def test_the_best_of_several_actions():
         ("brac-plus", {"members": 0}, "at least 1"),
         ("bear", {"kernel": "cauchy"}, "laplacian"),
         ("bear", {"mix": 1.5}, "from 0 to 1"),
+        ("brac-p", {"start": "clone"}, "behaviour"),
+        ("brac-p", {"std_range": "wise"}, "wide"),
+        ("brac-p", {"margin": 0.0}, "from 1e-07 to 0.5"),
+        ("fisher-brc", {"sampling": "all"}, "every"),
+        ("fisher-brc", {"start": "clone"}, "behaviour"),
         ("fisher-brc", {"penalty_at": "polcy"}, "policy"),
         ("fisher-brc", {"penalty": -1.0}, "at least 0"),
     ],

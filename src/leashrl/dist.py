@@ -82,6 +82,18 @@ class Mixture:
         chosen = [jnp.take_along_axis(x, index, axis=-2)[..., 0, :] for x in (self.mean, self.log_std)]
         return Normal(*chosen).sample(key_noise)
 
+    def sample_each(self, key: Array) -> Array:
+        """One draw of every component, (..., n, dim): see `expect`."""
+        return Normal(self.mean, self.log_std).sample(key)
+
+    def expect(self, values: Array) -> Array:
+        """sum_i w_i values_i of values (..., n), one for each component's draw.
+
+        An unbiased estimate of E[f(u)] whose gradient is unbiased too: choosing a component is discrete, so a
+        draw of the mixture has none in the weights.
+        """
+        return jnp.sum(jax.nn.softmax(self.logits) * values, axis=-1)
+
 
 def independent_log_prob(mixture: Mixture, u: Array) -> Array:
     """log density of u (..., dim) where every dimension has a mixture of its own: the sum of theirs."""

@@ -35,6 +35,7 @@ class Config:
     D is estimated from `samples` policy actions a state:
 
     * `kl`: $E_\pi\log\pi - \log\mu$, with the cloned density;
+    * `kl-exact`: the same without samples, from the means and standard deviations of both Gaussians;
     * `kl-dual`, `w`: a critic g of state and action climbs the divergence's dual form, its slope kept
       below 1 (a penalty on what is above), so that no density is needed;
     * `mmd`: Laplacian or Gaussian kernel between pre-tanh samples of both.
@@ -49,7 +50,11 @@ class Config:
       critic_hidden: widths of the critics' hidden layers.
       ensemble: number of critics.
       value_penalty: put D into the critics' targets too: BRAC-v; without it, BRAC-p.
-      divergence: `kl`, `kl-dual`, `mmd` or `w`.
+      start: how the policy begins: `random`, or as a copy of the cloned `behaviour`.
+      std_range: of policy and behaviour, before tanh: `narrow`, squashed by tanh into [e^-5, 1], or `wide`,
+        cut off at [e^-5, e^2] as `bc` has it.
+      behaviour_bonus: give the behaviour SAC's entropy bonus, which holds its entropy at its target or above.
+      divergence: `kl`, `kl-exact`, `kl-dual`, `mmd` or `w`.
       kernel: of `mmd`: `laplacian` or `gaussian`.
       samples: policy actions a state for D.
       tune: let alpha follow D - `threshold` in place of staying what it is.
@@ -63,6 +68,7 @@ class Config:
       sigma: of the kernel exp(-d / (2 sigma)); BRAC's own 20 in exp(-d / sigma) is 10 here.
       slope_penalty: weight of the dual critic's slope penalty.
       target_entropy: of policy and behaviour, in nats per action dimension.
+      margin: data actions, and what the behaviour's density is asked about, are cut off at 1 - margin.
       policy_rate, critic_rate, alpha_rate, behaviour_rate: Adam's learning rates; the dual critic uses the
         critics'.
 
@@ -72,7 +78,7 @@ class Config:
     """
 
     steps: int = 1_000_000
-    behaviour_percent: int = 30
+    behaviour_percent: int = 100
     policy_only_percent: int = 2
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -80,6 +86,9 @@ class Config:
     critic_hidden: tuple[int, ...] = (300, 300)
     ensemble: int = 2
     value_penalty: bool = False
+    start: str = "random"
+    std_range: str = "narrow"
+    behaviour_bonus: bool = True
     divergence: str = "kl"
     kernel: str = "laplacian"
     samples: int = 4
@@ -94,21 +103,28 @@ class Config:
     sigma: float = 10.0
     slope_penalty: float = 5.0
     target_entropy: float = -1.0
+    margin: float = 1e-3
     policy_rate: float = 3e-5
     critic_rate: float = 1e-3
     alpha_rate: float = 1e-5
     behaviour_rate: float = 5e-4
 
     def __post_init__(self) -> None:
-        choice("divergence", self.divergence, ("kl", "kl-dual", "mmd", "w"))
+        choice("divergence", self.divergence, ("kl", "kl-exact", "kl-dual", "mmd", "w"))
+        choice("start", self.start, ("random", "behaviour"))
+        choice("std_range", self.std_range, STD_RANGES)
         choice("kernel", self.kernel, divergence.KERNELS)
         positive(self, "ensemble", "samples", "best_of")
         within(self, 0, 1, "gamma", "polyak", "mix")
         within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "behaviour_rate", "sigma")
         within(self, 1e-6, 500, "alpha")
+        within(self, 1e-7, 0.5, "margin")
 
 
-ACTION_MARGIN = 1e-3
+STD_RANGES = {
+    "narrow": {"bound": "tanh", "log_std_range": (-5.0, 0.0)},
+    "wide": {"bound": "clip", "log_std_range": (-5.0, 2.0)},
+}
 MAX_ALPHA = 500.0  # as the authors bound their multiplier
 
 # --- State -------------------------------------------------------------------
@@ -131,17 +147,17 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
-def clipped_log_prob(pi: Normal, u: Array) -> Array:
+def clipped_log_prob(pi: Normal, u: Array, margin: Array) -> Array:
     """log density of tanh(u), at the margin's where it lies beyond, with no slope there."""
-    limit = math.atanh(1.0 - ACTION_MARGIN)
+    limit = jnp.arctanh(1.0 - margin)
     return squash_log_prob(pi, jnp.clip(u, -limit, limit))
 
 
-def behaviour_loss(params, network: nn.Network, batch: Batch, key: Array, alpha: Array):
+def behaviour_loss(params, network: nn.Network, batch: Batch, key: Array, alpha, margin):
     """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu reparameterised; and the entropy of mu."""
     mu = Normal(*network.apply(params, batch.obs))
     own = squash_log_prob(mu, mu.sample(key))
-    data = squash_log_prob(mu, unsquash(batch.action, ACTION_MARGIN))
+    data = squash_log_prob(mu, unsquash(batch.action, margin))
     return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
 
 
@@ -174,7 +190,7 @@ def policy_loss(params, policy: nn.Network, value, penalty, obs: Array, key: Arr
 def build(config: Config, spec: Spec) -> Algorithm:
     """BRAC for continuous actions in [-1, 1]^d."""
     dim = continuous("brac", spec).dim
-    net = {"bound": "tanh", "log_std_range": (-5.0, 0.0)}
+    net = STD_RANGES[config.std_range]
     policy = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
     behaviour = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
     critic = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble)
@@ -200,9 +216,9 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
 
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        alpha = jnp.exp(state.log_alpha_behaviour)
+        alpha = jnp.exp(state.log_alpha_behaviour) if config.behaviour_bonus else jnp.zeros(())
         grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, behaviour, batch, key, alpha
+            state.behaviour, behaviour, batch, key, alpha, state.hp["margin"]
         )
         excess = dim * state.hp["target_entropy"] - entropy
         grads = {
@@ -210,6 +226,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "log_alpha_behaviour": jax.grad(dual.dual_loss)(state.log_alpha_behaviour, excess),
         }
         state = descend(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
+        if config.start == "behaviour":
+            state = dataclasses.replace(state, policy=state.behaviour)
         return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
 
     def actions(normal: Normal, key: Array) -> Array:
@@ -222,10 +240,13 @@ def build(config: Config, spec: Spec) -> Algorithm:
         key_pi, key_mu = jax.random.split(key)
 
         def of(pi: Normal) -> Array:
+            if config.divergence == "kl-exact":
+                return divergence.kl(pi, mu)
             u = actions(pi, key_pi)
             if config.divergence == "kl":
                 each = lambda x: Normal(x.mean[:, None], x.log_std[:, None])
-                return jnp.mean(squash_log_prob(each(pi), u) - clipped_log_prob(each(mu), u), axis=-1)
+                log_mu = clipped_log_prob(each(mu), u, state.hp["margin"])
+                return jnp.mean(squash_log_prob(each(pi), u) - log_mu, axis=-1)
             other = actions(mu, key_mu)
             if dual_form is None:
                 return divergence.mmd(u, other, config.kernel, state.hp["sigma"])
@@ -308,34 +329,43 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
 # --- Presets -----------------------------------------------------------------
 
+# The percentages are of 500,000 updates (README): 300,000 for the behaviour, 20,000 of the divergence alone.
 FIRST = {
+    "steps": 500_000,
     "policy_rate": 3e-4,
     "alpha": 0.1,
     "alpha_rate": 1e-3,
     "behaviour_percent": 60,
     "policy_only_percent": 4,
 }
+# Of 1,000,000 each; 20,000 of the divergence alone.
+D4RL = {"steps": 1_000_000, "behaviour_percent": 100, "policy_only_percent": 2}
 OURS = {
     "preprocess.obs": "standardise",
     "behaviour_percent": 100,
     "policy_only_percent": 20,
-    "policy_rate": 1e-3,
-    "alpha": 30.0,
+    "start": "behaviour",
+    "std_range": "wide",
+    "divergence": "kl-exact",
+    "policy_rate": 5e-5,
+    "alpha": 3.0,
     "behaviour_rate": 1e-3,
     "polyak": 0.02,
 }
+# Returns that span 1000: one alpha for tasks whose rewards differ by a factor of ten.
+OURS_DOMAINS = {"gym": {"preprocess.reward": "return"}}
 
 
 def presets(**variant) -> dict[str, Preset]:
     """BRAC-p's or BRAC-v's."""
 
-    def preset(about: str, values: dict) -> Preset:
-        return Preset(about, values | variant)
+    def preset(about: str, values: dict, domains: dict | None = None) -> Preset:
+        return Preset(about, values | variant, domains)
 
     return {
-        "default": preset("ours: standardised observations, rates 1e-3, alpha 30", OURS),
+        "default": preset("ours: starts as a clone that may be wide; exact KL, alpha 3", OURS, OURS_DOMAINS),
         "authors": preset("the authors' public code, as its README runs it", FIRST),
-        "d4rl": preset("as D4RL's evaluation ran it: alpha 1, slow policy", {}),
+        "d4rl": preset("as D4RL's evaluation ran it: alpha 1, slow policy", D4RL),
         "mmd": preset("the authors', MMD", FIRST | {"divergence": "mmd"}),
         "kl-dual": preset("the authors', KL by its dual form", FIRST | {"divergence": "kl-dual"}),
         "w": preset("the authors', Wasserstein", FIRST | {"divergence": "w"}),

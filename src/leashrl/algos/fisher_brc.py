@@ -49,7 +49,11 @@ class Config:
       hidden: widths of the policy's and critics' hidden layers.
       behaviour_hidden: widths of the density's hidden layers.
       components: Gaussians a dimension in the density's mixture.
+      sampling: the draw that the density's entropy is estimated from: of `every` component, weighted by their
+        probabilities, or of one `chosen` component, which gives the probabilities no gradient.
       ensemble: number of critics; targets and policy take their minimum.
+      start: how the policy begins: `random`, or cloned from the data in the behaviour's stage, with the
+        density's weight of an entropy bonus (`behaviour`).
       representation: critics as in equation 5; false leaves log mu out (figure 5: SAC with a penalty).
       penalty_at: where the offset is kept flat: at the policy's actions (`policy`) or at the data's
         (`data`, the other direction of the divergence, section 4.2).
@@ -77,7 +81,9 @@ class Config:
     hidden: tuple[int, ...] = (256, 256, 256)
     behaviour_hidden: tuple[int, ...] = (256, 256)
     components: int = 5
+    sampling: str = "every"
     ensemble: int = 2
+    start: str = "random"
     representation: bool = True
     penalty_at: str = "policy"
     gamma: float = 0.99
@@ -93,6 +99,8 @@ class Config:
     behaviour_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        choice("start", self.start, ("random", "behaviour"))
+        choice("sampling", self.sampling, ("every", "chosen"))
         choice("penalty_at", self.penalty_at, ("policy", "data"))
         positive(self, "components", "ensemble")
         within(self, 0, 1, "gamma", "polyak")
@@ -122,21 +130,44 @@ class State:
 # --- Losses ------------------------------------------------------------------
 
 
+def floored(mu: Mixture, hp: HP) -> Mixture:
+    """mu with no component narrower than the least."""
+    return dataclasses.replace(mu, log_std=jnp.maximum(mu.log_std, hp["min_log_std"]))
+
+
 def log_density(mu: Mixture, u: Array, hp: HP) -> Array:
     """log mu(a|s) of actions tanh(u), (batch,). Beyond the margin it is the margin's and has no slope."""
     limit = jnp.arctanh(1.0 - hp["margin"])
     u = jnp.clip(u, -limit, limit)
-    mu = dataclasses.replace(mu, log_std=jnp.maximum(mu.log_std, hp["min_log_std"]))
-    return independent_log_prob(mu, u) - log_det_tanh(u)
+    return independent_log_prob(floored(mu, hp), u) - log_det_tanh(u)
 
 
-def behaviour_loss(params, behaviour: nn.Network, batch: Batch, key: Array, alpha: Array, hp: HP):
+def own_log_density(mu: Mixture, key: Array, hp: HP, sampling: str) -> Array:
+    """E log mu(a|s) over a ~ mu, minus its entropy, (batch,): an estimate with a gradient."""
+    mu = floored(mu, hp)
+    if sampling == "chosen":  # as the authors' code: no gradient in the components' weights
+        return log_density(mu, mu.sample(key)[..., 0], hp)
+    limit = jnp.arctanh(1.0 - hp["margin"])
+    u = jnp.clip(mu.sample_each(key), -limit, limit)  # (batch, dim, components, 1)
+    each = jnp.moveaxis(mu.log_prob(jnp.moveaxis(u, -2, 0)), 0, -1) - log_det_tanh(u)
+    return jnp.sum(mu.expect(each), axis=-1)
+
+
+def behaviour_loss(params, behaviour: nn.Network, batch: Batch, key: Array, alpha: Array, hp: HP, sampling):
     """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu; and the entropy of mu."""
     mu = behaviour.apply(params, batch.obs)
-    # Which component a sample is of has no gradient, so only the density itself is asked to spread.
-    own = log_density(mu, jax.lax.stop_gradient(mu.sample(key)[..., 0]), hp)
+    own = own_log_density(mu, key, hp, sampling)
     data = log_density(mu, unsquash(batch.action, hp["margin"]), hp)
     return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
+
+
+def clone_loss(params, policy: nn.Network, batch: Batch, key: Array, alpha: Array, hp: HP):
+    """-E_D log pi(a|s) + alpha E log pi(a'), a' ~ pi, with no deviation below the density's least."""
+    mean, log_std = policy.apply(params, batch.obs)
+    pi = Normal(mean, jnp.maximum(log_std, hp["min_log_std"]))
+    own = squash_log_prob(pi, pi.sample(key))
+    data = squash_log_prob(pi, unsquash(batch.action, hp["margin"]))
+    return divergence.density_loss(data, own, alpha)
 
 
 def critic_loss(params, critic: nn.Network, batch: Batch, log_mu: Array, y: Array, action: Array, weight):
@@ -194,16 +225,16 @@ def build(config: Config, spec: Spec) -> Algorithm:
     def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         alpha = jnp.exp(state.log_alpha_behaviour)
         grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, behaviour, batch, key, alpha, state.hp
+            state.behaviour, behaviour, batch, key, alpha, state.hp, config.sampling
         )
         target = dim * state.hp["behaviour_entropy"]
         rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
         dual_grad = jax.grad(dual.dual_loss)(state.log_alpha_behaviour, target - entropy)
-        state = descend(
-            state,
-            {"behaviour": grads, "log_alpha_behaviour": dual_grad},
-            {"behaviour": rate, "log_alpha_behaviour": rate},
-        )
+        grads = {"behaviour": grads, "log_alpha_behaviour": dual_grad}
+        if config.start == "behaviour":
+            key_pi = jax.random.fold_in(key, 1)
+            grads["policy"] = jax.grad(clone_loss)(state.policy, policy, batch, key_pi, alpha, state.hp)
+        state = descend(state, grads, dict.fromkeys(grads, rate))
         return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
 
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
@@ -264,19 +295,21 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
 PRESETS = {
     "default": Preset(
-        "ours: standardised observations, rates 1e-3, a stronger penalty, no bonus",
+        "ours: starts as a clone; a density of less narrow parts, a stronger penalty",
         {
             "preprocess.obs": "standardise",
-            "policy_rate": 1e-3,
+            "start": "behaviour",
+            "policy_rate": 5e-5,
             "critic_rate": 1e-3,
             "polyak": 0.02,
             "penalty": 10.0,
             "bonus": 0.0,
             "margin": 1e-3,
-            "min_log_std": -5.0,
+            "min_log_std": -2.0,
         },
+        {"gym": {"preprocess.reward": "return"}},
     ),
-    "authors": Preset("what the authors' public code does", {}),
+    "authors": Preset("what the authors' public code does", {"sampling": "chosen"}),
     "paper": Preset("the text's: a density of three layers", {"behaviour_hidden": (256, 256, 256)}),
     "no-penalty": Preset("figure 2, lambda = 0: collapses", {"penalty": 0.0}),
     "penalty-1": Preset("figure 2, lambda = 1", {"penalty": 1.0}),
