@@ -17,7 +17,7 @@ from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Spec
 
 SPEC = Spec(2, Box((-1.0,), (1.0,)))
-SMALL = {name: (8, 8) for name in ("hidden", "critic_hidden", "behaviour_hidden", "alpha_hidden")}
+SMALL = dict.fromkeys(("hidden", "critic_hidden", "behaviour_hidden", "alpha_hidden"), (8, 8))
 SMALL |= {"batch_size": 16, "steps": 40}
 
 
@@ -55,7 +55,7 @@ def fixed(params, obs):
 
 @pytest.mark.parametrize(("coordinates", "outwards"), [("action", 1.0), ("pre-tanh", 0.0)])
 def test_the_gradient_of_the_entropys_bound_in_the_mean(coordinates, outwards):
-    """beta H(tanh u) = beta (log std + c + E log(1 - tanh^2 u)): -2 beta E tanh(u) in the mean, by quadrature.
+    """beta H(tanh u) = beta (log std + c + E log(1 - tanh^2 u)): -2 beta E tanh u in the mean, by quadrature.
 
     Before tanh it is beta (log std + c): nothing in the mean, beta in log std.
     """
@@ -179,7 +179,7 @@ def test_the_default_multiplier_stays_where_the_policy_is_as_near_as_cloning_lef
     (far, near), metrics = dual_ascent()
     assert metrics["above"] == 0.0 and far <= 1.0 and near <= 1.0
     assert metrics["threshold"] - metrics["divergence"] == pytest.approx(0.2, abs=1e-3)
-    (left, also), metrics = dual_ascent(leave=-0.5)  # farther in one half, and wholly within reach
+    (left, _), metrics = dual_ascent(leave=-0.5)  # farther in one half, and wholly within reach
     assert metrics["above"] > 0.0 and left > 1.0
 
 

@@ -33,7 +33,7 @@ class Config:
     The policy starts where D is smallest. Then critics, with $a_\pi\sim\pi(s)$ and f a step or softplus
     (equation 10; $\epsilon_{gp}$ is mean plus standard deviation of D over the last epoch's states),
 
-    $$E_D(Q_i - y)^2 + \lambda E[f(D(s) - \epsilon_{gp})\,\|\nabla_a \min_i Q_i(s, a_\pi)\|^p],\quad
+    $$w E_D(Q_i - y)^2 + \lambda E[f(D(s) - \epsilon_{gp})\,\|\nabla_a \min_i Q_i(s, a_\pi)\|^p],\quad
       y = r + \gamma E_{a'\sim\pi}\min_i Q'_i(s', a')$$
 
     and the policy (equation 8), with multipliers $\alpha(s)$ and $\beta$ by dual descent on
@@ -64,8 +64,13 @@ class Config:
       slope_weight: f: `hard`, `soft` (over its largest value in the batch), or `none` for no penalty.
       slope_squared: p = 2 (text) or 1 (code).
       adapt_penalty: lambda rises while the penalty is above `max_slope` (code).
+      entropy_of: coordinates of log pi, H and H_0: the `action` (text, code), where the entropy also falls as
+        means go outwards, or `pre-tanh`, where it is the standard deviations' alone.
+      floor_percent: added to the decoders' standard deviations, in hundredths of a pre-tanh unit.
       measured: epsilon and H_0 come from the pre-trained behaviour and policy (code): D at the clone's end
         plus `slack`, and the data's mean -ELBO less d log `std_scale`; else `threshold` and `entropy_cap`.
+      threshold_of: epsilon is one number (`mean`), or in each `state` D of the policy as cloning has left it,
+        plus `slack`, whatever `measured` says.
       stairs: the rates of behaviour and clone fall to a hundredth, from a fifth of their stage on (`early`,
         the code) or in its last fifth (`late`).
       keep_behaviour: train the behaviour on beside the policy, at a hundredth of its rate (code).
@@ -84,6 +89,9 @@ class Config:
       std_scale: see `measured`.
       sigma: of the kernel exp(-d / (2 sigma)).
       margin: data actions are cut off at 1 - margin before atanh.
+      error_weight: w, of the squared error: 1 (text) or 0.5 (code), which doubles what lambda weighs.
+      max_alpha: the largest multiplier of a state, or of all.
+      clone_alpha: the multiplier while cloning; where it is `alpha`, beta need not change with the stage.
       policy_rate, critic_rate, alpha_rate, beta_rate, behaviour_rate, clone_rate: Adam's learning rates;
         those of behaviour and clone fall by `stairs`, and beta's is lambda's too.
 
@@ -138,6 +146,7 @@ class Config:
     margin: float = 1e-6
     error_weight: float = 0.5
     max_alpha: float = 1e4
+    clone_alpha: float = 1.0
     policy_rate: float = 5e-6
     critic_rate: float = 3e-4
     alpha_rate: float = 1e-3
@@ -158,13 +167,13 @@ class Config:
         within(self, 0, 1, "gamma", "polyak")
         within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "beta_rate", "behaviour_rate")
         within(self, 0, math.inf, "clone_rate", "penalty", "max_slope", "error_weight", "floor_percent")
-        within(self, 1e-6, math.inf, "alpha", "beta", "sigma", "std_scale", "max_alpha")
+        within(self, 1e-6, math.inf, "alpha", "beta", "sigma", "std_scale", "max_alpha", "clone_alpha")
         within(self, 1e-7, 0.5, "margin")
 
 
 STAIRS = {"early": {0.2: 0.5, 0.4: 0.1, 0.6: 0.05, 0.8: 0.01}, "late": {0.8: 0.1, 0.9: 0.01}}
 MAX_MULTIPLIER = 1e4
-WINDOW = 500  # updates over which what is measured is averaged
+WINDOW = 500  # updates over which what is measured is averaged, but a twentieth of its stage at most
 
 # --- State -------------------------------------------------------------------
 
@@ -325,9 +334,13 @@ def build(config: Config, spec: Spec) -> Algorithm:
         excess = (entropy - state.entropy_cap) * (1.0 if capped else -1.0)
         return jax.grad(dual.dual_loss)(state.raw_beta, excess, MAX_MULTIPLIER, "softplus")
 
-    def running(old: Array, new: Array, step: Array) -> Array:
-        """The mean of the first WINDOW values, then one that forgets as slowly."""
-        return old + (new - old) / jnp.minimum(step.astype(jnp.float32) + 1.0, WINDOW)
+    def running(old: Array, new: Array, step: Array, steps: int) -> Array:
+        """The mean of a stage's first values, as many as the window holds, then one that forgets as slowly.
+
+        In a short stage a window of WINDOW would still hold what was before its rate came down.
+        """
+        window = min(WINDOW, max(20, steps // 20))
+        return old + (new - old) / jnp.minimum(step.astype(jnp.float32) + 1.0, window)
 
     # --- stages
 
@@ -336,7 +349,8 @@ def build(config: Config, spec: Spec) -> Algorithm:
         rate = staircase(state.hp["behaviour_rate"], step, behaviour_steps, STAIRS[config.stairs])
         cap = state.entropy_cap
         if config.measured:
-            cap = running(jnp.where(step == 0, loss, cap + shift(state)), loss, step) - shift(state)
+            cap = running(jnp.where(step == 0, loss, cap + shift(state)), loss, step, behaviour_steps)
+            cap = cap - shift(state)
         return descend(state, {"behaviour": grads}, {"behaviour": rate}, entropy_cap=cap), {
             "behaviour_loss": loss,
             "entropy_cap": cap,
@@ -350,13 +364,14 @@ def build(config: Config, spec: Spec) -> Algorithm:
         noise = jax.random.normal(key_noise, (batch.reward.shape[0], config.samples, dim))
         grads, (apart, log_pi, _) = jax.grad(policy_loss, has_aux=True)(
             state.policy, policy, None, penalty_of(state, batch.obs, key_d), batch.obs, noise,
-            jnp.ones(()), state.threshold, beta_of(state), config.entropy_of,
+            state.hp["clone_alpha"], state.threshold, beta_of(state), config.entropy_of,
         )  # fmt: skip
         mean = jnp.mean(apart)
         threshold, slope_from = state.threshold, state.slope_from
         if config.measured:
             slack = state.hp["slack"]
-            threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step) + slack
+            threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step, clone_steps)
+            threshold = threshold + slack
             slope_from = threshold + slack
         rate = staircase(state.hp["clone_rate"], step, clone_steps, STAIRS[config.stairs])
         grads = {"policy": grads, "raw_beta": beta_grad(state, -log_pi)}
@@ -514,6 +529,7 @@ PAPER = {
 OURS = {
     "preprocess.obs": "standardise",
     "behaviour_percent": 100,
+    "clone_percent": 100,
     "batch_size": 256,
     "member": "random",
     "latents": 2,
@@ -529,12 +545,13 @@ OURS = {
     "epoch": 500,
     "evaluation": "mean",
     "alpha": 10.0,
-    "beta": 0.1,
+    "clone_alpha": 10.0,
+    "beta": 1.0,
     "max_alpha": 100.0,
     "margin": 0.05,
     "policy_rate": 3e-5,
     "critic_rate": 1e-3,
-    "alpha_rate": 1e-4,
+    "alpha_rate": 3e-5,
     "beta_rate": 1e-2,
     "polyak": 0.02,
 }
@@ -581,7 +598,7 @@ AUTHORS_DOMAINS = {
     "halfcheetah": {"max_slope": 0.1},
 } | {place: {"slack": value} for place, value in SLACK.items()}
 MEASURED_ON_DOOR = {"entropy_of": "action", "floor_percent": 0, "threshold_of": "mean", "margin": 1e-3}
-MEASURED_ON_DOOR |= {"alpha": 1.0, "max_alpha": 1e4, "policy_rate": 1e-4}
+MEASURED_ON_DOOR |= {"alpha": 1.0, "clone_alpha": 1.0, "beta": 0.1, "max_alpha": 1e4, "policy_rate": 1e-4}
 DOMAINS = AUTHORS_DOMAINS | {"adroit": ADROIT | MEASURED_ON_DOOR}
 
 
