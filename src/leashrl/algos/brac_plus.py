@@ -551,7 +551,7 @@ OURS = {
     "margin": 0.05,
     "policy_rate": 3e-5,
     "critic_rate": 1e-3,
-    "alpha_rate": 3e-5,
+    "alpha_rate": 1e-4,
     "beta_rate": 1e-2,
     "polyak": 0.02,
 }
