@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,13 +141,13 @@ def test_the_defaults_divergence_from_a_narrow_behaviour_has_the_floors_precisio
 # --- Multipliers -----------------------------------------------------------------------------
 
 
-def dual_ascent(updates=300, leave=0.0, **options):
+def dual_ascent(updates=300, leave=0.0, **options: Any):
     """alpha where the behaviour is far and where it is near, and the last metrics.
 
     The decoder's mean is 2 in one half of the states and 0 in the other; the policy's is 0 in all, plus
     `leave` after cloning, and cannot move.
     """
-    options = {"policy_rate": 0.0, "clone_rate": 0.0, "alpha_rate": 1e-2, "alpha": 1.0} | options
+    options = {"policy_rate": 0.0, "clone_rate": 0.0, "alpha_rate": 1e-2, "alpha": 1.0, **options}
     config, state, stages = built(slope_weight="none", slack=0.2, **options)
     behaviour = jax.tree.map(jnp.zeros_like, state.behaviour)
     decoder = behaviour["decoder"]  # one unit of each layer passes relu(100 s_1) on

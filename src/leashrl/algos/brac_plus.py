@@ -201,7 +201,7 @@ class State:
 
 
 def critic_loss(
-    params, critic: nn.Network, batch: Batch, y: Array, action: Array, weight, squared: bool, error_weight
+    params, critic: nn.Network, batch: Batch, y: Array, action: Array, weight, squared: bool, error_weight=0.5
 ):
     """w sum_i E(Q_i - y)^2 + E[weight |grad_a min_i Q_i(s, action)|^p], with what each state pays.
 
