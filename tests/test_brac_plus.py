@@ -30,8 +30,9 @@ def built(preset="default", **options):
     entry = REGISTRY["brac-plus"]
     config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
     algorithm = entry.build(config, SPEC)
-    state = algorithm.init(jax.random.key(0), hyper(config))
-    return config, state, {stage.name: stage for stage in algorithm.stages}
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
+    compiled = {stage.name: stage._replace(update=jax.jit(stage.update)) for stage in algorithm.stages}
+    return config, state, compiled
 
 
 def transitions(n=64):
@@ -111,6 +112,7 @@ def test_the_floor_is_below_every_standard_deviation_and_no_gradient_dies_there(
     params = net.init(jax.random.key(0))
     obs, z = jnp.ones((5, 2)), jnp.ones((5, 2))
 
+    @jax.jit
     def std(raw):
         with_bias = params | {"decoder": constant(params["decoder"], raw)}
         return jnp.exp(net.decode(with_bias, obs, z).log_std)
@@ -131,7 +133,7 @@ def test_the_defaults_divergence_from_a_narrow_behaviour_has_the_floors_precisio
     narrow["decoder"]["out"]["bias"] = bias.at[..., -1].set(-100.0)
     pi = Normal(f32([[0.6]]), f32([[-1.0]]))
     behaviour = brac_plus.networks(config, SPEC).behaviour
-    found = behaviour.distance(narrow, pi, jnp.zeros((1, 2)), jax.random.key(0), f32(1.0))
+    found = jax.jit(behaviour.distance)(narrow, pi, jnp.zeros((1, 2)), jax.random.key(0), f32(1.0))
     decoder = Normal(f32([[0.0]]), f32([[math.log(0.3)]]))
     posterior = Normal(jnp.zeros((1, 2)), jnp.full((1, 2), math.log(math.log(2.0))))
     wanted = kl(pi, decoder) + kl_to_standard(posterior)
@@ -159,9 +161,8 @@ def dual_ascent(updates=300, leave=0.0, **options: Any):
     key = jax.random.key(1)
     state, _ = stages["clone"].update(state, batch, key, jnp.int32(0))
     state = dataclasses.replace(state, policy=constant(state.policy, [leave, -1.0]))
-    update = jax.jit(stages["train"].update)
     for i in range(updates):
-        state, metrics = update(state, batch, jax.random.fold_in(key, i), jnp.int32(i))
+        state, metrics = stages["train"].update(state, batch, jax.random.fold_in(key, i), jnp.int32(i))
     if config.state_wise:
         raw = brac_plus.networks(config, SPEC).alpha.apply(state.alpha, f32([[1.0, 0.0], [-1.0, 0.0]]))[:, 0]
     else:

@@ -598,7 +598,14 @@ AUTHORS_DOMAINS = {
     "halfcheetah": {"max_slope": 0.1},
 } | {place: {"slack": value} for place, value in SLACK.items()}
 MEASURED_ON_DOOR = {"entropy_of": "action", "floor_percent": 0, "threshold_of": "mean", "margin": 1e-3}
-MEASURED_ON_DOOR |= {"alpha": 1.0, "clone_alpha": 1.0, "beta": 0.1, "max_alpha": 1e4, "policy_rate": 1e-4}
+MEASURED_ON_DOOR |= {
+    "clone_percent": 50,
+    "alpha": 1.0,
+    "clone_alpha": 1.0,
+    "beta": 0.1,
+    "max_alpha": 1e4,
+    "policy_rate": 1e-4,
+}
 DOMAINS = AUTHORS_DOMAINS | {"adroit": ADROIT | MEASURED_ON_DOOR}
 
 
