@@ -12,6 +12,7 @@ import pytest
 from leashrl.algos import REGISTRY, brac_plus
 from leashrl.core import hyper, override
 from leashrl.dist import Normal, kl, kl_to_standard
+from leashrl.errors import BadInput
 from leashrl.nn import Network, vae
 from leashrl.plan import configure
 from leashrl.tasks import TASKS
@@ -188,6 +189,21 @@ def test_the_default_multiplier_stays_where_the_policy_is_as_near_as_cloning_lef
 def test_no_multiplier_runs_beyond_its_bound():
     _, metrics = dual_ascent(leave=-2.0, alpha_rate=1.0, max_alpha=20.0, state_wise=True)
     assert 1.0 < metrics["alpha"] <= 20.0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"threshold_of": "state", "clone_percent": 0}, "clone_percent"),
+        ({"threshold_of": "median"}, "mean"),
+        ({"entropy_of": "u"}, "pre-tanh"),
+        ({"floor_percent": -1}, "0 or more"),
+        ({"max_alpha": 0.0}, "at least"),
+    ],
+)
+def test_what_no_config_may_hold_is_told_in_one_line(options, word):
+    with pytest.raises(BadInput, match=word):
+        override(brac_plus.Config(), options)
 
 
 # --- Published settings ----------------------------------------------------------------------

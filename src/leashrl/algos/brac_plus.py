@@ -12,6 +12,7 @@ from leashrl import nn
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
 from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
 from leashrl.dist import LOG_SQRT_2PI, Normal, log_det_tanh, squash_log_prob, unsquash
+from leashrl.errors import BadInput
 from leashrl.models.behaviour import Behaviour, autoencoders, one_of
 from leashrl.ops import dual, slope, td
 from leashrl.optim import adam_init, descend, staircase
@@ -161,6 +162,8 @@ class Config:
         choice("slope_weight", self.slope_weight, ("hard", "soft", "none"))
         choice("entropy_of", self.entropy_of, ("action", "pre-tanh"))
         choice("threshold_of", self.threshold_of, ("mean", "state"))
+        if self.threshold_of == "state" and not self.clone_percent:
+            raise BadInput("option 'threshold_of=state' needs a cloned policy: 'clone_percent' cannot be 0")
         choice("stairs", self.stairs, STAIRS)
         choice("evaluation", self.evaluation, ("best", "mean"))
         positive(self, "ensemble", "members", "components", "latents", "samples", "epoch", "best_of")
