@@ -42,6 +42,7 @@ def runs(tmp_path_factory) -> Path:
     """One run of two seeds, not pre-trained, and one of two values."""
     folder = tmp_path_factory.mktemp("runs")
     local = TINY | {"slope_weight": "none", "behaviour_percent": 0, "clone_percent": 0, "measured": False}
+    local |= {"threshold_of": "mean"}
     leashrl.train("brac-plus", "pendulum-medium", **PLAN, seeds=2, options=local, out=folder / "local")
     one = TINY | {"slope_weight": "hard", "state_wise": False}
     scales = {"std_scale": (1.0, 4.0)}

@@ -1,5 +1,6 @@
 """Densities of actions given a state: mixtures, and conditional variational autoencoders."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -65,8 +66,12 @@ def vae(
     components: int = 1,
     bound: str = "softplus",
     log_std_range: tuple[float, float] = (-4.0, 15.0),
+    min_std: float = 0.0,
 ) -> Vae:
-    """Encoder and decoder with the same widths; `components` 0 makes the decoder deterministic."""
+    """Encoder and decoder with the same widths; `components` 0 makes the decoder deterministic.
+
+    `min_std` is added to the decoder's standard deviations: a floor beside which no gradient dies.
+    """
     encoder = gaussian(
         obs_dim + dim, latent, hidden, out_scale=1.0, mean_limit=jnp.inf, bound=bound,
         log_std_range=log_std_range, log_std_offset=0.0,
@@ -88,6 +93,9 @@ def vae(
 
     def decode(params: Params, obs: Array, z: Array) -> Any:
         out = decoder.apply(params["decoder"], jnp.concatenate([obs, z], axis=-1))
-        return Normal(*out) if components == 1 else out
+        out = Normal(*out) if components == 1 else out
+        if min_std and components:
+            out = dataclasses.replace(out, log_std=jnp.log(jnp.exp(out.log_std) + min_std))
+        return out
 
     return Vae(init, encode, decode, latent)
