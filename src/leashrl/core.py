@@ -108,7 +108,7 @@ class Entry(NamedTuple):
     discrete: bool = False
     """Whether it can learn from discrete actions, beside continuous ones."""
     view: str = "bellman"
-    """How it sees a data set: a view of `Dataset.transitions` (`bellman`, `dynamics`), or `episodes`, whole."""
+    """How it sees a data set: a view of `Dataset.transitions` (`bellman`, `dynamics`), or its `episodes`."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
     offline_only: str = ""
