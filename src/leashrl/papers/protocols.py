@@ -294,7 +294,7 @@ def assignments(config: Mapping[str, Any]) -> str:
 def text(value: Any) -> str:
     """As `--set` takes it.
 
-    >>> text([256, 256]), text(True), text(1e-4), text(math.inf)
+    >>> text([256, 256]), text(True), text(1e-4), text(float("inf"))
     ('256,256', 'true', '0.0001', 'inf')
     """
     if isinstance(value, bool):

@@ -119,7 +119,7 @@ def printed(paper: str, kind: str, number: str) -> Printed:
 
     >>> table = printed("misa", "table", "1")
     >>> dict(zip(table.columns, table.rows["hopper-medium-v2"]))["MISA-DV"], table.runs["MISA-DV"]
-    (61.6, 'misa:dv')
+    (61.6, 'misa:paper+bound=dv')
     """
     items = {n: item for (k, n), item in load(paper).items() if k == kind}
     if number not in items:
