@@ -347,8 +347,8 @@ OURS = {
     "start": "behaviour",
     "std_range": "wide",
     "divergence": "kl-exact",
-    "policy_rate": 5e-5,
-    "alpha": 3.0,
+    "policy_rate": 3e-5,
+    "alpha": 10.0,
     "behaviour_rate": 1e-3,
     "polyak": 0.02,
 }
@@ -363,7 +363,7 @@ def presets(**variant) -> dict[str, Preset]:
         return Preset(about, values | variant, domains)
 
     return {
-        "default": preset("ours: starts as a clone that may be wide; exact KL, alpha 3", OURS, OURS_DOMAINS),
+        "default": preset("ours: starts as a clone that may be wide; exact KL, alpha 10", OURS, OURS_DOMAINS),
         "authors": preset("the authors' public code, as its README runs it", FIRST),
         "d4rl": preset("as D4RL's evaluation ran it: alpha 1, slow policy", D4RL),
         "mmd": preset("the authors', MMD", FIRST | {"divergence": "mmd"}),
