@@ -103,6 +103,20 @@ def test_the_data_entropy_is_measured_where_the_bound_is():
     assert found["action"] - found["pre-tanh"] == pytest.approx(jacobian, abs=1e-3)
 
 
+def test_a_short_stages_threshold_is_its_last_divergence():
+    """D falls while the policy clones; epsilon is D at the clone's end, not its mean over the stage."""
+    options = {"steps": 200, "clone_percent": 100, "slack": 0.5, "clone_rate": 1e-2, "beta": 1e-6}
+    _, state, stages = built("authors", **options)
+    state = dataclasses.replace(state, policy=constant(state.policy, [2.0, -1.0]))
+    data, divergences = transitions(), []
+    for step in range(200):
+        state, metrics = stages["clone"].update(state, data, jax.random.key(step), jnp.int32(step))
+        divergences.append(float(metrics["divergence"]))
+    last = np.mean(divergences[-20:])
+    assert np.mean(divergences) > last + 0.2
+    assert float(state.threshold) - 0.5 == pytest.approx(last, abs=0.05)
+
+
 # --- The decoder's floor ---------------------------------------------------------------------
 
 
