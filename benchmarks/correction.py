@@ -22,15 +22,15 @@ from leashrl import nn
 from leashrl.algos.misa import ACTION_MARGIN
 from leashrl.core import uniform
 from leashrl.data import load
+from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.disk.checkpoint import load_checkpoint, restore
 from leashrl.dist import Normal, squash_log_prob, unsquash
-from leashrl.experiment import Run
 from leashrl.ops import mi
 from leashrl.ops.blocks import sweep
 from leashrl.ops.correction import Chain, Points, importance, in_action_space, whitened
-from leashrl.plan import Plan
+from leashrl.runs.experiment import Run
+from leashrl.runs.plan import Plan
 from leashrl.training import loop
-from leashrl.training.artefacts import read_json, versions, write_json
-from leashrl.training.checkpoint import load_checkpoint, restore
 from leashrl.types import Array, Batch
 
 SAMPLERS = {  # estimator, samples a state, HMC's step

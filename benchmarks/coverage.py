@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
+from leashrl.disk.artefacts import versions, write_json
 from leashrl.evaluate import statistics as stats
 from leashrl.evaluate.significance import LEAST_RUNS, permutation_test, t_test
-from leashrl.training.artefacts import versions, write_json
 
 SEEDS = (2, 3, 4, 5, 10, 20)
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from leashrl.environments import make_env
 from leashrl.tasks import task
+from leashrl.tasks.making import make_env
 
 
 def main() -> None:

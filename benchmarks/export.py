@@ -23,12 +23,12 @@ import jax
 import numpy as np
 
 from leashrl.data import Dataset, load
+from leashrl.disk.artefacts import read_json, versions, write_json
 from leashrl.errors import BadInput
 from leashrl.export import export_policy
 from leashrl.export.formats import FORMATS, numpy, onnx, stablehlo
 from leashrl.export.program import trace
-from leashrl.policies import load_policy
-from leashrl.training.artefacts import read_json, versions, write_json
+from leashrl.runs.policies import load_policy
 
 CALLS = 2000
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from leashrl import experiment
-from leashrl.choosing import fqe
-from leashrl.curves import COLOURS, dress, legend_below, need_matplotlib, save
-from leashrl.environments import borrow, env_seed, give_back
-from leashrl.policies import LoadedPolicy, load_policy
+from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.ope.fqe import fqe
+from leashrl.report.plots import COLOURS, dress, legend_below, need_matplotlib, save
+from leashrl.runs import experiment
+from leashrl.runs.policies import LoadedPolicy, load_policy
 from leashrl.tasks import Task, normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import read_json, versions, write_json
+from leashrl.tasks.making import borrow, env_seed, give_back
 
 RUNS = ("bc", "td3-bc", "iql", "misa", "td3-bc:td3")
 STEPS = {"pendulum-medium-replay": 3000, "hopper-medium-replay": 5000}

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from leashrl.choosing import fits as fitting
 from leashrl.data import Dataset
-from leashrl.evaluate import fqe as estimator
-from leashrl.training.artefacts import versions, write_json
+from leashrl.disk.artefacts import versions, write_json
+from leashrl.ope import estimator
+from leashrl.ope import fits as fitting
 from leashrl.types import Box
 
 GAINS = (-0.5, 0.5)

@@ -22,8 +22,8 @@ from scipy.special import logsumexp
 from leashrl.data import load
 from leashrl.data.dataset import Dataset
 from leashrl.data.locomotion import Actor, runs
-from leashrl.evaluate.information import information
-from leashrl.training.artefacts import read_json, versions, write_json
+from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.information.estimate import information
 from leashrl.types import Box
 
 NATS, DIMS, ROWS = (0.0, 0.5, 2.0, 5.0), (1, 3, 6), 100_000

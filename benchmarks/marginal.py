@@ -21,10 +21,10 @@ from scipy.integrate import quad
 
 from leashrl import nn
 from leashrl.algos import miracle
-from leashrl.curves import COLOURS, need_matplotlib
+from leashrl.disk.artefacts import versions, write_atomically, write_json
 from leashrl.dist import Mixture, Normal, log_det_tanh, unsquash
 from leashrl.optim import adam, adam_init
-from leashrl.training.artefacts import versions, write_atomically, write_json
+from leashrl.report.plots import COLOURS, need_matplotlib
 
 MODES, STD = (-1.2, 1.2), 0.2
 KINDS = ("gaussian", "mixture", "vae")

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from leashrl.curves import COLOURS, need_matplotlib
 from leashrl.data import RECIPES, load, locomotion
 from leashrl.data.recipes import made_with
-from leashrl.environments import env_seed
+from leashrl.disk.artefacts import read_json, write_atomically, write_json
+from leashrl.report.plots import COLOURS, need_matplotlib
 from leashrl.tasks import normalise, task
-from leashrl.training.artefacts import read_json, write_atomically, write_json
+from leashrl.tasks.making import env_seed
 
 ROOT = Path(__file__).parents[1]
 POLICIES = ROOT / "src" / "leashrl" / "data" / "policies"

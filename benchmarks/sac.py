@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from leashrl.bench import matmul_rate
-from leashrl.curves import COLOURS, need_matplotlib
+from leashrl.disk.artefacts import versions, write_atomically, write_json
+from leashrl.report.plots import COLOURS, need_matplotlib
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import versions, write_atomically, write_json
 
 HERE = Path(__file__).parent
 PACKAGES = ["stable-baselines3==2.9.2", "torch==2.13.0", "gymnasium[mujoco]==1.4.0", "mujoco<3.12"]

@@ -25,16 +25,16 @@ import threading
 import time
 from pathlib import Path
 
-from leashrl import experiment
 from leashrl.core import override, to_json
-from leashrl.curves import curve, draw_points
 from leashrl.data import load
+from leashrl.disk.artefacts import Lines, read_json, versions, write_json
 from leashrl.evaluate.statistics import summary
-from leashrl.plan import configure
-from leashrl.policies import evaluate_run, load_policy
+from leashrl.report.plots import curve, draw_points
+from leashrl.runs import experiment
+from leashrl.runs.plan import configure
+from leashrl.runs.policies import evaluate_run, load_policy
 from leashrl.tasks import guess, normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import Lines, read_json, versions, write_json
 
 VALUES = ("step", "return", "score", "returns", "lengths")
 """Of a line of evaluations.jsonl, what does not name the member."""

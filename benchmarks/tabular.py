@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 
+from leashrl.disk.artefacts import versions, write_json
 from leashrl.tabular import gridworld, value_iteration
-from leashrl.training.artefacts import versions, write_json
 
 SIZES = (16, 200)
 RULES = ("gap", "policy", "held")

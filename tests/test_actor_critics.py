@@ -15,7 +15,7 @@ from leashrl.core import hyper
 from leashrl.dist import Mixture, Normal, kl_to_standard
 from leashrl.ops import dual, soft
 from leashrl.optim import adam, adam_init
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Batch, Box, Spec
 

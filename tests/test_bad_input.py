@@ -15,7 +15,7 @@ import pytest
 
 from leashrl.cli import main
 from leashrl.data import make
-from leashrl.training import artefacts
+from leashrl.disk import artefacts
 
 TINY = ["--set", "hidden=8", "batch_size=16", "--seeds", "1", "--steps", "20"]
 

@@ -18,7 +18,7 @@ from leashrl.data import Dataset, prepare
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import advantage, conservative
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Batch, Box, Spec, TimeStep
 

@@ -15,7 +15,7 @@ from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
 from leashrl.nn import Network
 from leashrl.ops import divergence
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS, places
 from leashrl.types import Batch, Box, Spec, TimeStep
 

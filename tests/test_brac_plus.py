@@ -14,7 +14,7 @@ from leashrl.core import hyper, override
 from leashrl.dist import Normal, kl, kl_to_standard
 from leashrl.errors import BadInput
 from leashrl.nn import Network, vae
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Spec
 

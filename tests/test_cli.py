@@ -21,8 +21,8 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import COMMANDS, SHORT, main
 from leashrl.cli.progress import Screen
 from leashrl.data import load
-from leashrl.peers import PEERS
-from leashrl.plan import Plan
+from leashrl.runs.peers import PEERS
+from leashrl.runs.plan import Plan
 from leashrl.tasks import TASKS
 
 TINY = ["--set", "hidden=8", "batch_size=16"]
@@ -471,7 +471,7 @@ def test_ctrl_c_before_anything_began(cli, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the signal did not arrive")
 
-    monkeypatch.setattr("leashrl.experiment.load", interrupt)
+    monkeypatch.setattr("leashrl.runs.experiment.load", interrupt)
     argv = ["train", "bc", "--data", "data.hdf5", "--out", "never"]
     try:
         assert cli(*argv, status=130)[1] == "leashrl: interrupted\n"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from leashrl import curves, demo
+from leashrl import demo
 from leashrl.data import load
 from leashrl.data.recipes import make
+from leashrl.disk.artefacts import Lines, read_json
 from leashrl.errors import BadInput
-from leashrl.training.artefacts import Lines, read_json
+from leashrl.report import plots
 
 TINY = demo.Size(seeds=2, steps=4, evaluations=2, episodes=1)
 
@@ -35,7 +36,7 @@ def run_folder(folder: Path, rows: list[tuple[int, int, float | None]]) -> Path:
 def test_a_curve_pools_members_of_all_runs(tmp_path):
     a = run_folder(tmp_path / "a", [(10, 0, 1.0), (20, 0, 4.0), (10, 1, 3.0), (20, 1, 4.0)])
     b = run_folder(tmp_path / "b", [(10, 2, 5.0)])
-    what, points = curves.curve([a, b])
+    what, points = plots.curve([a, b])
     assert what == "score"
     assert [(step, mean) for step, mean, _, _ in points] == [(10, 3.0), (20, 4.0)]
     half = 6.2053 * 2 / 3**0.5  # members 1, 3, 5: standard deviation 2, t of 2 degrees of freedom
@@ -46,26 +47,26 @@ def test_a_curve_pools_members_of_all_runs(tmp_path):
 def test_without_reference_scores_returns_are_drawn(tmp_path):
     run = run_folder(tmp_path / "a", [(10, 0, None)])
     rows = Lines.read(run / "evaluations.jsonl")
-    assert curves.curve([run]) == ("return", [(10, rows[0]["return"], None, None)])
+    assert plots.curve([run]) == ("return", [(10, rows[0]["return"], None, None)])
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_a_picture_is_drawn(tmp_path, ending):
     run = run_folder(tmp_path / "a", [(1000, 0, 1.0), (2000, 0, 55.5)])
-    out = curves.draw({"ours": [run]}, tmp_path / f"c.{ending}", "A title", levels={"data": 50.0})
+    out = plots.draw({"ours": [run]}, tmp_path / f"c.{ending}", "A title", levels={"data": 50.0})
     assert {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<svg"}[ending] in out.read_bytes()[:900]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", f"c.{ending}"]
 
 
 def test_more_labels_than_colours_are_told_apart(tmp_path):
     run = run_folder(tmp_path / "a", [(10, 0, 1.0)])
-    count = len(curves.COLOURS)
+    count = len(plots.COLOURS)
     drawn = {
-        n: curves.draw({str(i): [run] for i in range(n)}, tmp_path / f"{n}.svg", "")
+        n: plots.draw({str(i): [run] for i in range(n)}, tmp_path / f"{n}.svg", "")
         for n in (count, count + 1)
     }
     few, many = (path.read_text().lower() for path in drawn.values())
-    assert all(colour.lower() in few for colour in curves.COLOURS)
+    assert all(colour.lower() in few for colour in plots.COLOURS)
     dashes = "stroke-dasharray: [1-9]"  # the seventh has the first one's colour, but is dashed
     assert not re.search(dashes, few) and re.search(dashes, many)
 
@@ -84,7 +85,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path):
     ]
     for runs, name, words in cases:
         with pytest.raises(BadInput, match=words) as error:
-            curves.draw(runs, tmp_path / name, "T")
+            plots.draw(runs, tmp_path / name, "T")
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "scored"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from leashrl.cli import main
 from leashrl.data import load
-from leashrl.diagnostics import BINS, categorical_kl, diagnose, distance, gaussian_kl, neighbours
-from leashrl.experiment import train
-from leashrl.policies import load_policy
+from leashrl.ope.diagnostics import BINS, categorical_kl, diagnose, distance, gaussian_kl, neighbours
+from leashrl.runs.experiment import train
+from leashrl.runs.policies import load_policy
 from leashrl.types import Box, Discrete
 
 TINY = {"hidden": "8", "batch_size": "16"}

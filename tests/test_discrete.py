@@ -17,7 +17,7 @@ from leashrl.data.pendulum import Random
 from leashrl.dist import Categorical
 from leashrl.errors import BadInput
 from leashrl.ops import advantage, conservative
-from leashrl.plan import find_place
+from leashrl.runs.plan import find_place
 from leashrl.tasks import task
 from leashrl.training import loop
 from leashrl.types import Batch, Box, Discrete, Spec, TimeStep, Transitions

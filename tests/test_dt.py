@@ -12,7 +12,7 @@ from leashrl.algos import REGISTRY, dt
 from leashrl.core import hyper, override
 from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Episodes, Spec, TimeStep
 

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from leashrl.environments import make_env, make_one
 from leashrl.errors import BadInput
 from leashrl.tasks import task
+from leashrl.tasks.making import make_env, make_one
 
 
 def test_make_env_is_decided_by_its_seed():
@@ -33,7 +33,7 @@ def test_missing_packages_name_the_extra(package: str, name: str):
 import sys
 sys.modules[{package!r}] = None
 from leashrl.errors import BadInput
-from leashrl.environments import make_env
+from leashrl.tasks.making import make_env
 from leashrl.tasks import task
 try:
     make_env(task({name!r}), n=1, seed=0)

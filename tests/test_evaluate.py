@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from leashrl.core import Policy
-from leashrl.environments import borrow, env_seed
 from leashrl.errors import BadInput
 from leashrl.evaluate import evaluate, rollout
 from leashrl.tasks import Task, task
+from leashrl.tasks.making import borrow, env_seed
 from leashrl.types import Box, Discrete
 
 # --- A toy environment -------------------------------------------------------

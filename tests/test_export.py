@@ -23,9 +23,9 @@ from leashrl.data import Normaliser
 from leashrl.errors import BadInput
 from leashrl.export import check, export_policy, formats
 from leashrl.export.names import NAMES
-from leashrl.plan import Plan
-from leashrl.policies import load_policy
-from leashrl.run import Run
+from leashrl.runs.plan import Plan
+from leashrl.runs.policies import load_policy
+from leashrl.runs.run import Run
 from leashrl.types import Box, Discrete, Spec
 
 ROOT = Path(__file__).parents[1]
@@ -364,15 +364,15 @@ def test_a_policy_copied_alone_has_no_scores(trained, tmp_path):
 
 def test_exports_are_the_runs_own(trained):
     """`--overwrite` deletes them with the run, and refuses where something else lies among them."""
-    from leashrl.training.artefacts import earlier_run
+    from leashrl.disk.artefacts import earlier_run
 
     export_policy(trained, "numpy")
     assert trained / "export" in earlier_run(trained, overwrite=True)
 
 
 def test_an_online_run_is_checked_on_what_it_saw(folder, tmp_path):
-    from leashrl.training.artefacts import write_atomically
-    from leashrl.training.checkpoint import to_bytes
+    from leashrl.disk.artefacts import write_atomically
+    from leashrl.disk.checkpoint import to_bytes
 
     (tmp_path / "replay").mkdir()
     end = np.array([[False, True, False]] * 2)

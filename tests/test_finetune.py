@@ -15,15 +15,15 @@ import pytest
 from safetensors.numpy import load_file
 
 import leashrl
-from leashrl import finetuning
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.core import Algorithm, Stage, draw, hyper, override, uniform
 from leashrl.data import load
+from leashrl.disk.checkpoint import load_checkpoint
 from leashrl.errors import BadInput
-from leashrl.experiment import last_state, read_plan, rebuild
-from leashrl.run import go_on
-from leashrl.training.checkpoint import load_checkpoint
+from leashrl.runs import finetuning
+from leashrl.runs.experiment import last_state, read_plan, rebuild
+from leashrl.runs.run import go_on
 from leashrl.types import Batch, Discrete, Mixed, Replay, Spec, Transitions
 
 NETS = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (8, 8))

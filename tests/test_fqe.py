@@ -10,14 +10,13 @@ import pytest
 from scipy import stats
 
 import leashrl
-from leashrl.choosing import fits as fitting
 from leashrl.cli import main
 from leashrl.data import Dataset, convert, make
 from leashrl.errors import BadInput
-from leashrl.evaluate import fqe as estimator
-from leashrl.evaluate import occupancy
-from leashrl.evaluate.occupancy import Rows as Logged
-from leashrl.evaluate.occupancy import occupancies
+from leashrl.ope import estimator, occupancy
+from leashrl.ope import fits as fitting
+from leashrl.ope.occupancy import Rows as Logged
+from leashrl.ope.occupancy import occupancies
 from leashrl.types import Box, Discrete
 
 UNIT = Box((-1.0,), (1.0,))

@@ -9,9 +9,9 @@ import pytest
 from leashrl.cli import main
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
-from leashrl.evaluate import densities
-from leashrl.evaluate.folds import choose, pieces, split, spread
-from leashrl.evaluate.information import block_sums, bounds, information, meaning
+from leashrl.information import densities
+from leashrl.information.estimate import block_sums, bounds, information, meaning
+from leashrl.information.folds import choose, pieces, split, spread
 from leashrl.types import Box, Discrete
 
 N = 1500

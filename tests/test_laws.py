@@ -17,11 +17,11 @@ from leashrl.algos import REGISTRY
 from leashrl.core import from_json, hyper, override, to_json
 from leashrl.data import Normaliser
 from leashrl.data.dataset import to_go
-from leashrl.plan import Plan
-from leashrl.policies import load_policy
-from leashrl.run import Run
+from leashrl.disk.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
+from leashrl.runs.plan import Plan
+from leashrl.runs.policies import load_policy
+from leashrl.runs.run import Run
 from leashrl.training import loop
-from leashrl.training.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
 from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatever the bounds

@@ -1,4 +1,4 @@
-"""The house's layers: a module imports its own package and lower layers, nothing else.
+"""The rooms of the package: a module imports its own room and lower ones, nothing else.
 
 Read from the source by `ast`, so imports inside functions count too and nothing needs to be installed.
 """
@@ -11,43 +11,22 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 
-LAYER = {
-    "errors": 0,
-    "types": 0,
-    "core": 1,
-    "tasks": 1,
-    "environments": 2,
-    "dist": 2,  # below ops: estimators are written over distributions, never over networks
-    "nn": 3,
-    "ops": 3,
-    "optim": 3,
-    "models": 4,  # what is learnt of the data, for algorithms to use
-    "algos": 5,
-    "tabular": 5,
-    "data": 5,
-    "training": 6,
-    "evaluate": 6,
-    "curves": 7,
-    "online": 7,
-    "plan": 7,
-    "run": 8,
-    "experiment": 9,
-    "finetuning": 10,
-    "peers": 9,
-    "bench": 9,
-    "policies": 9,
-    "diagnostics": 10,
-    "export": 10,  # what a run has left, made into files for other runtimes
-    "sweep": 10,
-    "report": 10,
-    "video": 10,
-    "papers": 10,
-    "choosing": 10,
-    "demo": 10,
-    "cli": 11,
-    "__main__": 12,
-    "__init__": 12,  # the public names, imported lazily
-}
+ROOMS = (
+    ("errors", "types"),
+    ("core", "dist", "optim", "tabular", "disk"),
+    ("nn", "ops"),
+    ("tasks",),
+    ("data", "models"),
+    ("algos", "training", "evaluate"),
+    ("information", "runs"),
+    ("ope",),  # above runs: what it judges are policies that runs have left
+    ("report", "export", "sweep", "bench"),
+    ("papers", "demo"),  # above report: they draw with its plots
+    ("cli",),
+    ("__main__", "__init__"),  # the public names, imported lazily
+)
+"""The rooms from the lowest up: a module imports its own room and those of lower rows."""
+LAYER = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
 NOT_ALGORITHMS = {"leashrl.algos.common"}
 """Modules of `algos` that algorithms share; anything larger belongs in `ops`."""
 
@@ -111,6 +90,8 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
             wrong.append(f"{module} imports {name}: no algorithm imports another")
         elif other != own and LAYER[other] >= LAYER[own]:
             wrong.append(f"{module} imports {name}, which is not below it")
+        elif own == "algos" and other in {"data", "disk", "tasks"}:
+            wrong.append(f"{module} imports {name}: algorithms know arrays, not where they come from")
         elif own == "report" and other == "algos":
             wrong.append(f"{module} imports {name}: reports are made from files alone")
     for node in at_import(tree):

@@ -12,7 +12,7 @@ from leashrl.core import Preprocess, hyper, override
 from leashrl.data import Dataset, prepare
 from leashrl.data.dataset import to_go
 from leashrl.errors import BadInput
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Episodes, Spec, TimeStep
 

@@ -15,7 +15,7 @@ from leashrl.algos import bc, misa
 from leashrl.core import hyper, override
 from leashrl.errors import BadInput
 from leashrl.ops import conservative, dual, mi
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Discrete, Spec
 

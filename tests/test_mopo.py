@@ -14,7 +14,7 @@ from leashrl.core import Preprocess, hyper, override
 from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
 from leashrl.models import dynamics
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Spec, Transitions
 

@@ -16,11 +16,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import leashrl
-from leashrl import online
 from leashrl.cli import main
 from leashrl.core import draw
 from leashrl.errors import BadInput
 from leashrl.tasks import task
+from leashrl.training import simulator
 from leashrl.types import Replay, Transitions
 
 TINY = {"hidden": (8, 8), "batch_size": 8, "warmup": 250, "every": 20}
@@ -95,11 +95,11 @@ def test_episodes_are_written_down(whole):
 
 def test_the_mean_over_the_last_100_episodes():
     returns = np.arange(250.0)
-    means = online.running_mean(list(returns))
+    means = simulator.running_mean(list(returns))
     assert means[0] == 0 and means[99] == 49.5 and means[100] == 50.5 and means[249] == 199.5
-    found = online.recent([{"return": x, "seed": 0} for x in [5.0, 1.0]], {"seed": 0})
+    found = simulator.recent([{"return": x, "seed": 0} for x in [5.0, 1.0]], {"seed": 0})
     assert found == {"episodes": 2, "return_last_100": 3.0, "best_last_100": 5.0}
-    nothing = online.recent([{"return": 1.0, "seed": 1}], {"seed": 0})
+    nothing = simulator.recent([{"return": 1.0, "seed": 1}], {"seed": 0})
     assert nothing == {"episodes": 0, "return_last_100": None, "best_last_100": None}
 
 
@@ -108,7 +108,7 @@ def test_the_mean_over_the_last_100_episodes():
 
 def ring(capacity, members=2):
     spec = leashrl.types.Spec(1, leashrl.Box((-1.0,), (1.0,)))
-    return online._empty(members, capacity, spec)
+    return simulator._empty(members, capacity, spec)
 
 
 def rows_of(values):
@@ -120,8 +120,8 @@ def rows_of(values):
 
 def test_the_ring_keeps_the_newest_rows():
     data = ring(5)
-    data = online._append(data, rows_of([[1, 2, 3], [11, 12, 13]]))
-    data = online._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
+    data = simulator._append(data, rows_of([[1, 2, 3], [11, 12, 13]]))
+    data = simulator._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
     assert int(data.count) == 7
     np.testing.assert_array_equal(data.rows.reward, [6, 7, 3, 4, 5, 16, 17, 13, 14, 15])
 
@@ -138,11 +138,11 @@ def one(data: Replay, member: int) -> Replay:
 
 
 def test_draws_are_uniform_over_a_members_own_rows():
-    data = online._append(ring(5), rows_of([[1, 2, 3], [11, 12, 13]]))
+    data = simulator._append(ring(5), rows_of([[1, 2, 3], [11, 12, 13]]))
     values, share = drawn(one(data, 1))
     assert values == [11, 12, 13]  # none of the two rows that are not filled yet
     np.testing.assert_allclose(share, 1 / 3, atol=0.04)
-    data = online._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
+    data = simulator._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
     assert drawn(one(data, 0))[0] == [3, 4, 5, 6, 7]
     values, share = drawn(one(data, 0), newest=3)
     assert values == [5, 6, 7]  # row 7 lies before rows 3 and 4 in the table
@@ -178,13 +178,13 @@ def test_kill_9_and_what_it_leaves(whole, tmp_path):
     """Killed right after rows were written, before their checkpoint: they are beyond what is resumed."""
     code = (
         "import os, sys\n"
-        "from leashrl import online, run\n"
+        "from leashrl.training import simulator\nfrom leashrl.runs import run\n"
         "from leashrl.cli import main\n"
-        "run.CHECKPOINT_SECONDS, save = 0.0, online.Simulator.save\n"
+        "run.CHECKPOINT_SECONDS, save = 0.0, simulator.Simulator.save\n"
         "def kill(self, folder):\n"
         "    if save(self, folder) > 500: os.kill(os.getpid(), 9)\n"
         "    return self.saved\n"
-        "online.Simulator.save = kill\n"
+        "simulator.Simulator.save = kill\n"
         "main(sys.argv[1:])\n"
     )
     argv = [sys.executable, "-c", code, *ARGV, "--out", "killed"]
@@ -229,8 +229,8 @@ def test_an_environment_that_gives_something_else_is_told(cut, monkeypatch):
             obs, *rest = super().step(action)
             return obs + np.float32(1e-3), *rest
 
-    monkeypatch.setattr(online, "borrow", lambda task, n: [Other(env) for env in borrow(task, n)])
-    borrow = leashrl.environments.borrow
+    monkeypatch.setattr(simulator, "borrow", lambda task, n: [Other(env) for env in borrow(task, n)])
+    borrow = leashrl.tasks.making.borrow
     with pytest.raises(BadInput, match=r"does not give again what it gave in row 6\d\d"):
         leashrl.resume(cut)
 
@@ -279,7 +279,7 @@ def test_an_action_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, capsys
         params = jax.tree.map(lambda x: x * np.float32(np.nan), self.policy.params(state))
         self.collect(params, self.every, step)
 
-    monkeypatch.setattr(online.Simulator, "visit", broken)
+    monkeypatch.setattr(simulator.Simulator, "visit", broken)
     monkeypatch.chdir(tmp_path)
     assert main([*ARGV, "--out", "broken"]) == 3
     assert "not finite, after 0 updates" in capsys.readouterr().err
@@ -291,7 +291,7 @@ def test_discrete_actions_are_refused():
         observation_space = gymnasium.spaces.Box(-1, 1, (2,))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online, "borrow", lambda task, n: [Lever()])
-        patch.setattr(online, "give_back", lambda task, envs: None)
+        patch.setattr(simulator, "borrow", lambda task, n: [Lever()])
+        patch.setattr(simulator, "give_back", lambda task, envs: None)
         with pytest.raises(BadInput, match="no continuous actions"):
-            online.spec_of(task("pendulum"))
+            simulator.spec_of(task("pendulum"))

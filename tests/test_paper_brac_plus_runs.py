@@ -16,9 +16,9 @@ from leashrl.algos.brac_plus import Config, networks
 from leashrl.cli import main
 from leashrl.dist import Normal
 from leashrl.evaluate.rollout import evaluate
-from leashrl.experiment import last_state
 from leashrl.papers import brac_plus_runs
 from leashrl.papers.brac_plus_runs import Member
+from leashrl.runs.experiment import last_state
 
 pytest.importorskip("matplotlib")
 

@@ -15,9 +15,9 @@ from leashrl.papers.misa import explained, seed_of
 from leashrl.papers.printed import PAPERS as FILES
 from leashrl.papers.printed import Printed, load
 from leashrl.papers.protocols import Options, Trial, setup_of
-from leashrl.peers import PEERS
-from leashrl.plan import configure, parse_run
-from leashrl.run import Result
+from leashrl.runs.peers import PEERS
+from leashrl.runs.plan import configure, parse_run
+from leashrl.runs.run import Result
 
 TASK = "pendulum-medium"
 TABLE = Printed(

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from leashrl.cli import main
-from leashrl.curves import curve
-from leashrl.environments import env_seed, make_one
-from leashrl.online import Simulator
-from leashrl.peers import PEERS, train
-from leashrl.run import Result
+from leashrl.disk.artefacts import is_run
+from leashrl.report.plots import curve
+from leashrl.runs.peers import PEERS, train
+from leashrl.runs.run import Result
 from leashrl.tasks import TASKS, normalise
-from leashrl.training.artefacts import is_run
+from leashrl.tasks.making import env_seed, make_one
+from leashrl.training.simulator import Simulator
 
 REAL = importlib.util.find_spec("stable_baselines3") is not None
 

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 import leashrl
 from leashrl.data import make
-from leashrl.environments import env_seed
 from leashrl.errors import BadInput
 from leashrl.tasks import TASKS
+from leashrl.tasks.making import env_seed
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_bad_observations(obs, words, runs):
 
 
 def test_public_names_are_there_and_imported_when_used():
-    assert leashrl.train is leashrl.experiment.train
+    assert leashrl.train is leashrl.runs.experiment.train
     for name in leashrl.__all__:
         assert getattr(leashrl, name) is not None
         assert name in dir(leashrl)

@@ -14,8 +14,8 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.errors import BadInput
 from leashrl.papers.printed import PAPERS, Printed, cells, load, printed
-from leashrl.peers import PEERS
-from leashrl.plan import parse_run
+from leashrl.runs.peers import PEERS
+from leashrl.runs.plan import parse_run
 from leashrl.tasks import TASKS
 
 ITEMS = {(paper, *key): item for paper in PAPERS for key, item in load(paper).items()}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from leashrl import experiment
 from leashrl.cli import main
 from leashrl.errors import BadInput
 from leashrl.papers import experiments, protocol
 from leashrl.papers.printed import PAPERS, load
 from leashrl.papers.protocols import SCALES, Options, Trial, listing, resolve, setup_of
-from leashrl.run import Result
+from leashrl.runs import experiment
+from leashrl.runs.run import Result
 from leashrl.tasks import TASKS
 
 ROWS = {paper: resolve(paper) for paper in PAPERS}

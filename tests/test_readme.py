@@ -10,8 +10,8 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.cli import COMMANDS
 from leashrl.cli.arguments import Parser, parse
+from leashrl.disk.artefacts import read_json
 from leashrl.errors import BadInput
-from leashrl.training.artefacts import read_json
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -22,8 +22,8 @@ import leashrl
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.data import Dataset, load, make
+from leashrl.disk import artefacts
 from leashrl.errors import BadInput
-from leashrl.training import artefacts
 from leashrl.types import Box
 
 STEPS = 9000

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import leashrl
-from leashrl import experiment
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.core import tunable
 from leashrl.data import make
 from leashrl.errors import BadInput
+from leashrl.runs import experiment
 from leashrl.sweep.driver import sweep
 from leashrl.sweep.space import Range, at, draw, propose
 from leashrl.sweep.spec import read_spec

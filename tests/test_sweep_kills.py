@@ -14,8 +14,8 @@ import jax
 import pytest
 
 from leashrl.data import make
+from leashrl.disk.artefacts import Lines
 from leashrl.sweep.driver import sweep
-from leashrl.training.artefacts import Lines
 
 
 @pytest.fixture(autouse=True)

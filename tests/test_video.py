@@ -21,10 +21,10 @@ import pytest
 
 import leashrl
 from leashrl.cli import main
-from leashrl.environments import env_seed, make_one
 from leashrl.errors import BadInput
+from leashrl.runs.video import close, film, without_display
 from leashrl.tasks import TASKS
-from leashrl.video import close, film, without_display
+from leashrl.tasks.making import env_seed, make_one
 
 
 @pytest.fixture(autouse=True, scope="module")

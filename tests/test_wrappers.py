@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leashrl.environments import make_env, make_one
 from leashrl.tasks import TASKS, task
+from leashrl.tasks.making import make_env, make_one
 
 DEMOS = Path(__file__).parent / "data" / "door-demos.npz"
 DISTINCT = list({row.env_id: row for row in TASKS.values()}.values())

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leashrl.algos import REGISTRY
-    from leashrl.choosing import fqe
     from leashrl.data import Dataset, load
     from leashrl.errors import BadInput, Diverged
-    from leashrl.experiment import Result, resume, train
     from leashrl.export import export_policy
-    from leashrl.finetuning import finetune
-    from leashrl.policies import LoadedPolicy, evaluate_run, load_policy
+    from leashrl.ope.fqe import fqe
+    from leashrl.runs.experiment import Result, resume, train
+    from leashrl.runs.finetuning import finetune
+    from leashrl.runs.policies import LoadedPolicy, evaluate_run, load_policy
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 _HOME = {
     "REGISTRY": "algos",
-    "fqe": "choosing",
+    "fqe": "ope.fqe",
     "Dataset": "data",
     "load": "data",
     "BadInput": "errors",
     "Diverged": "errors",
-    "Result": "experiment",
-    "resume": "experiment",
-    "train": "experiment",
+    "Result": "runs.experiment",
+    "resume": "runs.experiment",
+    "train": "runs.experiment",
     "export_policy": "export",
-    "finetune": "finetuning",
-    "LoadedPolicy": "policies",
-    "evaluate_run": "policies",
-    "load_policy": "policies",
+    "finetune": "runs.finetuning",
+    "LoadedPolicy": "runs.policies",
+    "evaluate_run": "runs.policies",
+    "load_policy": "runs.policies",
     "TASKS": "tasks",
     "Box": "types",
     "Discrete": "types",

@@ -1,4 +1,4 @@
-"""How fast an algorithm trains on this machine, and how near that is to what the machine can do. Layer 5."""
+"""How fast an algorithm trains on this machine, and how near that is to what the machine can do."""
 
 import resource
 import statistics
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import Stage, hyper, to_json
-from leashrl.plan import configure, find_algorithm
+from leashrl.runs.plan import configure, find_algorithm
 from leashrl.training import loop
 from leashrl.types import Box, Episodes, Spec, Transitions
 

@@ -1,4 +1,4 @@
-"""The five words of the library: Config, State, Stage, Policy, Algorithm. Layer 0.
+"""The five words of the library: Config, State, Stage, Policy, Algorithm.
 
 An algorithm is one file in `algos/` that holds
 

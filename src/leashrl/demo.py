@@ -1,4 +1,4 @@
-"""The first five minutes: make data, train two algorithms on it, compare them. Layer 5.
+"""The first five minutes: make data, train two algorithms on it, compare them.
 
     python -m leashrl.demo [--quick] [--out DIR]
 
@@ -44,14 +44,14 @@ QUICK = Size(seeds=2, steps=300, evaluations=3, episodes=2)
 
 def demo(folder: Path, size: Size) -> list[str]:
     """All of it; what is printed at the end. `folder` gets the data, one run an algorithm and curves.png."""
-    from leashrl import curves
     from leashrl.data import load
     from leashrl.data.recipes import make
     from leashrl.evaluate.statistics import summary
-    from leashrl.experiment import train
+    from leashrl.report import plots
+    from leashrl.runs.experiment import train
     from leashrl.tasks import guess, normalise
 
-    curves.need_matplotlib()  # told now, not after two minutes of training
+    plots.need_matplotlib()  # told now, not after two minutes of training
     claim(folder)
     say(f"data: {RECIPE}, made here from a seed")
     dataset = load(make(RECIPE, folder / FILE))
@@ -85,7 +85,7 @@ def demo(folder: Path, size: Size) -> list[str]:
             raise Diverged(f"every seed of {name} diverged: {result.folder / 'metrics.jsonl'} says where")
         rows.append((name, result.score, f"{result.score['n']} seeds"))
 
-    picture = curves.draw(
+    picture = plots.draw(
         {name: [folder / name] for name in ALGORITHMS},
         folder / "curves.png",
         f"{RECIPE}: mean of {size.seeds} seeds and its 95 % interval",

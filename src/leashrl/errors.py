@@ -1,4 +1,4 @@
-"""What a person is told when something they gave us is wrong. Layer 0."""
+"""What a person is told when something they gave us is wrong."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The values that travel between layers: plain arrays with names. Layer 0; imports only jax."""
+"""The values that travel between rooms: plain arrays with names. Imports only jax."""
 
 import dataclasses
 from typing import TypeVar, dataclass_transform

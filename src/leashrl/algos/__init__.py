@@ -1,4 +1,4 @@
-"""The algorithms, one file each, and the plain dictionary that names them. Layer 2."""
+"""The algorithms, one file each, and the plain dictionary that names them."""
 
 from leashrl.algos import (
     awac,

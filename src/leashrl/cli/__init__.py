@@ -1,4 +1,4 @@
-"""The command line: `leashrl COMMAND ...`. Layer 5; imports jax only inside the commands that need it.
+"""The command line: `leashrl COMMAND ...`. Imports jax only inside the commands that need it.
 
 Exit status: 0; 2 bad input, one line on stderr; 3 a member diverged; 130 after Ctrl-C or SIGTERM.
 """

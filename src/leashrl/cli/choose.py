@@ -10,11 +10,11 @@ import numpy as np
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import columns, show
+from leashrl.disk.artefacts import Lines, read_json, versions
 from leashrl.errors import BadInput
 from leashrl.evaluate.budget import expected_score
 from leashrl.tasks import Task, normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import Lines, read_json, versions
 
 FEW = 20
 """Episodes a candidate below which the best of several looks clearly better than it is."""

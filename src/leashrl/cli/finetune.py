@@ -59,7 +59,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     options: dict[str, Any] = dict(pairs("--set", args.set))
-    from leashrl.finetuning import finetune
+    from leashrl.runs.finetuning import finetune
 
     def begin(report: Callable) -> Any:
         return finetune(

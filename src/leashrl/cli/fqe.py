@@ -59,8 +59,8 @@ def run(args: Namespace) -> int:
         options["steps"] = args.steps
     out = check_out(args.out)
     use_compilation_cache()
-    from leashrl.choosing import fqe
-    from leashrl.training.artefacts import write_json
+    from leashrl.disk.artefacts import write_json
+    from leashrl.ope.fqe import fqe
 
     found = fqe(
         args.folders,

@@ -31,7 +31,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     from leashrl.data import load
-    from leashrl.evaluate.information import information, meaning
+    from leashrl.information.estimate import information, meaning
 
     data = load(args.source, **reading(args))
     found = information(data, rows=args.rows, steps=args.steps, seed=args.seed, report=progress())

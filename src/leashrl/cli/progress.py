@@ -52,7 +52,7 @@ class Screen:
 
     def start(self, details: dict[str, Any]) -> None:
         from leashrl.algos import REGISTRY
-        from leashrl.plan import ONLINE
+        from leashrl.runs.plan import ONLINE
         from leashrl.tasks import places
 
         plan, task = details["plan"], details["task"]

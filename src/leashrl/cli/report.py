@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
 
 def diagnose(folders: list[str]) -> None:
     """Measure every run that has finished; a line for each that cannot be."""
-    from leashrl.diagnostics import diagnose as measure
+    from leashrl.ope.diagnostics import diagnose as measure
     from leashrl.report.reading import read_runs
 
     for run in read_runs(folders)[0]:

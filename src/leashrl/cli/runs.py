@@ -63,8 +63,8 @@ def train(args: Namespace) -> int:
     options: dict[str, Any] = dict(pairs("--set", args.set))
     if args.steps is not None and "steps" in options:
         raise BadInput("the number of steps is given twice: --steps and --set steps")
-    from leashrl import experiment
-    from leashrl.peers import PEERS
+    from leashrl.runs import experiment
+    from leashrl.runs.peers import PEERS
 
     if args.algorithm in PEERS:
         return train_peer(args, options)
@@ -94,7 +94,7 @@ def train(args: Namespace) -> int:
 
 def train_peer(args: Namespace, options: dict[str, Any]) -> int:
     """DDPG or PPO of stable-baselines3: a line an evaluation, seeds one after the other."""
-    from leashrl import peers
+    from leashrl.runs import peers
 
     name, begun = args.algorithm, []
     if args.data is not None:
@@ -156,7 +156,7 @@ def resume_arguments(parser: Parser) -> None:
 
 
 def resume(args: Namespace) -> int:
-    from leashrl import experiment
+    from leashrl.runs import experiment
 
     begin = lambda report: experiment.resume(args.folder, data=args.data, report=report)
     return watch(args, begin, "as it was started")
@@ -168,7 +168,7 @@ def watch(args: Namespace, begin: Callable[[Callable], Any], why_no_task: str) -
     screen = Screen(why_no_task)
     open_tracker, track = None, None
     if args.track is not None:
-        from leashrl.training.trackers import find_tracker
+        from leashrl.runs.trackers import find_tracker
 
         open_tracker = find_tracker(args.track)
 
@@ -260,7 +260,7 @@ def eval_arguments(parser: Parser) -> None:
 
 def evaluate(args: Namespace) -> int:
     use_compilation_cache()
-    from leashrl.policies import evaluate_run, load_policy
+    from leashrl.runs.policies import evaluate_run, load_policy
 
     modes: list[Any] = args.mode.split(",") if args.mode else [None]
     videos = []
@@ -281,7 +281,7 @@ def evaluate(args: Namespace) -> int:
 
 def films(policy: Any, modes: list[Any], args: Namespace) -> list[dict[str, Any]]:
     """One film a mode."""
-    from leashrl.video import film
+    from leashrl.runs.video import film
 
     if len(modes) > 1 and args.video.lower().endswith(".mp4"):
         raise BadInput(f"{len(modes)} modes make {len(modes)} videos: give --video a folder")

@@ -8,8 +8,8 @@ from typing import Any
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import assignments, columns, show
+from leashrl.disk.artefacts import Lines
 from leashrl.errors import BadInput
-from leashrl.training.artefacts import Lines
 
 ROWS = 30
 """Of the live table: those that are done give way first."""

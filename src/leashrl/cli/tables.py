@@ -74,7 +74,7 @@ def algos_arguments(parser: Parser) -> None:
 
 def algos(args: Namespace) -> int:
     from leashrl.algos import REGISTRY
-    from leashrl.peers import PEERS
+    from leashrl.runs.peers import PEERS
 
     if args.name in PEERS:
         found = describe_peer(args.name)
@@ -113,7 +113,7 @@ def algos(args: Namespace) -> int:
 def describe(name: str) -> dict[str, Any]:
     """All that the registry knows of an algorithm; `default` is a value under the default preset."""
     from leashrl.core import override, to_json
-    from leashrl.plan import configure, find_algorithm
+    from leashrl.runs.plan import configure, find_algorithm
 
     entry = find_algorithm(name)
     presets = {preset: flat(to_json(configure(name, preset, None, {}))) for preset in entry.presets}
@@ -158,7 +158,7 @@ def describe(name: str) -> dict[str, Any]:
 def describe_peer(name: str) -> dict[str, Any]:
     """The same of an algorithm that the extra `peers` brings: its library's pages explain the options."""
     from leashrl.core import to_json
-    from leashrl.peers import PEERS
+    from leashrl.runs.peers import PEERS
 
     config, paper = PEERS[name]
     return {

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import load
 
-from leashrl import tasks
-from leashrl.environments import borrow, env_seed, give_back
+from leashrl.tasks import task as find_task
+from leashrl.tasks.making import borrow, env_seed, give_back
 
 ENVIRONMENTS = ("hopper", "walker2d", "halfcheetah")
 LIMIT = 1000
@@ -277,7 +277,7 @@ class Simulators:
     def __init__(self, env: str):
         from mujoco import rollout
 
-        self.task, self.body = tasks.task(env), BODIES[env]
+        self.task, self.body = find_task(env), BODIES[env]
         (self.env,) = borrow(self.task, 1)
         inner: Any = self.env.unwrapped
         self.model, self.dt, self.frame_skip = inner.model, inner.dt, inner.frame_skip

@@ -14,11 +14,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from leashrl import tasks
 from leashrl.data import cartpole, locomotion, pendulum
 from leashrl.data.hdf5 import write_hdf5
 from leashrl.data.raw import KEYS, Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
+from leashrl.tasks.table import GYM
 from leashrl.types import Box, Discrete, Space
 
 Report = Callable[[int], None]
@@ -74,7 +74,7 @@ for _kind, _about in cartpole.KINDS.items():
 
 
 def locomotion_recipe(env: str, kind: str) -> Recipe:
-    family = tasks.GYM[env]
+    family = GYM[env]
     return Recipe(
         about=f"{family.env_id}: {locomotion.KINDS[kind]}",
         task=env,

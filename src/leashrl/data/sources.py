@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
-from leashrl.data.d4rl import BASE, D4RL, LIMIT_OF_FILE, d4rl_file
 from leashrl.data.dataset import Dataset
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
 from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
@@ -16,6 +15,7 @@ from leashrl.data.npz import read_npz, write_npz
 from leashrl.data.raw import Defect, Raw, line, looked_up
 from leashrl.data.recipes import RECIPES, make
 from leashrl.errors import BadInput, nearest
+from leashrl.tasks import D4RL, LIMIT_OF_FILE, d4rl_file
 from leashrl.types import Box, Space, Spec
 
 SUFFIXES = (".hdf5", ".h5", ".npz")
@@ -161,7 +161,7 @@ def _find_file(text: str) -> tuple[str, Path]:
     if text in D4RL:
         file = d4rl_file(text)
         if not file.is_file():
-            get = f"curl -fL --create-dirs -o {file} {BASE}{D4RL[text].path}"
+            get = f"curl -fL --create-dirs -o {file} {D4RL[text].url}"
             raise BadInput(f"{text} is not on this disk: expected at {file}; get it with: {get}")
         return "hdf5", file
     if "/" in text and ID.fullmatch(text):

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import Policy
-from leashrl.environments import borrow, env_seed, give_back, versions, whole
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import Task, normalise
+from leashrl.tasks.making import borrow, env_seed, give_back, versions, whole
 from leashrl.types import Box, Discrete, Space, TimeStep
 
 if TYPE_CHECKING:

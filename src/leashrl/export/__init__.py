@@ -1,4 +1,4 @@
-"""Policies for other runtimes: one file and a card of JSON beside it. Layer 10.
+"""Policies for other runtimes: one file and a card of JSON beside it.
 
     leashrl export runs/misa --format onnx
     runs/misa/export/seed-0.onnx, runs/misa/export/seed-0.onnx.json
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.data import Dataset
+from leashrl.disk.artefacts import make_folder, read_json, versions, write_atomically, write_json
 from leashrl.errors import BadInput, nearest
 from leashrl.export.check import compare, observations
 from leashrl.export.formats import FORMATS
 from leashrl.export.names import names
 from leashrl.export.program import Port, Program, trace
-from leashrl.policies import LoadedPolicy, load_policy
-from leashrl.training.artefacts import make_folder, read_json, versions, write_atomically, write_json
+from leashrl.runs.policies import LoadedPolicy, load_policy
 from leashrl.types import Box
 
 __all__ = ["CARD", "export_policy"]

@@ -11,8 +11,8 @@ from leashrl.data import Dataset, load
 from leashrl.errors import BadInput
 from leashrl.export.formats import Made
 from leashrl.export.program import Program
-from leashrl.plan import ONLINE
-from leashrl.policies import LoadedPolicy
+from leashrl.runs.plan import ONLINE
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.types import Box
 
 ROWS = 1000
@@ -66,7 +66,7 @@ def observations(
 
 def seen_online(folder: Path, policy: LoadedPolicy) -> Rows | None:
     """What an online run's first member has seen."""
-    from leashrl.online import read_rows
+    from leashrl.training.simulator import read_rows
 
     files = sorted(folder.glob("rows-*.safetensors"))
     if not files:

@@ -12,7 +12,7 @@ import numpy as np
 
 from leashrl.errors import BadInput
 from leashrl.export.program import Program
-from leashrl.policies import LoadedPolicy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.types import Discrete
 
 OPSET, IR_VERSION = 17, 8

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.errors import BadInput
-from leashrl.policies import LoadedPolicy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.types import Box, TimeStep
 
 DRAWS = {"_normal": "standard_normal", "_gumbel": "gumbel"}

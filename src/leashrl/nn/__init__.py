@@ -1,4 +1,4 @@
-"""Networks as pairs of pure functions over plain dictionaries of arrays. Layer 1."""
+"""Networks as pairs of pure functions over plain dictionaries of arrays."""
 
 from leashrl.nn.critic import critic, table_critic
 from leashrl.nn.density import Vae, mixture, vae

@@ -1,4 +1,4 @@
-"""Losses, bounds and samplers as pure functions of arrays. Layer 1.
+"""Losses, bounds and samplers as pure functions of arrays.
 
 `td` temporal-difference targets · `mi` mutual-information bounds · `conservative` critics pushed down by
 them · `correction` equation 15 of MISA · `mcmc` Hamiltonian Monte Carlo · `divergence` from the behaviour ·

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leashrl.core import override
+from leashrl.disk.artefacts import make_folder
 from leashrl.errors import BadInput, nearest
 from leashrl.papers import (
     brac_plus,
@@ -27,7 +28,6 @@ from leashrl.papers import (
 from leashrl.papers.experiments import finish
 from leashrl.papers.printed import printed
 from leashrl.papers.protocols import FULL, Options, Trial, markdown, resolve
-from leashrl.training.artefacts import make_folder
 
 
 class Made(NamedTuple):

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, dress, legend_below, need_matplotlib, save
 from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
 from leashrl.nn import mlp
 from leashrl.ops import divergence, slope
 from leashrl.optim import fit
+from leashrl.report.plots import COLOURS, FAINT, INK, dress, legend_below, need_matplotlib, save
 from leashrl.types import Array
 
 # --- Figure 4: values ----------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leashrl.curves import COLOURS, DASHES, FAINT, INK, Point, band, cross, dress, need_matplotlib, save
+from leashrl.report.plots import COLOURS, DASHES, FAINT, INK, Point, band, cross, dress, need_matplotlib, save
 
 BINS = 60
 

@@ -25,12 +25,10 @@ import numpy as np
 from leashrl.algos.brac_plus import Config, State, networks
 from leashrl.algos.common import share
 from leashrl.core import override, to_json
-from leashrl.curves import Point, need_matplotlib
+from leashrl.disk.artefacts import Lines, is_run, read_json
 from leashrl.dist import Normal
-from leashrl.environments import borrow, env_seed, give_back
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.experiment import last_state, read_plan
 from leashrl.ops import slope
 from leashrl.papers.brac_plus_panels import (
     AtStates,
@@ -41,9 +39,11 @@ from leashrl.papers.brac_plus_panels import (
     picture,
 )
 from leashrl.papers.experiments import below
-from leashrl.plan import Plan
-from leashrl.run import Run
-from leashrl.training.artefacts import Lines, is_run, read_json
+from leashrl.report.plots import Point, need_matplotlib
+from leashrl.runs.experiment import last_state, read_plan
+from leashrl.runs.plan import Plan
+from leashrl.runs.run import Run
+from leashrl.tasks.making import borrow, env_seed, give_back
 from leashrl.types import Array, Box, Spec, TimeStep, Transitions
 
 DIVERGENCES = {"mmd": "MMD", "cross-entropy": "cross-entropy", "kl": "KL"}

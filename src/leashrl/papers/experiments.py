@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leashrl import experiment, peers
 from leashrl.core import override, to_json
 from leashrl.data import load, recipes
-from leashrl.data.d4rl import D4RL, d4rl_file
 from leashrl.errors import BadInput, nearest
 from leashrl.papers.protocols import FULL, SCALES, Options, Setup, Trial, check, setup_of
-from leashrl.peers import PEERS
-from leashrl.run import Result
+from leashrl.runs import experiment, peers
+from leashrl.runs.peers import PEERS
+from leashrl.runs.run import Result
+from leashrl.tasks import D4RL, d4rl_file
 
 # --- Data ----------------------------------------------------------------------
 

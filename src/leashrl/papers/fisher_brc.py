@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl.curves import FAINT, INK, dress, need_matplotlib, save
 from leashrl.errors import BadInput
 from leashrl.nn import mlp
 from leashrl.ops import slope
 from leashrl.optim import fit
+from leashrl.report.plots import FAINT, INK, dress, need_matplotlib, save
 from leashrl.types import Array
 
 EDGE, ACTIONS = 0.25, 1000

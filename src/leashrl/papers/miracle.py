@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, need_matplotlib
+from leashrl.disk.artefacts import write_atomically
 from leashrl.errors import BadInput
+from leashrl.report.plots import COLOURS, FAINT, INK, need_matplotlib
 from leashrl.tabular import Model, Solution, gridworld, value_iteration
 from leashrl.tabular.blahut_arimoto import RULES
 from leashrl.tabular.gridworld import GOAL
-from leashrl.training.artefacts import write_atomically
 
 MAPS = (0.01, 0.1, 1.0, 10.0, 100.0)
 BETAS = tuple(float(f"{beta:.3g}") for beta in np.geomspace(0.01, 100.0, 17))

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import COLOURS, FAINT, INK, band, need_matplotlib
+from leashrl.disk.artefacts import Lines, read_json, write_atomically
 from leashrl.errors import BadInput
-from leashrl.online import running_mean
 from leashrl.papers.experiments import below
+from leashrl.report.plots import COLOURS, FAINT, INK, band, need_matplotlib
 from leashrl.tasks import MIRACLE, TASKS
-from leashrl.training.artefacts import Lines, read_json, write_atomically
+from leashrl.training.simulator import running_mean
 
 METHODS = {
     ("miracle", "default"): "MIRACLE",

@@ -15,14 +15,14 @@ import numpy as np
 
 from leashrl import nn
 from leashrl.core import State
-from leashrl.curves import FAINT, INK, need_matplotlib, save
 from leashrl.errors import BadInput
-from leashrl.experiment import last_state
 from leashrl.papers.experiments import Done
 from leashrl.papers.panels import why
 from leashrl.papers.printed import Printed
 from leashrl.papers.protocols import Options, Trial, in_words
-from leashrl.run import Result, Run
+from leashrl.report.plots import FAINT, INK, need_matplotlib, save
+from leashrl.runs.experiment import last_state
+from leashrl.runs.run import Result, Run
 from leashrl.types import Array, Transitions
 
 POINTS, NEIGHBOURS = 2_000, 10

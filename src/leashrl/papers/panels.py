@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.curves import (
+from leashrl.errors import BadInput
+from leashrl.papers.experiments import Done, chosen, has_source, stopped
+from leashrl.papers.printed import Printed
+from leashrl.papers.protocols import Options, Trial, in_words
+from leashrl.report.plots import (
     COLOURS,
     DASHES,
     INK,
@@ -21,10 +25,6 @@ from leashrl.curves import (
     need_matplotlib,
     save,
 )
-from leashrl.errors import BadInput
-from leashrl.papers.experiments import Done, chosen, has_source, stopped
-from leashrl.papers.printed import Printed
-from leashrl.papers.protocols import Options, Trial, in_words
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:

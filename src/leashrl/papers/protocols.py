@@ -16,8 +16,8 @@ from leashrl.core import override, to_json
 from leashrl.errors import BadInput, nearest
 from leashrl.papers.printed import PAPERS, Printed, load
 from leashrl.papers.printed import protocol as published
-from leashrl.peers import PEERS
-from leashrl.plan import configure, parse_run
+from leashrl.runs.peers import PEERS
+from leashrl.runs.plan import configure, parse_run
 from leashrl.tasks import TASKS
 from leashrl.tasks import task as find_task
 from leashrl.types import Box, Discrete, Spec

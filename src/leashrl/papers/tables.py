@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from leashrl.disk.artefacts import write_atomically, write_json
 from leashrl.evaluate.statistics import interquartile_mean, summary
 from leashrl.papers.experiments import Done, chosen, has_source, read_scores, stopped
 from leashrl.papers.printed import Printed
 from leashrl.papers.protocols import Options, Trial, in_words
-from leashrl.run import Result
-from leashrl.training.artefacts import write_atomically, write_json
+from leashrl.runs.run import Result
 
 Row = dict[str, Any]
 

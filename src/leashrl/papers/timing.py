@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.bench import bench
+from leashrl.disk.artefacts import versions, write_json
 from leashrl.papers.printed import printed
-from leashrl.plan import parse_run
-from leashrl.training.artefacts import versions, write_json
+from leashrl.runs.plan import parse_run
 
 UPDATES = 1_000_000
 

@@ -1,4 +1,4 @@
-"""Reports: runs' folders in, one page or a paper's table out. Layer 10.
+"""Reports: runs' folders in, one page or a paper's table out.
 
     from leashrl.report import report
     report(["runs/misa", "runs/iql"], "report.html")
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leashrl.disk.artefacts import is_run, make_folder, write_atomically
 from leashrl.errors import BadInput, nearest
 from leashrl.report.reading import Line, lines_of, read_runs
-from leashrl.training.artefacts import is_run, make_folder, write_atomically
 
 FORMATS = {"html": ".html", "png": ".png", "pdf": ".pdf", "csv": ".csv", "latex": ".tex"}
 
@@ -79,8 +79,8 @@ def report(
 
 def pictures(lines: Sequence[Line], file: Path) -> list[Path]:
     """Learning curves, one picture a data set."""
-    from leashrl.curves import draw_points
     from leashrl.report.charts import curves
+    from leashrl.report.plots import draw_points
 
     charts, made = curves(lines), []
     for i, chart in enumerate(charts):

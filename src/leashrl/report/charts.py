@@ -1,4 +1,4 @@
-"""Charts as data: learning curves, panels of metrics, histograms of actions. `page.js` draws them. Layer 10.
+"""Charts as data: learning curves, panels of metrics, histograms of actions. `page.js` draws them.
 
     {id, place, title, about, x, y, series: [{label, points: [[x, middle, low, high], ...]}]}
 

@@ -1,4 +1,4 @@
-"""Algorithms against one another: aggregates, performance profiles, probability of improvement. Layer 10.
+"""Algorithms against one another: aggregates, performance profiles, probability of improvement.
 
 Seam: a further chart of the section "Comparison" is one function `(lines, scores, unit) -> chart or None` in
 `CHARTS`; `scores` has (runs, tasks) by label, in the order of their means.

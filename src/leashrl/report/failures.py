@@ -1,4 +1,4 @@
-"""What went wrong, in plain words: seeds that diverged, runs that stopped, values beyond belief. Layer 10."""
+"""What went wrong, in plain words: seeds that diverged, runs that stopped, values beyond belief."""
 
 import shlex
 import statistics

@@ -1,4 +1,4 @@
-"""The page: sections as HTML, charts as JSON for `page.js`, all in one file. Layer 10."""
+"""The page: sections as HTML, charts as JSON for `page.js`, all in one file."""
 
 import base64
 import hashlib
@@ -8,12 +8,12 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from leashrl.disk.artefacts import versions
 from leashrl.report import charts, failures, provenance, summary
 from leashrl.report.comparison import compare
 from leashrl.report.markup import Markup, embedded, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, Run
 from leashrl.report.words import interval, number, p_value
-from leashrl.training.artefacts import versions
 
 COLOURS, DASHES = 6, 4
 """As many as page.css has."""

@@ -1,4 +1,4 @@
-"""HTML as nested calls, so that nothing is left unescaped by mistake. Layer 10."""
+"""HTML as nested calls, so that nothing is left unescaped by mistake."""
 
 import html
 import json

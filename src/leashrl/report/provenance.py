@@ -1,4 +1,4 @@
-"""Where the numbers come from: options that differ, the data, versions, folders. Layer 10."""
+"""Where the numbers come from: options that differ, the data, versions, folders."""
 
 from collections.abc import Sequence
 from typing import Any

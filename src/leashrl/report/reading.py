@@ -1,4 +1,4 @@
-"""Folders of runs, read into lines to compare: an algorithm's settings on one data set. Layer 10."""
+"""Folders of runs, read into lines to compare: an algorithm's settings on one data set."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from leashrl.disk.artefacts import Lines, is_run, read_json
 from leashrl.errors import BadInput
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import Lines, is_run, read_json
 
 SHOWN_OPTIONS = 3
 """A label that would need more options than these takes the folder's name in their place."""

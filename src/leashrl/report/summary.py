@@ -1,4 +1,4 @@
-"""The first screen, which is the answer: a sentence, and a table whose rows show every seed. Layer 10."""
+"""The first screen, which is the answer: a sentence, and a table whose rows show every seed."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

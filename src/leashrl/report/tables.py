@@ -1,4 +1,4 @@
-"""The summary as numbers: rows for the page, CSV for programs, LaTeX for papers. Layer 10."""
+"""The summary as numbers: rows for the page, CSV for programs, LaTeX for papers."""
 
 import csv as csv_format
 import io

@@ -1,4 +1,4 @@
-"""How numbers read on the page. Layer 10."""
+"""How numbers read on the page."""
 
 
 def number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Sweeps: algorithms, data, hyper-parameters and seeds, folded into few programs. Layer 10.
+"""Sweeps: algorithms, data, hyper-parameters and seeds, folded into few programs.
 
 spec.py     the file that says what to sweep
 space.py    where values come from: grid, random draws, Optuna

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from leashrl.disk.artefacts import hold, make_folder, read_json, versions, write_json
 from leashrl.errors import BadInput
-from leashrl.plan import member_name
+from leashrl.runs.plan import member_name
 from leashrl.sweep.space import Point, draw, grid, key, plain, propose
 from leashrl.sweep.spec import Spec, read_spec
 from leashrl.sweep.trials import Source, Trial, fold, look_at, trials_of
 from leashrl.sweep.workers import Say, by_ray, here, ray_cluster
-from leashrl.training.artefacts import hold, make_folder, read_json, versions, write_json
 
 Book = dict[str, Any]
 """What `sweep.json` holds: `trials`, `runs`, and what they were planned from."""

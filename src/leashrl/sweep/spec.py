@@ -10,7 +10,7 @@ from typing import Any
 from leashrl.algos import REGISTRY
 from leashrl.core import override
 from leashrl.errors import BadInput, nearest
-from leashrl.plan import configure
+from leashrl.runs.plan import configure
 from leashrl.sweep.space import Dimension, Range, Space
 
 KINDS = ("grid", "random", "search")

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from leashrl.core import tunable
 from leashrl.data import load
 from leashrl.errors import BadInput
-from leashrl.experiment import online_place
-from leashrl.plan import check_members, configure, find_place
+from leashrl.runs.experiment import online_place
+from leashrl.runs.plan import check_members, configure, find_place
 from leashrl.sweep.space import Point, key, plain
 from leashrl.sweep.spec import Spec, preset_of
 from leashrl.tasks import Task

@@ -14,9 +14,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from leashrl.disk.artefacts import hold
 from leashrl.errors import BadInput
 from leashrl.sweep.spec import Spec
-from leashrl.training.artefacts import hold
 from leashrl.training.interrupts import SIGNALS
 
 Say = Callable[[str, dict[str, Any]], None]
@@ -40,7 +40,7 @@ def carry_out(train: dict[str, Any], folder: str, environment: dict[str, str]) -
       environment: variables to be set before jax is imported.
     """
     os.environ.update(environment)
-    from leashrl import experiment
+    from leashrl.runs import experiment
     from leashrl.training.compilation import use_compilation_cache
 
     use_compilation_cache()

@@ -1,1 +1,1 @@
-"""The one loop, and what it leaves on disk. Layer 3."""
+"""The one loop, its rows from a simulator, compilation, and interrupts."""

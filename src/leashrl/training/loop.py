@@ -46,7 +46,7 @@ class Tally:
 
 
 class Source(Protocol):
-    """Rows that come while a run goes on, in place of a data set: `leashrl.online` steps a simulator."""
+    """Rows that come while a run goes on, in place of a data set: see `leashrl.training.simulator`."""
 
     every: int
 

@@ -1,4 +1,4 @@
-"""What the papers print: their tables' numbers and what they say of their figures, with sources. Layer 10.
+"""What the papers print: their tables' numbers and what they say of their figures, with sources.
 
 A paper is a file of this folder, `misa.toml` say, that reads as its tables do: a row for each task under the
 task's name here, a number for each column. `nan` stands for a cell without a number, and a comment at the row

@@ -1,4 +1,4 @@
-"""Trained policies read back from a run's `policy/` folder, to act and to be evaluated. Layer 4.
+"""Trained policies read back from a run's `policy/` folder, to act and to be evaluated.
 
     policy = load_policy("runs/misa")
     action = policy(obs)                       # the environment's units in, the environment's units out
@@ -21,10 +21,10 @@ from safetensors.numpy import load as from_bytes
 from leashrl.core import Policy, hyper, override
 from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
-from leashrl.plan import find_algorithm
+from leashrl.runs.plan import find_algorithm
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import check_ours, read_json
-from leashrl.training.checkpoint import restore
+from leashrl.disk.artefacts import check_ours, read_json
+from leashrl.disk.checkpoint import restore
 from leashrl.types import Box, Discrete, Space, Spec, TimeStep
 
 # --- Acting ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A plan carried out, and what it leaves on disk. Layer 7.
+"""A plan carried out, and what it leaves on disk.
 
     DIR/config.json         the plan: everything that decides the bits of the result, and all versions
     DIR/metrics.jsonl       one line a logged step and member
@@ -29,13 +29,13 @@ from leashrl.core import Algorithm, Data, hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, prepare
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.online import Offline, Simulator, recent, spec_of
-from leashrl.plan import ONLINE, Plan, describe_space, find_algorithm, member_name
+from leashrl.training.simulator import Offline, Simulator, recent, spec_of
+from leashrl.runs.plan import ONLINE, Plan, describe_space, find_algorithm, member_name
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
-from leashrl.training.artefacts import Lines, make_folder, read_json, versions, write_atomically, write_json
-from leashrl.training.checkpoint import restore, save_checkpoint, to_bytes
+from leashrl.disk.artefacts import Lines, make_folder, read_json, versions, write_atomically, write_json
+from leashrl.disk.checkpoint import restore, save_checkpoint, to_bytes
 from leashrl.training.interrupts import Interrupts
 from leashrl.types import Episodes, Spec, Transitions
 

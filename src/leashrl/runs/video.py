@@ -1,4 +1,4 @@
-"""A policy's episode as an mp4: the first one of its evaluation, frame by frame. Layer 10.
+"""A policy's episode as an mp4: the first one of its evaluation, frame by frame.
 
 Pictures come from the simulator's own renderer (OpenGL; EGL where there is no display) and go to the ffmpeg
 that the extra `video` brings. Both are looked for when a film is made.
@@ -15,12 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from leashrl.environments import make_one
+from leashrl.tasks.making import make_one
 from leashrl.errors import BadInput
-from leashrl.policies import LoadedPolicy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import make_folder, write_atomically
+from leashrl.disk.artefacts import make_folder, write_atomically
 
 
 def film(
@@ -69,7 +69,7 @@ def film(
                     pipe.write(env.render().tobytes())
                     frames += 1
 
-                from leashrl.environments.wrappers import Watched
+                from leashrl.tasks.wrappers import Watched
 
                 found = policy.evaluate(name, episodes=1, seed=seed, mode=mode, envs=[Watched(env, add)])
             write_atomically(file, draft.read_bytes())

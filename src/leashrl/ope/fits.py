@@ -10,9 +10,9 @@ import numpy as np
 
 from leashrl.core import HP, hyper
 from leashrl.data import Dataset
-from leashrl.evaluate import fqe as estimator
-from leashrl.evaluate.occupancy import Occupancy, occupancies
-from leashrl.evaluate.occupancy import Rows as Logged
+from leashrl.ope import estimator
+from leashrl.ope.occupancy import Occupancy, occupancies
+from leashrl.ope.occupancy import Rows as Logged
 from leashrl.training import loop
 from leashrl.types import Array, Box, Spec
 

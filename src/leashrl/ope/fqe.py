@@ -1,10 +1,10 @@
-"""Trained policies put in order without a simulator, by fitted Q evaluation. Layer 10.
+"""Trained policies put in order without a simulator, by fitted Q evaluation.
 
     found = fqe(["runs/bc", "runs/misa"])          # the data that they were trained on
     for row in found["policies"]:                  # the best estimate first
         print(row["policy"], row["value"], row["low"], row["high"], row["flags"])
 
-`leashrl.evaluate.fqe` has the estimator; this module asks the policies, fits, and says what came out.
+`leashrl.ope.estimator` has the estimator; this module asks the policies, fits, and says what came out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.choosing.candidates import check_fit, common_gamma, find_data, read
-from leashrl.choosing.fits import Asked, Report, fit, judge, to_unit
 from leashrl.core import override, to_json
 from leashrl.data import Dataset
+from leashrl.disk.artefacts import versions
 from leashrl.errors import BadInput
-from leashrl.evaluate import fqe as estimator
-from leashrl.training.artefacts import versions
+from leashrl.ope import estimator
+from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
+from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
 
 __all__ = ["fqe"]
 
@@ -51,7 +51,7 @@ def fqe(
       held_percent: the share of episodes that is held out.
       split_seed: which ones.
       rows: the most that are kept on each side.
-      options: fields of `leashrl.evaluate.fqe.Config`.
+      options: fields of `leashrl.ope.estimator.Config`.
       report: called as it goes on.
 
     Returns:

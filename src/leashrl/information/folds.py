@@ -1,6 +1,6 @@
 """A data set as `information` sees it: folds of whole episodes, actions in coordinates that suit densities.
 
-Layer 6. Numpy, until all of it is put on the device at the end.
+Numpy, until all of it is put on the device at the end.
 """
 
 import math

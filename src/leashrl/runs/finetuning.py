@@ -1,4 +1,4 @@
-"""From offline to online: a finished run goes on in its task's environment. Layer 10.
+"""From offline to online: a finished run goes on in its task's environment.
 
 The algorithm's last stage goes on from the checkpoint: same loss, same moments of Adam. What changes are the
 rows: part of each batch stays the data set's, the rest comes from the member's own steps in the environment,
@@ -21,13 +21,13 @@ from leashrl.algos import REGISTRY
 from leashrl.core import State, hyper, override
 from leashrl.data import Dataset
 from leashrl.errors import BadInput, nearest
-from leashrl.experiment import read_plan, same_data, source_of
-from leashrl.plan import ONLINE, Plan, Switch, find_algorithm, find_place
-from leashrl.run import Report, Result, Run
+from leashrl.runs.experiment import read_plan, same_data, source_of
+from leashrl.runs.plan import ONLINE, Plan, Switch, find_algorithm, find_place
+from leashrl.runs.run import Report, Result, Run
 from leashrl.tasks import of_environment
 from leashrl.training import loop
-from leashrl.training.artefacts import claim_folder, versions, write_json
-from leashrl.training.checkpoint import load_checkpoint, restore, save_checkpoint
+from leashrl.disk.artefacts import claim_folder, versions, write_json
+from leashrl.disk.checkpoint import load_checkpoint, restore, save_checkpoint
 
 ANNEALED = 0.1
 """Rates that ended at 0 by a schedule go on at this part of where they began, and stay there."""

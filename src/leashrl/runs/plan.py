@@ -1,4 +1,4 @@
-"""What a run is before it starts: algorithm, options, data, task, members; checked. Layer 4."""
+"""What a run is before it starts: algorithm, options, data, task, members; checked."""
 
 import dataclasses
 import itertools

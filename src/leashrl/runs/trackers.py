@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.errors import BadInput, nearest
-from leashrl.training.artefacts import write_atomically
+from leashrl.disk.artefacts import write_atomically
 
 Track = Callable[[dict[str, Any]], None]
 

@@ -1,4 +1,4 @@
-"""DDPG and PPO of stable-baselines3, for comparison: on our tasks, into our files. Layer 8.
+"""DDPG and PPO of stable-baselines3, for comparison: on our tasks, into our files.
 
 The library (the extra `peers`) is imported when it is needed. A run leaves config.json, episodes.jsonl,
 evaluations.jsonl and result.json as our own online runs do; `step` in them is environment steps. The library
@@ -16,13 +16,13 @@ import numpy as np
 
 from leashrl.algos.common import positive, within
 from leashrl.core import override, to_json
-from leashrl.environments import env_seed, make_one, whole
+from leashrl.tasks.making import env_seed, make_one, whole
 from leashrl.errors import BadInput, Diverged
-from leashrl.plan import ONLINE, Plan, make_members, member_name
-from leashrl.run import Report, Result, outcome
+from leashrl.runs.plan import ONLINE, Plan, make_members, member_name
+from leashrl.runs.run import Report, Result, outcome
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import Lines, claim_folder, versions, write_json
+from leashrl.disk.artefacts import Lines, claim_folder, versions, write_json
 
 if TYPE_CHECKING:
     import gymnasium as gym

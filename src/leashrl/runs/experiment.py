@@ -1,4 +1,4 @@
-"""The two ways into a run: `train` plans and checks a new one, `resume` goes on with an old one. Layer 8."""
+"""The two ways into a run: `train` plans and checks a new one, `resume` goes on with an old one."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from leashrl.core import Preprocess, State
 from leashrl.data import Dataset, load
 from leashrl.errors import BadInput
-from leashrl.plan import (
+from leashrl.runs.plan import (
     DECISIVE,
     ONLINE,
     Plan,
@@ -19,12 +19,12 @@ from leashrl.plan import (
     find_place,
     make_members,
 )
-from leashrl.run import Report, Result, Run
+from leashrl.runs.run import Report, Result, Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
-from leashrl.training.artefacts import check_ours, claim_folder, hold, read_json, versions, write_json
-from leashrl.training.checkpoint import load_checkpoint, restore
+from leashrl.disk.artefacts import check_ours, claim_folder, hold, read_json, versions, write_json
+from leashrl.disk.checkpoint import load_checkpoint, restore
 
 
 def train(
@@ -111,7 +111,7 @@ def train(
     )
     run = Run.build(plan, dataset)
     if place:
-        from leashrl.environments import borrow, give_back
+        from leashrl.tasks.making import borrow, give_back
 
         give_back(place, borrow(place, 1))  # a missing simulator is told now, not after the first tenth
     name = dataset.name if dataset else f"{place.name}-online" if place else ""

@@ -5,14 +5,16 @@ own rewards over one episode; `min` is a uniform random policy's return and `max
 for every data set and version of an environment (Fu et al. 2020, arXiv 2004.07219).
 
 Three kinds of names: D4RL data sets (`hopper-medium-v2`), our own generated ones (`pendulum-medium`),
-and bare environments (`hopper`, `kitchen-mixed`), which go with any data file or with none. Layer 0;
-imports neither jax nor a simulator.
+and bare environments (`hopper`, `kitchen-mixed`), which go with any data file or with none.
+Imports neither jax nor a simulator.
 """
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,6 +180,9 @@ def _gym() -> Iterator[Task]:
                     file = f"gym_mujoco/{stem}.hdf5"
                 papers = () if name == "ant" else reports.get((kind, version), ())
                 yield _row(f"{name}-{kind}-v{version}", family, file, papers)
+    # D4RL has a file for this name and no reference scores.
+    unscored = GYM["ant"]._replace(min_score=None, max_score=None)
+    yield _row("ant-random-expert-v0", unscored, "gym_mujoco/ant_random_expert.hdf5")
 
 
 def _adroit() -> Iterator[Task]:
@@ -229,8 +234,22 @@ TASKS: dict[str, Task] = BARE | {
     row.name: row for rows in (_gym, _adroit, _kitchen, _antmaze, _made_here) for row in rows()
 }
 
+D4RL: dict[str, Task] = {name: row for name, row in TASKS.items() if row.data_file}
+"""The tasks whose data D4RL publishes."""
+
+LIMIT_OF_FILE: dict[str, int] = {
+    row.data_file: row.max_episode_steps for row in D4RL.values() if row.data_file
+}
+"""The time limit of a file under its published name: v0 files may have no `timeouts`."""
+
 
 # --- Looking up --------------------------------------------------------------
+
+
+def d4rl_file(name: str) -> Path:
+    """Where D4RL itself keeps this task's file: `$D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
+    root = os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets"
+    return Path(root) / str(D4RL[name].data_file)
 
 
 def task(name: str) -> Task:

@@ -10,9 +10,9 @@ import numpy as np
 
 from leashrl.data import Dataset, load
 from leashrl.errors import BadInput
-from leashrl.experiment import read_plan, same_data
-from leashrl.plan import ONLINE
-from leashrl.policies import LoadedPolicy, load_members
+from leashrl.runs.experiment import read_plan, same_data
+from leashrl.runs.plan import ONLINE
+from leashrl.runs.policies import LoadedPolicy, load_members
 
 PIECE = 8192
 """Rows that a policy looks at together."""

@@ -1,4 +1,4 @@
-"""Densities of an action given a state, for `channel`: mixtures of Gaussians, or a categorical. Layer 6."""
+"""Densities of an action given a state, for `channel`: mixtures of Gaussians, or a categorical."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from leashrl import nn
 from leashrl.dist import LOG_SQRT_2PI, Categorical, Mixture
-from leashrl.evaluate.folds import Folds
+from leashrl.information.folds import Folds
 from leashrl.nn import Params
 from leashrl.nn.mlp import bounded
 from leashrl.ops.mi import log_mean_exp

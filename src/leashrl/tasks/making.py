@@ -24,7 +24,7 @@ _KITCHEN = {
 
 def _arguments(task: Task) -> dict[str, Any]:
     """What D4RL's version of the environment is made with, where that is not the default."""
-    from leashrl.environments.wrappers import maze_map
+    from leashrl.tasks.wrappers import maze_map
 
     kind = task.name.split("-")[1] if "-" in task.name else ""
     if task.env_id == "Ant-v4":
@@ -64,7 +64,7 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
         # v4 environments warn that v5 exists: v4 is chosen because it is the closer to D4RL's
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from leashrl.environments.wrappers import correct
+            from leashrl.tasks.wrappers import correct
 
             env = gym.make(
                 task.env_id,

@@ -1,4 +1,4 @@
-"""The channel from states to actions, fitted on all folds of a data set in one program. Layer 6.
+"""The channel from states to actions, fitted on all folds of a data set in one program.
 
 A policy pi(a|s), the mean of an ensemble's mixtures of Gaussians or categoricals, is fitted by maximum
 likelihood around the linear channel of least squares. On it stands an energy T(s, a) for each bound of Ma
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.evaluate.densities import Policy, categorical_policy, mixture_policy
-from leashrl.evaluate.folds import AXES, Folds
+from leashrl.information.densities import Policy, categorical_policy, mixture_policy
+from leashrl.information.folds import AXES, Folds
 from leashrl.nn import Params
 from leashrl.ops import mi
 from leashrl.optim import adam, adam_init, cosine

@@ -1,4 +1,4 @@
-"""The online source: environments stepped on the host, rows kept on the device. Layer 6.
+"""The online source: environments stepped on the host, rows kept on the device.
 
 Between two compiled pieces of training every member takes `every` steps in an environment of its own, with
 the policy as it then is. What it sees goes to a ring on the device and, with each checkpoint, to
@@ -28,11 +28,11 @@ from safetensors.numpy import load
 from leashrl.core import Policy, State
 from leashrl.data import Normaliser
 from leashrl.data.dataset import after_cut, return_to_go
-from leashrl.environments import borrow, give_back
+from leashrl.disk.artefacts import make_folder, write_atomically
+from leashrl.disk.checkpoint import to_bytes
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
-from leashrl.training.artefacts import make_folder, write_atomically
-from leashrl.training.checkpoint import to_bytes
+from leashrl.tasks.making import borrow, give_back
 from leashrl.types import Array, Box, Mixed, Replay, Spec, TimeStep, Transitions
 
 RECENT = 100

@@ -1,4 +1,4 @@
-"""A run's policies held against their data: what `leashrl report --diagnose` measures. Layer 10.
+"""A run's policies held against their data: what `leashrl report --diagnose` measures.
 
 On a sample of the logged states: histograms of the policy's actions beside the data's, how far the policy's
 action is from the logged one, and an estimate of the KL divergence from the behaviour.
@@ -22,13 +22,13 @@ import numpy as np
 
 from leashrl.data import Dataset
 from leashrl.data.sources import info
+from leashrl.disk.artefacts import read_json, versions, write_json
 from leashrl.errors import BadInput
-from leashrl.experiment import read_plan, same_data
-from leashrl.plan import ONLINE
-from leashrl.policies import LoadedPolicy, load_policy
+from leashrl.runs.experiment import read_plan, same_data
+from leashrl.runs.plan import ONLINE
+from leashrl.runs.policies import LoadedPolicy, load_policy
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
-from leashrl.training.artefacts import read_json, versions, write_json
 from leashrl.types import Box
 
 ROWS, STATES = 10_000, 1000

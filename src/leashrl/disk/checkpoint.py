@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from leashrl.disk.artefacts import unwritable, write_atomically
 from leashrl.errors import BadInput
-from leashrl.training.artefacts import unwritable, write_atomically
 
 KEEP = 2
 

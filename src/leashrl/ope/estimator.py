@@ -11,8 +11,8 @@ The policy enters through its actions in s' and s_0 only. They are found once, b
 policies, of whatever architecture, are members of one program. The s_0 are those of episodes that were
 never trained on. Each seed fits to episodes of its own, drawn from the others with replacement (Hao et al.
 2021, arXiv 2102.03607): what differs between seeds is what other data would have said. Here are the fit as
-an `Algorithm`, and the arithmetic around it; `leashrl.choosing` runs them on policies. Needs no policy and no
-simulator.
+an `Algorithm`, and the arithmetic around it; `leashrl.ope.fqe` runs them on policies. Needs no policy and
+no simulator.
 """
 
 import dataclasses

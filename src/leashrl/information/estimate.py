@@ -1,4 +1,4 @@
-"""How much the actions of a data set depend on its states: cross-validated bounds of I(S;A). Layer 6."""
+"""How much the actions of a data set depend on its states: cross-validated bounds of I(S;A)."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import numpy as np
 
 from leashrl.data.dataset import Dataset
 from leashrl.errors import BadInput
-from leashrl.evaluate.channel import channel, scores, train
-from leashrl.evaluate.folds import AXES, FOLDS, choose, pieces, split
+from leashrl.information.channel import channel, scores, train
+from leashrl.information.folds import AXES, FOLDS, choose, pieces, split
 from leashrl.types import Box
 
 BOUNDS = ("misa", "dv", "f", "ba")

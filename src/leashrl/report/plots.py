@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leashrl.disk.artefacts import Lines, write_atomically
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.training.artefacts import Lines, write_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008): told apart with any kind of colour vision."""

@@ -1,0 +1,1 @@
+"""Policies judged from data alone: fitted Q evaluation and diagnostics."""

@@ -1,0 +1,35 @@
+"""Tasks: one table of names, files and reference scores, and their environments as D4RL's were."""
+
+from leashrl.tasks.table import (
+    BARE,
+    D4RL,
+    KINDS,
+    LIMIT_OF_FILE,
+    MIRACLE,
+    TASKS,
+    Family,
+    Task,
+    d4rl_file,
+    guess,
+    normalise,
+    of_environment,
+    places,
+    task,
+)
+
+__all__ = [
+    "BARE",
+    "D4RL",
+    "KINDS",
+    "LIMIT_OF_FILE",
+    "MIRACLE",
+    "TASKS",
+    "Family",
+    "Task",
+    "d4rl_file",
+    "guess",
+    "normalise",
+    "of_environment",
+    "places",
+    "task",
+]
