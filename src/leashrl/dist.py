@@ -23,6 +23,14 @@ class Normal:
         lead = (None,) * len(shape)
         return self.mean[lead] + jnp.exp(self.log_std)[lead] * noise
 
+    def draws(self, key: Array, n: int) -> Array:
+        """n samples for each of a batch, (batch, n, dim)."""
+        return jnp.moveaxis(self.sample(key, (n,)), 0, 1)
+
+    def each(self) -> "Normal":
+        """As (batch, 1, dim): to be asked about `draws`, or several points per state."""
+        return Normal(self.mean[:, None], self.log_std[:, None])
+
     def log_prob(self, u: Array) -> Array:
         """log N(u; mean, std), summed over the last axis. `u` has the distribution's rank.
 

@@ -1,14 +1,15 @@
 """Adam whose learning rate is a traced scalar, so that it can differ between members of one program."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from leashrl.types import Array
 
+T = TypeVar("T")
 B1, B2, EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -52,6 +53,19 @@ def descend(state: Any, grads: dict, rates: dict, **other: Any) -> Any:
     steps = [adam(grads[n], state.optimiser[n], getattr(state, n), rates[n]) for n in names]
     params, moments = (dict(zip(names, each, strict=True)) for each in zip(*steps, strict=True))
     return dataclasses.replace(state, **params | other, optimiser=state.optimiser | moments)
+
+
+def begin(
+    kind: Callable[..., T], params: Mapping[str, Any], hp: Any, *, targets: Iterable[str] = (), **other: Any
+) -> T:
+    """A state to start from: parameters by name, copies `target_NAME` of some, Adam's moments, and the rest.
+
+    Args:
+      kind: the state's class, with the fields `optimiser`, `hp` and those named here.
+    """
+    copies = {f"target_{name}": jax.tree.map(jnp.copy, params[name]) for name in targets}
+    moments = {name: adam_init(value) for name, value in params.items()}
+    return kind(**params, **copies, **other, optimiser=moments, hp=hp)
 
 
 def clip_norm(grads: Any, limit: Array | float) -> Any:

@@ -212,7 +212,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
         grads = {
             "policy": policy_grads,
-            "log_beta": jax.grad(dual.dual_loss)(state.log_beta, apart - hp["threshold"]),
+            "log_beta": dual.Multiplier().grad(state.log_beta, apart - hp["threshold"]),
         }
         rates = {"policy": hp["policy_rate"], "log_beta": hp["alpha_rate"]}
         new = descend(state, grads, rates)

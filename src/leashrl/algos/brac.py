@@ -223,7 +223,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         excess = dim * state.hp["target_entropy"] - entropy
         grads = {
             "behaviour": grads,
-            "log_alpha_behaviour": jax.grad(dual.dual_loss)(state.log_alpha_behaviour, excess),
+            "log_alpha_behaviour": dual.Multiplier().grad(state.log_alpha_behaviour, excess),
         }
         state = descend(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
         if config.start == "behaviour":
@@ -257,7 +257,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
         hp = state.hp
-        alpha = dual.multiplier(state.log_alpha, MAX_ALPHA)
+        alpha = dual.Multiplier(MAX_ALPHA)(state.log_alpha)
         alpha_entropy = jnp.exp(state.log_alpha_entropy) if config.entropy else jnp.zeros(())
         keys = jax.random.split(key, 6)
 
@@ -301,11 +301,11 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
         grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
         if config.tune:
-            grads["log_alpha"] = jax.grad(dual.dual_loss)(state.log_alpha, apart - hp["threshold"])
+            grads["log_alpha"] = dual.Multiplier().grad(state.log_alpha, apart - hp["threshold"])
             rates["log_alpha"] = hp["alpha_rate"]
         if config.entropy:
             excess = dim * hp["target_entropy"] - entropy
-            grads["log_alpha_entropy"] = jax.grad(dual.dual_loss)(state.log_alpha_entropy, excess)
+            grads["log_alpha_entropy"] = dual.Multiplier().grad(state.log_alpha_entropy, excess)
             rates["log_alpha_entropy"] = hp["policy_rate"]
         state = descend(state, grads, rates)
         return state, {

@@ -335,7 +335,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     def beta_grad(state: State, entropy: Array) -> Array:
         excess = (entropy - state.entropy_cap) * (1.0 if capped else -1.0)
-        return jax.grad(dual.dual_loss)(state.raw_beta, excess, MAX_MULTIPLIER, "softplus")
+        return dual.Multiplier().grad(state.raw_beta, excess, MAX_MULTIPLIER, "softplus")
 
     def running(old: Array, new: Array, step: Array, steps: int) -> Array:
         """The mean of a stage's first values, as many as the window holds, then one that forgets as slowly.
@@ -455,7 +455,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         rates = {name: hp[f"{name.removeprefix('raw_')}_rate"] for name in grads}
         if config.adapt_penalty:
             excess = jnp.mean(paid) - hp["max_slope"]
-            grads["raw_penalty"] = jax.grad(dual.dual_loss)(
+            grads["raw_penalty"] = dual.Multiplier().grad(
                 state.raw_penalty, excess, MAX_MULTIPLIER, "softplus"
             )
             rates["raw_penalty"] = hp["beta_rate"]

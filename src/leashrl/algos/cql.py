@@ -323,14 +323,14 @@ def build(config: Config, spec: Spec) -> Algorithm:
         # All gradients are taken at the parameters from before the update. The public codes step the policy
         # before the critics, but both losses are formed before either step: it is the same.
         hp = state.hp
-        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.multiplier(state.log_lagrange)
+        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.Multiplier()(state.log_lagrange)
         grads, metrics, values, y, gap = (summed if discrete else sampled)(
             state, batch, key, multiplier * hp["weight"], step < warmup
         )
         excess = hp["weight"] * gap - hp["tau"]
         if config.lagrange == "gap":
             excess = hp["weight"] * (gap - hp["tau"])
-        grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, excess)
+        grads["log_lagrange"] = dual.Multiplier().grad(state.log_lagrange, excess)
         target_entropy = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
         grads["log_alpha"] = jax.grad(dual.temperature_loss)(
             state.log_alpha, metrics["entropy"], target_entropy

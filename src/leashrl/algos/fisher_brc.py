@@ -229,7 +229,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
         target = dim * state.hp["behaviour_entropy"]
         rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
-        dual_grad = jax.grad(dual.dual_loss)(state.log_alpha_behaviour, target - entropy)
+        dual_grad = dual.Multiplier().grad(state.log_alpha_behaviour, target - entropy)
         grads = {"behaviour": grads, "log_alpha_behaviour": dual_grad}
         if config.start == "behaviour":
             key_pi = jax.random.fold_in(key, 1)
@@ -266,7 +266,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             state.policy, policy, lambda u: min_q(state.critic, batch.obs, u), batch.obs, key_pi, alpha
         )
         target = dim * hp["target_entropy"]
-        dual_grad = jax.grad(dual.dual_loss)(state.log_alpha, target - entropy)
+        dual_grad = dual.Multiplier().grad(state.log_alpha, target - entropy)
         rates = {"policy": hp["policy_rate"], "log_alpha": hp["policy_rate"]}
         state = descend(
             state,

@@ -339,7 +339,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         hp = state.hp
         weight = hp["gamma_1"]
         if config.lagrange:
-            weight *= dual.multiplier(state.log_lagrange)
+            weight *= dual.Multiplier()(state.log_lagrange)
         half = summed if discrete else sampled
         grads, metrics, data_values, y, energies = half(state, batch, key, weight)
 
@@ -352,7 +352,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
                 gap += math.log(config.k / config.batch_size)
         target = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
         grads["log_alpha"] = jax.grad(dual.temperature_loss)(state.log_alpha, metrics["entropy"], target)
-        grads["log_lagrange"] = jax.grad(dual.dual_loss)(state.log_lagrange, gap - hp["tau"])
+        grads["log_lagrange"] = dual.Multiplier().grad(state.log_lagrange, gap - hp["tau"])
 
         # --- step
         rates = {
@@ -372,7 +372,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
             "q_data": jnp.mean(data_values["critic"]),
             "target": jnp.mean(y),
             "alpha": jnp.exp(state.log_alpha),
-            "lagrange": dual.multiplier(state.log_lagrange),
+            "lagrange": dual.Multiplier()(state.log_lagrange),
             "gap": gap,
             "bound_ba": metrics["log_prob_data"],
         }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from leashrl.dist import taken
 from leashrl.nn.initial import layers
@@ -81,3 +82,8 @@ def table_critic(
         return values if action is None else taken(values, action)
 
     return Network(init, apply)
+
+
+def least(critic: Network, params: Params, obs: Array, *action: Array) -> Array:
+    """The smallest Q over the ensemble; shapes as `critic.apply` gives them, less the first axis."""
+    return jnp.min(critic.apply(params, obs, *action), axis=0)

@@ -1,6 +1,7 @@
 """Quantities that follow others: averaged parameters and Lagrange multipliers."""
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,35 +18,58 @@ def polyak(target: Any, online: Any, tau: Array) -> Any:
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
 
 
-def multiplier(raw: Array, limit: Array | float = 1e6, form: str = "exp") -> Array:
-    """A Lagrange multiplier from its free variable: e^raw or softplus(raw), at most `limit`.
+def follow(state: Any, *names: str) -> Any:
+    """`state` after one step of `polyak` of each `target_NAME` towards NAME, at the rate `state.hp["polyak"]`."""
+    tau = state.hp["polyak"]
+    moved = {
+        f"target_{name}": polyak(getattr(state, f"target_{name}"), getattr(state, name), tau) for name in names
+    }
+    return dataclasses.replace(state, **moved)
 
-    >>> float(multiplier(jnp.float32(100.0))), float(multiplier(jnp.float32(50.0), form="softplus"))
+
+class Multiplier(NamedTuple):
+    """A Lagrange multiplier lambda as a function of a free variable `raw`: e^raw or softplus(raw).
+
+    One for all (shapes ()), or one per state (shapes (batch,)).
+
+    >>> float(Multiplier()(jnp.float32(100.0))), float(Multiplier(form="softplus")(jnp.float32(50.0)))
     (1000000.0, 50.0)
     """
-    return jnp.minimum(jax.nn.softplus(raw) if form == "softplus" else jnp.exp(raw), limit)
 
+    limit: Array | float = 1e6
+    """Its largest value."""
+    form: str = "exp"
+    """`exp` or `softplus`."""
 
-def raw_of(value: Array, form: str = "exp") -> Array:
-    """The free variable of a positive multiplier: the inverse of `multiplier`.
+    def __call__(self, raw: Array) -> Array:
+        return jnp.minimum(self._free(raw), self.limit)
 
-    >>> float(multiplier(raw_of(jnp.float32(10.0), "softplus"), form="softplus"))
-    10.0
-    """
-    return value + jnp.log(-jnp.expm1(-value)) if form == "softplus" else jnp.log(value)
+    def _free(self, raw: Array) -> Array:
+        return jax.nn.softplus(raw) if self.form == "softplus" else jnp.exp(raw)
 
+    def raw(self, value: Array) -> Array:
+        """The free variable of a positive value: the inverse.
 
-def dual_loss(raw: Array, excess: Array, limit: Array | float = 1e6, form: str = "exp") -> Array:
-    """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
+        >>> float(Multiplier(form="softplus")(Multiplier(form="softplus").raw(jnp.float32(10.0))))
+        10.0
+        """
+        return value + jnp.log(-jnp.expm1(-value)) if self.form == "softplus" else jnp.log(value)
 
-    One multiplier for all (shapes ()), or one a state (shapes (batch,)). At `limit` a positive excess has no
-    gradient, so that lambda goes no further; a negative one has that of the limit, so that it comes back.
-    """
-    excess, top = jax.lax.stop_gradient(excess), raw_of(jnp.asarray(limit, raw.dtype), form)
-    held = raw + jax.lax.stop_gradient(jnp.minimum(raw, top) - raw)  # the clipped value, raw's own gradient
-    value = multiplier(held, jnp.inf, form)
-    outward = (raw >= top) & (excess > 0)
-    return -jnp.where(outward, jax.lax.stop_gradient(value), value) * excess
+    def loss(self, raw: Array, excess: Array) -> Array:
+        """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
+
+        At `limit` a positive excess has no gradient, so that lambda goes no further; a negative one has that of
+        the limit, so that it comes back.
+        """
+        excess, top = jax.lax.stop_gradient(excess), self.raw(jnp.asarray(self.limit, raw.dtype))
+        held = raw + jax.lax.stop_gradient(jnp.minimum(raw, top) - raw)  # the clipped value, raw's own gradient
+        value = jnp.minimum(self._free(held), jnp.inf)
+        outward = (raw >= top) & (excess > 0)
+        return -jnp.where(outward, jax.lax.stop_gradient(value), value) * excess
+
+    def grad(self, raw: Array, excess: Array) -> Array:
+        """The gradient of `loss` in `raw`, shapes ()."""
+        return jax.grad(self.loss)(raw, excess)
 
 
 def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
