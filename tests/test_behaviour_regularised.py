@@ -224,6 +224,16 @@ def test_bracs_policy_loss_weighs_divergence_entropy_and_value():
     assert float(find(0.0)[0]) == pytest.approx(2 * kl, abs=1e-4)
 
 
+@pytest.mark.parametrize("threshold", [-100.0, 1e4])
+def test_bracs_tuned_multiplier_stays_at_its_limit_and_comes_back(threshold):
+    """The value stops at 500; what it is computed from may not go on rising, or it would come back late."""
+    _, _, state, stages = built("brac-p", "tuned", threshold=threshold)
+    at_limit = dataclasses.replace(state, log_alpha=f32(math.log(500.0)))
+    after, _ = stages["train"].update(at_limit, many_fixed(), jax.random.key(0), jnp.int32(0))
+    moved = float(after.log_alpha - at_limit.log_alpha)
+    assert moved == 0.0 if threshold < 0 else moved < 0.0
+
+
 @pytest.mark.parametrize("name", ["brac-p", "brac-v"])
 @pytest.mark.parametrize(
     ("preset", "behaviour", "steps", "divergence_alone"),

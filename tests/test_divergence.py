@@ -252,45 +252,42 @@ def test_the_multiplier_settles_at_the_constraint(form):
 
     def step(t, state):
         rate = cosine(jnp.float32(1e-2), t, 20_000)  # a rate that stays makes the two circle
-        weight = dual.multiplier(state.raw, form=form)
+        weight = dual.Multiplier(form=form)(state.raw)
         grads = {
             "x": jax.grad(lambda x: (x - 2.0) ** 2 + weight * (x - 1.0))(state.x),
-            "raw": dual.Multiplier().grad(state.raw, state.x - 1.0, 1e6, form),
+            "raw": dual.Multiplier(form=form).grad(state.raw, state.x - 1.0),
         }
         return descend(state, grads, {"x": rate, "raw": rate})
 
-    start = two_parts(x=jnp.float32(0.0), raw=dual.raw_of(jnp.float32(0.5), form))
+    start = two_parts(x=jnp.float32(0.0), raw=dual.Multiplier(form=form).raw(jnp.float32(0.5)))
     state = jax.jit(lambda start: jax.lax.fori_loop(0, 20_000, step, start))(start)
     assert float(state.x) == pytest.approx(1.0, abs=0.02)
-    assert float(dual.multiplier(state.raw, form=form)) == pytest.approx(2.0, abs=0.05)
+    assert float(dual.Multiplier(form=form)(state.raw)) == pytest.approx(2.0, abs=0.05)
 
 
 def test_a_multiplier_for_every_state_moves_by_its_own_excess():
     raw, excess = jnp.zeros(3), jnp.float32([1.0, 0.0, -1.0])
-    gradient = jax.grad(lambda r: jnp.sum(dual.dual_loss(r, excess, 1e4, "softplus")))(raw)
+    gradient = jax.grad(lambda r: jnp.sum(dual.Multiplier(1e4, "softplus").loss(r, excess)))(raw)
     np.testing.assert_allclose(gradient, [-0.5, 0.0, 0.5])  # softplus' is a half at 0
 
 
 @pytest.mark.parametrize(("form", "slope_at_limit"), [("exp", 10.0), ("softplus", 1.0 - math.exp(-10.0))])
 def test_a_multiplier_comes_back_from_its_limit(form, slope_at_limit):
     """At the limit of 10 the gradient is 0 outwards and d lambda / d raw inwards, by hand for both forms."""
-    gradient = lambda raw, excess: float(
-        dual.Multiplier().grad(jnp.float32(raw), jnp.float32(excess), 10.0, form)
-    )
+    limited = dual.Multiplier(10.0, form)
+    gradient = lambda raw, excess: float(limited.grad(jnp.float32(raw), jnp.float32(excess)))
     assert gradient(20.0, 1.0) == 0.0
     assert gradient(20.0, -1.0) == pytest.approx(slope_at_limit, rel=1e-5)
     assert gradient(2.0, 1.0) == -gradient(2.0, -1.0) != 0.0  # below its limit it is one function
 
     def step(t, state):  # violated for 500 steps, then met
         excess = jnp.where(t < 500, 1.0, -1.0)
-        return descend(
-            state, {"raw": dual.Multiplier().grad(state.raw, excess, 10.0, form)}, {"raw": jnp.float32(0.1)}
-        )
+        return descend(state, {"raw": limited.grad(state.raw, excess)}, {"raw": jnp.float32(0.1)})
 
     start = two_parts(x=jnp.float32(0.0), raw=jnp.float32(1.0))
     after = [jax.lax.fori_loop(0, n, step, start).raw for n in (500, 1000)]
-    assert float(dual.multiplier(after[0], 10.0, form)) == 10.0
-    assert float(dual.multiplier(after[1], 10.0, form)) < 0.1
+    assert float(limited(after[0])) == 10.0
+    assert float(limited(after[1])) < 0.1
 
 
 def test_a_staircase():

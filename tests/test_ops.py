@@ -74,7 +74,7 @@ def test_polyak_average():
 
 def test_dual_gradient():
     """d/dx of -e^x * excess is -e^x * excess; none flows into the excess; none beyond the limit."""
-    gradient = jax.grad(dual.dual_loss, argnums=(0, 1))(f32(math.log(3.0)), f32(2.0))
+    gradient = jax.grad(dual.Multiplier().loss, argnums=(0, 1))(f32(math.log(3.0)), f32(2.0))
     np.testing.assert_allclose(gradient, [-6.0, 0.0], rtol=1e-6)
     assert float(dual.Multiplier().grad(f32(20.0), f32(2.0))) == 0.0
 

@@ -301,7 +301,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
         grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
         if config.tune:
-            grads["log_alpha"] = dual.Multiplier().grad(state.log_alpha, apart - hp["threshold"])
+            grads["log_alpha"] = dual.Multiplier(MAX_ALPHA).grad(state.log_alpha, apart - hp["threshold"])
             rates["log_alpha"] = hp["alpha_rate"]
         if config.entropy:
             excess = dim * hp["target_entropy"] - entropy
