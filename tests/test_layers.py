@@ -27,7 +27,7 @@ ROOMS = (
 )
 """The rooms from the lowest up: a module imports its own room and those of lower rows."""
 LAYER = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
-NOT_ALGORITHMS = {"leashrl.algos.common"}
+NOT_ALGORITHMS = {"leashrl.algos.common", "leashrl.algos.presets"}
 """Modules of `algos` that algorithms share; anything larger belongs in `ops`."""
 
 AT_IMPORT = {"argv", "environ", "environb", "getenv", "parse_args"} | {

@@ -3,19 +3,21 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
-from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Data, Entry, Preprocess, Stage, uniform
 from leashrl.dist import LOG_SQRT_2PI, Normal, log_det_tanh, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.models.behaviour import Behaviour, autoencoders, one_of
 from leashrl.ops import dual, slope, td
-from leashrl.optim import adam_init, descend, staircase
+from leashrl.optim import begin, descend, staircase
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -175,7 +177,7 @@ class Config:
 
 
 STAIRS = {"early": {0.2: 0.5, 0.4: 0.1, 0.6: 0.05, 0.8: 0.01}, "late": {0.8: 0.1, 0.9: 0.01}}
-MAX_MULTIPLIER = 1e4
+DUAL = dual.Multiplier(1e4, "softplus")
 WINDOW = 500  # updates over which what is measured is averaged, but a twentieth of its stage at most
 
 # --- State -------------------------------------------------------------------
@@ -216,7 +218,7 @@ def critic_loss(
     loss = error_weight * td.squared_error(values, y)
     if weight is None:
         return loss, (loss, values, jnp.zeros_like(y))
-    steepness = slope.squared_slope(lambda a: jnp.min(critic.apply(params, batch.obs, a), axis=0), action)
+    steepness = slope.squared_slope(partial(nn.least, critic, params, batch.obs), action)
     paid = steepness if squared else slope.norm(steepness)
     lam, f = weight
     return loss + lam * jnp.mean(f * paid), (loss, values, f * paid)
@@ -238,7 +240,7 @@ def policy_loss(
     pi = Normal(*policy.apply(params, obs))
     u = pi.mean[:, None] + jnp.exp(pi.log_std)[:, None] * noise
     if entropy_of == "action":
-        log_pi = squash_log_prob(Normal(pi.mean[:, None], pi.log_std[:, None]), u)
+        log_pi = squash_log_prob(pi.each(), u)
     else:
         log_pi = -jnp.sum(pi.log_std + LOG_SQRT_2PI + 0.5, axis=-1)
     apart = penalty(pi)
@@ -251,382 +253,265 @@ def policy_loss(
 
 
 class Networks(NamedTuple):
+    """What a state's parameters are applied with, also by those who look into a trained one."""
+
     policy: nn.Network
     critic: nn.Network
     behaviour: Behaviour
     alpha: nn.Network
+    config: Config
+    dim: int
 
 
 def networks(config: Config, spec: Spec) -> Networks:
-    """What a state's parameters are applied with, also by those who look into a trained one."""
     dim = continuous("brac-plus", spec).dim
+    floor = config.floor_percent / 100
     vae = nn.vae(
-        spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=config.components,
-        min_std=config.floor_percent / 100,
-    )  # fmt: skip
+        spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=config.components, min_std=floor
+    )
+    how = {"members": config.members, "latents": config.latents, "samples": config.samples}
     return Networks(
         nn.gaussian(spec.obs_dim, dim, config.hidden, bound="softplus"),
         nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble, out_scale=1e-4),
-        autoencoders(
-            vae,
-            members=config.members,
-            kind=config.divergence,
-            latents=config.latents,
-            samples=config.samples,
-        ),
+        autoencoders(vae, kind=config.divergence, **how),
         nn.mlp(spec.obs_dim, 1, config.alpha_hidden, out_scale=1e-4),
+        config,
+        dim,
     )
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
     """BRAC+ for continuous actions in [-1, 1]^d."""
-    policy, critic, behaviour, alpha_net = networks(config, spec)
-    dim = spec.action.dim
-    state_threshold = config.threshold_of == "state"
-    capped = config.divergence == "kl"  # the entropy's bound: a maximum, else a minimum
-    behaviour_steps = share(config.steps, config.behaviour_percent)
-    clone_steps = share(config.steps, config.clone_percent)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 4)
-        start = dual.raw_of(hp["alpha"], "softplus")
-        alpha = {"raw": start}
-        if config.state_wise:
-            alpha = alpha_net.init(keys[3])
-            alpha["out"]["bias"] = jnp.broadcast_to(start, (1,))
-        params = {
-            "behaviour": behaviour.init(keys[0]),
-            "policy": policy.init(keys[1]),
-            "critic": critic.init(keys[2]),
-            "alpha": alpha,
-            "raw_beta": dual.raw_of(hp["beta"], "softplus"),
-            "raw_penalty": jnp.full((), -5.0, jnp.float32),
-        }
-        return State(
-            **params,
-            target_policy=jax.tree.map(jnp.copy, params["policy"]),
-            cloned=jax.tree.map(jnp.copy, params["policy"]) if state_threshold else {},
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            threshold=hp["threshold"],
-            entropy_cap=hp["entropy_cap"],
-            slope_from=hp["threshold"],
-            seen=jnp.zeros(3),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    # --- what several stages share
-
-    def behaviour_grad(state: State, batch: Batch, key: Array):
-        u = unsquash(batch.action, state.hp["margin"])
-        loss, grads = jax.value_and_grad(behaviour.loss)(state.behaviour, batch.obs, u, key)
-        if config.entropy_of == "action":
-            loss = loss + jnp.mean(log_det_tanh(u))
-        return grads, loss
-
-    def penalty_of(state: State, obs: Array, key: Array):
-        """`pi -> D(pi, behaviour)`, (batch,)."""
-        key_member, key_rest = jax.random.split(key)
-        params = one_of(state.behaviour, key_member) if config.member == "random" else state.behaviour
-        return lambda pi: behaviour.distance(params, pi, obs, key_rest, state.hp["sigma"])
-
-    def beta_of(state: State) -> Array:
-        return dual.multiplier(state.raw_beta, MAX_MULTIPLIER, "softplus") * (1.0 if capped else -1.0)
-
-    def beta_grad(state: State, entropy: Array) -> Array:
-        excess = (entropy - state.entropy_cap) * (1.0 if capped else -1.0)
-        return dual.Multiplier().grad(state.raw_beta, excess, MAX_MULTIPLIER, "softplus")
-
-    def running(old: Array, new: Array, step: Array, steps: int) -> Array:
-        """The mean of a stage's first values, as many as the window holds, then one that forgets as slowly.
-
-        In a short stage a window of WINDOW would still hold what was before its rate came down.
-        """
-        window = min(WINDOW, max(20, steps // 20))
-        return old + (new - old) / jnp.minimum(step.astype(jnp.float32) + 1.0, window)
-
-    # --- stages
-
-    def train_behaviour(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        grads, loss = behaviour_grad(state, batch, key)
-        rate = staircase(state.hp["behaviour_rate"], step, behaviour_steps, STAIRS[config.stairs])
-        cap = state.entropy_cap
-        if config.measured:
-            cap = running(jnp.where(step == 0, loss, cap + shift(state)), loss, step, behaviour_steps)
-            cap = cap - shift(state)
-        return descend(state, {"behaviour": grads}, {"behaviour": rate}, entropy_cap=cap), {
-            "behaviour_loss": loss,
-            "entropy_cap": cap,
-        }
-
-    def shift(state: State) -> Array:
-        return dim * jnp.log(state.hp["std_scale"])
-
-    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        key_d, key_noise = jax.random.split(key)
-        noise = jax.random.normal(key_noise, (batch.reward.shape[0], config.samples, dim))
-        grads, (apart, log_pi, _) = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, None, penalty_of(state, batch.obs, key_d), batch.obs, noise,
-            state.hp["clone_alpha"], state.threshold, beta_of(state), config.entropy_of,
-        )  # fmt: skip
-        mean = jnp.mean(apart)
-        threshold, slope_from = state.threshold, state.slope_from
-        if config.measured:
-            slack = state.hp["slack"]
-            threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step, clone_steps)
-            threshold = threshold + slack
-            slope_from = threshold + slack
-        rate = staircase(state.hp["clone_rate"], step, clone_steps, STAIRS[config.stairs])
-        grads = {"policy": grads, "raw_beta": beta_grad(state, -log_pi)}
-        rates = {"policy": rate, "raw_beta": state.hp["beta_rate"]}
-        new = descend(state, grads, rates, threshold=threshold, slope_from=slope_from)
-        copies = {"target_policy": jax.tree.map(jnp.copy, new.policy)}
-        if state_threshold:
-            copies["cloned"] = jax.tree.map(jnp.copy, new.policy)
-        new = dataclasses.replace(new, **copies)
-        return new, {
-            "divergence": mean, "entropy": -log_pi, "threshold": threshold, "beta": jnp.abs(beta_of(state)),
-        }  # fmt: skip
-
-    def targets(state: State, batch: Batch, key: Array) -> Array:
-        pi = Normal(
-            *policy.apply(state.target_policy if config.target_policy else state.policy, batch.next_obs)
-        )
-        a = jnp.tanh(jnp.moveaxis(pi.sample(key, (config.samples,)), 0, 1))
-        values = jnp.min(critic.apply(state.target_critic, batch.next_obs, a), axis=0)
-        best = jnp.max(values, axis=-1) if config.backup == "max" else jnp.mean(values, axis=-1)
-        return td.target(batch.reward, batch.discount, best)
-
-    def evaluate(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        """Critics of the policy as it is."""
-        y = targets(state, batch, key)
-        grads, (loss, values, _) = jax.grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, y, batch.action, None, False, state.hp["error_weight"]
-        )
-        new = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
-        averaged = dual.polyak(state.target_critic, new.critic, state.hp["polyak"])
-        metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
-        return dataclasses.replace(new, target_critic=averaged), metrics
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update, so that D is computed once; the
-        # authors' code goes from behaviour to critics to policy.
-        hp = state.hp
-        keys = jax.random.split(key, 5)
-        if config.state_wise:
-            raw_alpha = alpha_net.apply(state.alpha, batch.obs)[..., 0]
-        else:
-            raw_alpha = jnp.broadcast_to(state.alpha["raw"], batch.reward.shape)
-        alpha = dual.multiplier(raw_alpha, hp["max_alpha"], "softplus")
-        penalty = penalty_of(state, batch.obs, keys[1])
-        threshold = state.threshold
-        if state_threshold:  # the same draws, so that what is left of the difference is the policies'
-            threshold = penalty(Normal(*policy.apply(state.cloned, batch.obs))) + hp["slack"]
-        noise = jax.random.normal(keys[0], (batch.reward.shape[0], config.samples, dim))
-        min_q = lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0)
-        policy_grads, (apart, log_pi, q_policy) = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, min_q, penalty, batch.obs, noise, alpha, threshold, beta_of(state),
-            config.entropy_of,
-        )  # fmt: skip
-
-        y = targets(state, batch, keys[2])
-        lam = hp["penalty"] + (jax.nn.softplus(state.raw_penalty) if config.adapt_penalty else 0.0)
-        over = apart - state.slope_from
-        f = (over > 0).astype(jnp.float32)
-        if config.slope_weight == "soft":
-            f = jax.nn.softplus(over)
-            f = f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)
-        weight = None if config.slope_weight == "none" else (lam, f)
-        action = jnp.tanh(Normal(*policy.apply(state.policy, batch.obs)).sample(keys[3]))
-        critic_grads, (td_loss, values, paid) = jax.grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, y, action, weight, config.slope_squared, hp["error_weight"]
-        )
-
-        def alpha_loss(params) -> Array:
-            raw = alpha_net.apply(params, batch.obs)[..., 0] if config.state_wise else params["raw"]
-            return jnp.mean(dual.dual_loss(raw, apart - threshold, hp["max_alpha"], "softplus"))
-
-        grads = {
-            "policy": policy_grads,
-            "critic": critic_grads,
-            "alpha": jax.grad(alpha_loss)(state.alpha),
-            "raw_beta": beta_grad(state, -log_pi),
-        }
-        rates = {name: hp[f"{name.removeprefix('raw_')}_rate"] for name in grads}
-        if config.adapt_penalty:
-            excess = jnp.mean(paid) - hp["max_slope"]
-            grads["raw_penalty"] = dual.Multiplier().grad(
-                state.raw_penalty, excess, MAX_MULTIPLIER, "softplus"
-            )
-            rates["raw_penalty"] = hp["beta_rate"]
-        if config.keep_behaviour:
-            grads["behaviour"], _ = behaviour_grad(state, batch, keys[4])
-            rates["behaviour"] = hp["behaviour_rate"] * 0.01
-        new = descend(state, grads, rates)
-        counted = jnp.stack([jnp.float32(apart.size), jnp.sum(apart), jnp.sum(apart**2)])
-        return dataclasses.replace(
-            new,
-            target_policy=dual.polyak(state.target_policy, new.policy, hp["polyak"]),
-            target_critic=dual.polyak(state.target_critic, new.critic, hp["polyak"]),
-            seen=state.seen + counted,
-        ), {
-            "td_loss": td_loss,
-            "q_data": jnp.mean(values),
-            "q_policy": q_policy,
-            "target": jnp.mean(y),
-            "divergence": jnp.mean(apart),
-            "divergence_std": jnp.std(apart),
-            "threshold": jnp.mean(threshold),
-            "above": jnp.mean(apart > threshold),
-            "slope": jnp.mean(paid),
-            "slope_from": state.slope_from,
-            "penalty": lam,
-            "alpha": jnp.mean(alpha),
-            "alpha_std": jnp.std(alpha),
-            "beta": jnp.abs(beta_of(state)),
-            "entropy": -log_pi,
-        }
-
-    def next_epoch(state: State, data: Data, key: Array) -> State:
-        """epsilon_gp from the epoch that has ended: mean + standard deviation of D over its states."""
-        n, total, squares = state.seen
-        mean = total / jnp.maximum(n, 1.0)
-        std = jnp.sqrt(jnp.maximum(squares / jnp.maximum(n, 1.0) - mean**2, 0.0))
-        slope_from = jnp.where(n > 0, mean + std, state.slope_from)
-        return dataclasses.replace(state, slope_from=slope_from, seen=jnp.zeros(3))
-
-    sample = uniform(config.batch_size)
+    n, sample = networks(config, spec), uniform(config.batch_size)
+    behaviour, cloning, value = (
+        share(config.steps, p) for p in (config.behaviour_percent, config.clone_percent, config.value_percent)
+    )
     stages = (
-        Stage("behaviour", behaviour_steps, sample, train_behaviour),
-        Stage("clone", clone_steps, sample, clone),
-        Stage("value", share(config.steps, config.value_percent), sample, evaluate),
-        Stage("train", config.steps, sample, update, next_epoch, config.epoch),
+        Stage("behaviour", behaviour, sample, partial(train_behaviour, n, behaviour)),
+        Stage("clone", cloning, sample, partial(clone, n, cloning)),
+        Stage("value", value, sample, partial(evaluate, n)),
+        Stage("train", config.steps, sample, partial(update, n), next_epoch, config.epoch),
     )
     modes = ("best", "mean", "sample") if config.evaluation == "best" else ("mean", "sample", "best")
-    acting = best_of(policy, critic, config.best_of, modes=modes, spread=1.0, score="mean")
-    return Algorithm(init, stages, acting)
+    acting = best_of(n.policy, n.critic, config.best_of, modes=modes, spread=1.0, score="mean")
+    return Algorithm(partial(init, n), stages, acting)
 
 
-# --- Presets -----------------------------------------------------------------
-
-PAPER = {
-    "hidden": (512, 512),
-    "behaviour_hidden": (512, 512),
-    "behaviour_percent": 40,
-    "clone_percent": 40,
-    "value_percent": 40,
-    "member": "random",
-    "backup": "mean",
-    "target_policy": False,
-    "state_wise": True,
-    "slope_weight": "hard",
-    "slope_squared": True,
-    "adapt_penalty": False,
-    "measured": False,
-    "keep_behaviour": False,
-    "epoch": 2000,
-    "evaluation": "mean",
-    "error_weight": 1.0,
-    "alpha_rate": 1e-5,
-}
-OURS = {
-    "preprocess.obs": "standardise",
-    "behaviour_percent": 100,
-    "clone_percent": 100,
-    "batch_size": 256,
-    "member": "random",
-    "latents": 2,
-    "samples": 2,
-    "backup": "mean",
-    "target_policy": False,
-    "state_wise": True,
-    "entropy_of": "pre-tanh",
-    "floor_percent": 30,
-    "threshold_of": "state",
-    "stairs": "late",
-    "keep_behaviour": False,
-    "epoch": 500,
-    "evaluation": "mean",
-    "alpha": 10.0,
-    "clone_alpha": 10.0,
-    "beta": 1.0,
-    "max_alpha": 100.0,
-    "margin": 0.05,
-    "policy_rate": 3e-5,
-    "critic_rate": 1e-3,
-    "alpha_rate": 1e-4,
-    "beta_rate": 1e-2,
-    "polyak": 0.02,
-}
-ADROIT = {"divergence": "mmd", "policy_rate": 5e-8, "std_scale": 1.0, "slope_weight": "hard"}
-ADROIT |= {"sigma": 120.0, "slack": 1e-3, "max_slope": 5e-3}
-TABLE_5 = {  # threshold and largest entropy; "mixed" there is "medium-replay" here
-    "halfcheetah-random": (9.0, -3.0),
-    "walker2d-random": (0.1, 6.0),
-    "hopper-random": (3.0, -3.0),
-    "halfcheetah-medium": (4.0, -12.0),
-    "walker2d-medium": (2.1, -9.0),
-    "hopper-medium": (2.4, -6.0),
-    "halfcheetah-medium-expert": (11.5, -24.0),
-    "walker2d-medium-expert": (5.0, -12.0),
-    "hopper-medium-expert": (2.6, -6.0),
-    "halfcheetah-medium-replay": (6.0, -12.0),
-    "walker2d-medium-replay": (4.0, -6.0),
-    "hopper-medium-replay": (3.0, -3.0),
-}
-TABLE_6 = {  # MMD threshold and least entropy
-    "pen-human": (0.06, -200.0),
-    "hammer-human": (0.1, -60.0),
-    "door-human": (0.1, -60.0),
-    "relocate-human": (0.1, -60.0),
-}
-TABLE_3 = {  # sigma and threshold of the MMD
-    "hopper-medium-replay": (10.0, 0.2),
-    "walker2d-medium-expert": (20.0, 0.2),
-    "halfcheetah-medium": (10.0, 0.3),
-}
-PAPER_DOMAINS = {"adroit": {"divergence": "mmd", "policy_rate": 5e-8, "alpha_rate": 1e-7}} | {
-    place: {"threshold": threshold, "entropy_cap": entropy}
-    for place, (threshold, entropy) in (TABLE_5 | TABLE_6).items()
-}
-MMD_DOMAINS = {  # table 5's entropy: the text changes the divergence alone
-    place: {"sigma": sigma, "threshold": threshold, "entropy_cap": TABLE_5[place][1]}
-    for place, (sigma, threshold) in TABLE_3.items()
-}
-FAMILIES = ("hopper", "walker2d", "halfcheetah")
-SLACK = {"walker2d-medium": 1.0, "halfcheetah-medium": 7.0}  # 0.2 of all that have no entry
-SLACK |= dict.fromkeys((f"{f}-{k}" for f in FAMILIES for k in ("medium-replay", "random")), 3.0)
-AUTHORS_DOMAINS = {
-    "adroit": ADROIT,
-    "halfcheetah": {"max_slope": 0.1},
-} | {place: {"slack": value} for place, value in SLACK.items()}
-MEASURED_ON_DOOR = {"entropy_of": "action", "floor_percent": 0, "threshold_of": "mean", "margin": 1e-3}
-MEASURED_ON_DOOR |= {
-    "clone_percent": 50,
-    "alpha": 1.0,
-    "clone_alpha": 1.0,
-    "beta": 0.1,
-    "max_alpha": 1e4,
-    "policy_rate": 1e-4,
-}
-DOMAINS = AUTHORS_DOMAINS | {"adroit": ADROIT | MEASURED_ON_DOOR}
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 4)
+    alpha = {"raw": DUAL.raw(hp["alpha"])}
+    if n.config.state_wise:
+        start, alpha = alpha["raw"], n.alpha.init(keys[3])
+        alpha["out"]["bias"] = jnp.broadcast_to(start, (1,))
+    params = {
+        "behaviour": n.behaviour.init(keys[0]),
+        "policy": n.policy.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+        "alpha": alpha,
+        "raw_beta": DUAL.raw(hp["beta"]),
+        "raw_penalty": jnp.full((), -5.0, jnp.float32),
+    }
+    return begin(
+        State,
+        params,
+        hp,
+        targets=("policy", "critic"),
+        cloned=jax.tree.map(jnp.copy, params["policy"]) if n.config.threshold_of == "state" else {},
+        threshold=hp["threshold"],
+        entropy_cap=hp["entropy_cap"],
+        slope_from=hp["threshold"],
+        seen=jnp.zeros(3),
+    )
 
 
-def ablation(about: str, **change) -> Preset:
-    """A curve of the text's figure 2."""
-    return Preset(f"figure 2{about}", PAPER | change, PAPER_DOMAINS)
+# --- What several stages share -----------------------------------------------
 
 
-PRESETS = {
-    "default": Preset("ours: what docs/algorithms/brac-plus.md lists", OURS),
-    "authors": Preset("the authors' later public code", {}, AUTHORS_DOMAINS),
-    "paper": Preset("the ICLR 2021 submission's values", PAPER, PAPER_DOMAINS),
-    "paper-mixture": Preset("the same, its decoder a mixture", PAPER | {"components": 3}, PAPER_DOMAINS),
-    "mmd": Preset(
-        "figure 2a: MMD, one multiplier, no slope penalty",
-        PAPER | {"divergence": "mmd", "samples": 10, "state_wise": False, "slope_weight": "none"},
-        MMD_DOMAINS,
-    ),
-    "global": ablation("a, b: one multiplier, no slope penalty", state_wise=False, slope_weight="none"),
-    "state-wise": ablation("b, c: a multiplier for every state, no slope penalty", slope_weight="none"),
+def behaviour_grad(n: Networks, state: State, batch: Batch, key: Array):
+    """The gradient of -ELBO; -ELBO in the coordinates that the entropy's bound has."""
+    u = unsquash(batch.action, state.hp["margin"])
+    loss, grads = jax.value_and_grad(n.behaviour.loss)(state.behaviour, batch.obs, u, key)
+    if n.config.entropy_of == "action":
+        loss = loss + jnp.mean(log_det_tanh(u))
+    return grads, loss
+
+
+def penalty_of(n: Networks, state: State, obs: Array, key: Array):
+    """`pi -> D(pi, behaviour)`, (batch,)."""
+    key_member, key_rest = jax.random.split(key)
+    params = one_of(state.behaviour, key_member) if n.config.member == "random" else state.behaviour
+    return lambda pi: n.behaviour.distance(params, pi, obs, key_rest, state.hp["sigma"])
+
+
+def policy_grad(n: Networks, state: State, obs: Array, key: Array, value, penalty, alpha, threshold):
+    """The gradients of `policy_loss` and of beta's; D (batch,), and means of log pi and Q."""
+    noise = jax.random.normal(key, (obs.shape[0], n.config.samples, n.dim))
+    beta, coordinates = beta_of(n, state), n.config.entropy_of
+    grads, found = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, value, penalty, obs, noise, alpha, threshold, beta, coordinates
+    )
+    excess = (-found[1] - state.entropy_cap) * side(n)
+    return {"policy": grads, "raw_beta": DUAL.grad(state.raw_beta, excess)}, found
+
+
+def side(n: Networks) -> float:
+    """1 where the entropy's bound is a maximum, -1 where it is a minimum."""
+    return 1.0 if n.config.divergence == "kl" else -1.0
+
+
+def beta_of(n: Networks, state: State) -> Array:
+    return DUAL(state.raw_beta) * side(n)
+
+
+def shift(n: Networks, state: State) -> Array:
+    return n.dim * jnp.log(state.hp["std_scale"])
+
+
+def running(old: Array, new: Array, step: Array, steps: int) -> Array:
+    """The mean of a stage's first values, as many as the window holds, then one that forgets as slowly.
+
+    In a short stage a window of WINDOW would still hold what was before its rate came down.
+    """
+    window = min(WINDOW, max(20, steps // 20))
+    return old + (new - old) / jnp.minimum(step.astype(jnp.float32) + 1.0, window)
+
+
+def targets(n: Networks, state: State, batch: Batch, key: Array) -> Array:
+    acting = state.target_policy if n.config.target_policy else state.policy
+    a = jnp.tanh(Normal(*n.policy.apply(acting, batch.next_obs)).draws(key, n.config.samples))
+    values = nn.least(n.critic, state.target_critic, batch.next_obs, a)
+    best = jnp.max(values, axis=-1) if n.config.backup == "max" else jnp.mean(values, axis=-1)
+    return td.target(batch.reward, batch.discount, best)
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def train_behaviour(n: Networks, steps: int, state: State, batch: Batch, key: Array, step: Array):
+    grads, loss = behaviour_grad(n, state, batch, key)
+    rate = staircase(state.hp["behaviour_rate"], step, steps, STAIRS[n.config.stairs])
+    cap = state.entropy_cap
+    if n.config.measured:
+        cap = running(jnp.where(step == 0, loss, cap + shift(n, state)), loss, step, steps)
+        cap = cap - shift(n, state)
+    metrics = {"behaviour_loss": loss, "entropy_cap": cap}
+    return descend(state, {"behaviour": grads}, {"behaviour": rate}, entropy_cap=cap), metrics
+
+
+def clone(n: Networks, steps: int, state: State, batch: Batch, key: Array, step: Array):
+    hp = state.hp
+    key_d, key_noise = jax.random.split(key)
+    penalty = penalty_of(n, state, batch.obs, key_d)
+    grads, (apart, log_pi, _) = policy_grad(
+        n, state, batch.obs, key_noise, None, penalty, hp["clone_alpha"], state.threshold
+    )
+    mean = jnp.mean(apart)
+    threshold, slope_from = state.threshold, state.slope_from
+    if n.config.measured:
+        slack = hp["slack"]
+        threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step, steps) + slack
+        slope_from = threshold + slack
+    rate = staircase(hp["clone_rate"], step, steps, STAIRS[n.config.stairs])
+    rates = {"policy": rate, "raw_beta": hp["beta_rate"]}
+    new = descend(state, grads, rates, threshold=threshold, slope_from=slope_from)
+    copies = {"target_policy": jax.tree.map(jnp.copy, new.policy)}
+    if n.config.threshold_of == "state":
+        copies["cloned"] = jax.tree.map(jnp.copy, new.policy)
+    metrics = {"divergence": mean, "entropy": -log_pi, "threshold": threshold}
+    return dataclasses.replace(new, **copies), metrics | {"beta": jnp.abs(beta_of(n, state))}
+
+
+def evaluate(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    """Critics of the policy as it is."""
+    y = targets(n, state, batch, key)
+    grads, (loss, values, _) = jax.grad(critic_loss, has_aux=True)(
+        state.critic, n.critic, batch, y, batch.action, None, False, state.hp["error_weight"]
+    )
+    new = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
+    metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
+    return dual.follow(new, "critic"), metrics
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    # All gradients are taken at the parameters from before the update, so that D is computed once; the
+    # authors' code goes from behaviour to critics to policy.
+    config, hp = n.config, state.hp
+    keys = jax.random.split(key, 5)
+    bounded = dual.Multiplier(hp["max_alpha"], "softplus")
+
+    def raw_alpha(params) -> Array:
+        """(batch,) in every state its own, or () the one number."""
+        return n.alpha.apply(params, batch.obs)[..., 0] if config.state_wise else params["raw"]
+
+    alpha = bounded(jnp.broadcast_to(raw_alpha(state.alpha), batch.reward.shape))
+    penalty, threshold = penalty_of(n, state, batch.obs, keys[1]), state.threshold
+    if config.threshold_of == "state":  # the same draws: what is left of the difference is the policies'
+        threshold = penalty(Normal(*n.policy.apply(state.cloned, batch.obs))) + hp["slack"]
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    grads, (apart, log_pi, q_policy) = policy_grad(
+        n, state, batch.obs, keys[0], min_q, penalty, alpha, threshold
+    )
+    excess = apart - threshold
+    grads["alpha"] = jax.grad(lambda p: jnp.mean(bounded.loss(raw_alpha(p), excess)))(state.alpha)
+
+    y = targets(n, state, batch, keys[2])
+    lam = hp["penalty"] + (jax.nn.softplus(state.raw_penalty) if config.adapt_penalty else 0.0)
+    weight = None if config.slope_weight == "none" else (lam, slope_weight(n, apart - state.slope_from))
+    action = jnp.tanh(Normal(*n.policy.apply(state.policy, batch.obs)).sample(keys[3]))
+    grads["critic"], (td_loss, values, paid) = jax.grad(critic_loss, has_aux=True)(
+        state.critic, n.critic, batch, y, action, weight, config.slope_squared, hp["error_weight"]
+    )
+
+    rates = {name: hp[f"{name.removeprefix('raw_')}_rate"] for name in grads}
+    if config.adapt_penalty:
+        grads["raw_penalty"] = DUAL.grad(state.raw_penalty, jnp.mean(paid) - hp["max_slope"])
+        rates["raw_penalty"] = hp["beta_rate"]
+    if config.keep_behaviour:
+        grads["behaviour"], _ = behaviour_grad(n, state, batch, keys[4])
+        rates["behaviour"] = hp["behaviour_rate"] * 0.01
+    counted = jnp.stack([jnp.float32(apart.size), jnp.sum(apart), jnp.sum(apart**2)])
+    new = descend(state, grads, rates, seen=state.seen + counted)
+    return dual.follow(new, "policy", "critic"), {
+        "td_loss": td_loss,
+        "q_data": jnp.mean(values),
+        "q_policy": q_policy,
+        "target": jnp.mean(y),
+        "divergence": jnp.mean(apart),
+        "divergence_std": jnp.std(apart),
+        "threshold": jnp.mean(threshold),
+        "above": jnp.mean(apart > threshold),
+        "slope": jnp.mean(paid),
+        "slope_from": state.slope_from,
+        "penalty": lam,
+        "alpha": jnp.mean(alpha),
+        "alpha_std": jnp.std(alpha),
+        "beta": jnp.abs(beta_of(n, state)),
+        "entropy": -log_pi,
+    }
+
+
+def slope_weight(n: Networks, over: Array) -> Array:
+    """f of equation 10: a step, or a softplus over its largest value in the batch."""
+    if n.config.slope_weight != "soft":
+        return (over > 0).astype(jnp.float32)
+    f = jax.nn.softplus(over)
+    return f / jnp.maximum(jnp.max(f), jnp.finfo(f.dtype).tiny)
+
+
+def next_epoch(state: State, data: Data, key: Array) -> State:
+    """epsilon_gp from the epoch that has ended: mean + standard deviation of D over its states."""
+    n, total, squares = state.seen
+    mean = total / jnp.maximum(n, 1.0)
+    std = jnp.sqrt(jnp.maximum(squares / jnp.maximum(n, 1.0) - mean**2, 0.0))
+    slope_from = jnp.where(n > 0, mean + std, state.slope_from)
+    return dataclasses.replace(state, slope_from=slope_from, seen=jnp.zeros(3))
+
+
+ENTRY = {
+    "brac-plus": Entry(
+        Config,
+        build,
+        "Zhang et al. 2020, under review at ICLR 2021; 2021, arXiv 2110.00894",
+        *presets.read("brac-plus", Config),
+    )
 }

@@ -19,10 +19,11 @@ def polyak(target: Any, online: Any, tau: Array) -> Any:
 
 
 def follow(state: Any, *names: str) -> Any:
-    """`state` after one step of `polyak` of each `target_NAME` towards NAME, at the rate `state.hp["polyak"]`."""
+    """`state` after a step of `polyak` of each `target_NAME` to NAME, at the rate `state.hp["polyak"]`."""
     tau = state.hp["polyak"]
     moved = {
-        f"target_{name}": polyak(getattr(state, f"target_{name}"), getattr(state, name), tau) for name in names
+        f"target_{name}": polyak(getattr(state, f"target_{name}"), getattr(state, name), tau)
+        for name in names
     }
     return dataclasses.replace(state, **moved)
 
@@ -58,11 +59,13 @@ class Multiplier(NamedTuple):
     def loss(self, raw: Array, excess: Array) -> Array:
         """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
 
-        At `limit` a positive excess has no gradient, so that lambda goes no further; a negative one has that of
-        the limit, so that it comes back.
+        At `limit` a positive excess has no gradient, so that lambda goes no further; a negative one has that
+        of the limit, so that it comes back.
         """
         excess, top = jax.lax.stop_gradient(excess), self.raw(jnp.asarray(self.limit, raw.dtype))
-        held = raw + jax.lax.stop_gradient(jnp.minimum(raw, top) - raw)  # the clipped value, raw's own gradient
+        held = raw + jax.lax.stop_gradient(
+            jnp.minimum(raw, top) - raw
+        )  # the clipped value, raw's own gradient
         value = jnp.minimum(self._free(held), jnp.inf)
         outward = (raw >= top) & (excess > 0)
         return -jnp.where(outward, jax.lax.stop_gradient(value), value) * excess

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from leashrl import nn
 from leashrl.algos.brac_plus import Config, State, networks
 from leashrl.algos.common import share
 from leashrl.core import override, to_json
@@ -318,13 +319,13 @@ def at_actions(run: Run, state: State, obs: Array) -> tuple[np.ndarray, np.ndarr
 
 @functools.lru_cache(maxsize=8)  # runs that differ in their seeds alone share what is compiled
 def compiled(config: Config, spec: Spec) -> Callable[[State, Array, Array], tuple[Array, Array]]:
-    policy, critic, behaviour, _ = networks(config, spec)
+    n = networks(config, spec)
 
     def one(state: State, obs: Array, key: Array) -> tuple[Array, Array]:
         key_distance, key_action = jax.random.split(key)
-        pi = Normal(*policy.apply(state.policy, obs))
-        distance = behaviour.distance(state.behaviour, pi, obs, key_distance, state.hp["sigma"])
-        least = lambda a: jnp.min(critic.apply(state.critic, obs, a), axis=0)
+        pi = Normal(*n.policy.apply(state.policy, obs))
+        distance = n.behaviour.distance(state.behaviour, pi, obs, key_distance, state.hp["sigma"])
+        least = functools.partial(nn.least, n.critic, state.critic, obs)
         return distance, slope.norm(slope.squared_slope(least, jnp.tanh(pi.sample(key_action))))
 
     return jax.jit(lambda state, obs, key: jax.lax.map(lambda s: one(s, obs, key), state))
