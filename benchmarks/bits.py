@@ -138,7 +138,7 @@ def table(names: list[str], small: bool) -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", type=Path, help="a JSON file of all hashes")
     parser.add_argument("--against", type=Path, help="such a file: what differs is printed, exit status 1")
     parser.add_argument("--only", nargs="+", default=list(REGISTRY), help="algorithms; by default all")

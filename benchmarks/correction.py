@@ -22,8 +22,8 @@ from leashrl import nn
 from leashrl.algos.misa import ACTION_MARGIN
 from leashrl.core import uniform
 from leashrl.data import load
-from leashrl.disk.artefacts import read_json, versions, write_json
 from leashrl.disk.checkpoint import load_checkpoint, restore
+from leashrl.disk.files import read_json, versions, write_json
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.ops import mi
 from leashrl.ops.blocks import sweep

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from leashrl.disk.artefacts import versions, write_json
+from leashrl.disk.files import versions, write_json
 from leashrl.evaluate import statistics as stats
 from leashrl.evaluate.significance import LEAST_RUNS, permutation_test, t_test
 

@@ -85,7 +85,7 @@ def estimates(
         points = in_action_space("misa", pi, pi.mean, energies, energy, start, key_chain, chain)
 
     def log_z(mean: Array, log_std: Array) -> Array:
-        """As in `algos/misa.py`: a scalar whose gradient is that of log Z, a mean over the replicates."""
+        """As in `ops/correction.py`: a scalar whose gradient is that of log Z, a mean over the replicates."""
         new = Normal(mean[:, None], log_std[:, None])
         if points is not None:
             return jnp.sum(points.weight * new.log_prob(points.u))

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from leashrl.data import Dataset, load
-from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.disk.files import read_json, versions, write_json
 from leashrl.errors import BadInput
 from leashrl.export import export_policy
 from leashrl.export.formats import FORMATS, numpy, onnx, stablehlo

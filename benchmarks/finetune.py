@@ -17,7 +17,7 @@ import numpy as np
 
 import leashrl
 from leashrl.cli.arguments import pairs
-from leashrl.disk.artefacts import Lines, read_json, versions, write_json
+from leashrl.disk.files import Lines, read_json, versions, write_json
 
 KINDS = {"online": 0.5, "data alone": 1.0}
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.disk.files import read_json, versions, write_json
 from leashrl.ope.fqe import fqe
 from leashrl.report.plots import COLOURS, dress, legend_below, need_matplotlib, save
 from leashrl.runs import experiment

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from leashrl.data import Dataset
-from leashrl.disk.artefacts import versions, write_json
+from leashrl.disk.files import versions, write_json
 from leashrl.ope import estimator
 from leashrl.ope import fits as fitting
 from leashrl.types import Box

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from leashrl.data import load
 from leashrl.data.dataset import Dataset
 from leashrl.data.locomotion import Actor, runs
-from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.disk.files import read_json, versions, write_json
 from leashrl.information.estimate import information
 from leashrl.types import Box
 

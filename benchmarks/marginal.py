@@ -21,7 +21,7 @@ from scipy.integrate import quad
 
 from leashrl import nn
 from leashrl.algos import miracle
-from leashrl.disk.artefacts import versions, write_atomically, write_json
+from leashrl.disk.files import versions, write_atomically, write_json
 from leashrl.dist import Mixture, Normal, log_det_tanh, unsquash
 from leashrl.optim import adam, adam_init
 from leashrl.report.plots import COLOURS, need_matplotlib

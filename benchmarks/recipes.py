@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save
 
 from leashrl.data import RECIPES, load, locomotion
 from leashrl.data.recipes import made_with
-from leashrl.disk.artefacts import read_json, write_atomically, write_json
+from leashrl.disk.files import read_json, write_atomically, write_json
 from leashrl.report.plots import COLOURS, need_matplotlib
 from leashrl.tasks import normalise, task
 from leashrl.tasks.making import env_seed

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from leashrl.bench import matmul_rate
-from leashrl.disk.artefacts import versions, write_atomically, write_json
+from leashrl.disk.files import versions, write_atomically, write_json
 from leashrl.report.plots import COLOURS, need_matplotlib
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from leashrl.core import override, to_json
 from leashrl.data import load
-from leashrl.disk.artefacts import Lines, read_json, versions, write_json
+from leashrl.disk.files import Lines, read_json, versions, write_json
 from leashrl.evaluate.statistics import summary
 from leashrl.report.plots import curve, draw_points
 from leashrl.runs import experiment

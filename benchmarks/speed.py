@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from leashrl.disk.artefacts import versions, write_json
+from leashrl.disk.files import versions, write_json
 
 HMC = ["--set", "estimator=hmc", "k=50"]
 SNIS = ["--set", "k=50", "critic_resample=0"]

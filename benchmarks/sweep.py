@@ -172,7 +172,7 @@ def main() -> int:
         say(f"{name:<10}  median {value:.1f} s")
     say(f"24 results, none twice, none lost: {whole}; the same numbers in all sweeps: {equal}")
     if args.json:
-        from leashrl.disk.artefacts import versions
+        from leashrl.disk.files import versions
 
         found = {
             "command": f"python benchmarks/sweep.py --steps {args.steps} --rounds {args.rounds} --json",

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from leashrl.disk.artefacts import read_json
+from leashrl.disk.files import read_json
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from leashrl.disk.artefacts import versions, write_json
+from leashrl.disk.files import versions, write_json
 from leashrl.tabular import gridworld, value_iteration
 
 SIZES = (16, 200)

@@ -15,7 +15,7 @@ import pytest
 
 from leashrl.cli import main
 from leashrl.data import make
-from leashrl.disk import artefacts
+from leashrl.disk import claim
 
 TINY = ["--set", "hidden=8", "batch_size=16", "--seeds", "1", "--steps", "20"]
 
@@ -453,7 +453,7 @@ def test_a_run_that_goes_on_already(run, capsys):
     """Another holder of the lock: both commands are refused, and nothing of the run is touched."""
     (run / "result.json").unlink()
     before = contents(run)
-    with artefacts.hold(run):
+    with claim.hold(run):
         for argv in (["resume", "run"], [*TRAIN, "--task", "none", "--out", "run", "--overwrite", *TINY]):
             assert "'run' is being written by another process" in refused(capsys, *argv)
     assert contents(run) == before

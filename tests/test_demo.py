@@ -12,7 +12,7 @@ import pytest
 from leashrl import demo
 from leashrl.data import load
 from leashrl.data.recipes import make
-from leashrl.disk.artefacts import Lines, read_json
+from leashrl.disk.files import Lines, read_json
 from leashrl.errors import BadInput
 from leashrl.report import plots
 

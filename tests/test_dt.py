@@ -161,7 +161,7 @@ def test_rows_know_their_place_and_what_is_to_come():
 def test_windows_begin_anywhere_and_end_with_the_episode():
     config, _, state = built(batch_size=4000, scale=2)
     data = rows([1, 3, 7])
-    window = dt.windows(config)(data, state, jax.random.key(0))
+    window = dt.windows(config, data, state, jax.random.key(0))
     first = np.asarray(window.obs)[:, 0, 0].astype(int)
     counts = np.bincount(first, minlength=11)
     assert np.abs(counts - 4000 / 11).max() < 5 * np.sqrt(4000 / 11)

@@ -364,15 +364,15 @@ def test_a_policy_copied_alone_has_no_scores(trained, tmp_path):
 
 def test_exports_are_the_runs_own(trained):
     """`--overwrite` deletes them with the run, and refuses where something else lies among them."""
-    from leashrl.disk.artefacts import earlier_run
+    from leashrl.disk.claim import earlier_run
 
     export_policy(trained, "numpy")
     assert trained / "export" in earlier_run(trained, overwrite=True)
 
 
 def test_an_online_run_is_checked_on_what_it_saw(folder, tmp_path):
-    from leashrl.disk.artefacts import write_atomically
     from leashrl.disk.checkpoint import to_bytes
+    from leashrl.disk.files import write_atomically
 
     (tmp_path / "replay").mkdir()
     end = np.array([[False, True, False]] * 2)

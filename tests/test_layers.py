@@ -146,3 +146,38 @@ def test_a_planted_violation_is_found(module, source, count):
 def test_the_registry_may_import_the_algorithms():
     assert violations("leashrl.algos", "from leashrl.algos import bc, misa", is_package=True) == []
     assert violations("leashrl.algos", "from . import bc", is_package=True) == []
+
+
+# --- A run's folder ------------------------------------------------------------------------------
+
+RUN_FILES = {
+    *("config.json", "result.json", "diagnostics.json", "policy.json"),
+    *("metrics.jsonl", "evaluations.jsonl", "episodes.jsonl"),
+    *("checkpoint", "policy", "replay", "snapshots"),
+}
+
+
+def opened(source: str) -> list[str]:
+    """Paths `folder / NAME` of a run's files, and lines of JSON that are parsed without `disk.folder`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            name = getattr(node.right, "value", None)
+            if isinstance(name, str) and name.split("/")[0] in RUN_FILES:
+                found.append(name)
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "Lines":
+            found.append(f"Lines.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda p: str(p.relative_to(SRC)))
+def test_only_disk_opens_the_files_of_a_runs_folder(path: Path):
+    if path.parent.name != "disk":
+        assert opened(path.read_text()) == []
+
+
+def test_a_planted_reader_of_a_runs_folder_is_found():
+    planted = (
+        'a = read(folder / "result.json")\nb = Lines.read(x)\nc = x / "policy" / "policy.json"\nd = 4 / 2'
+    )
+    assert sorted(opened(planted)) == ["Lines.read", "policy", "policy.json", "result.json"]

@@ -59,7 +59,7 @@ def test_rows_know_what_came_before_and_what_comes():
     lengths = [1, 4, 7]
     data = episodes(lengths)
     config, _, state = built(horizon=3, batch_size=2000, members=2)
-    found = jax.tree.map(np.asarray, mbop.rows(config)(data, state, jax.random.key(0)))
+    found = jax.tree.map(np.asarray, mbop.rows(config, data, state, jax.random.key(0)))
     assert found.obs.shape == (2, 2000, 1) and not np.array_equal(found.obs[0], found.obs[1])
     action, reward = np.asarray(data.action), np.asarray(data.reward)
     starts = np.cumsum(lengths) - lengths
@@ -82,7 +82,7 @@ def test_rows_know_what_came_before_and_what_comes():
 )
 def test_a_fall_leads_to_its_own_next_observation_or_to_none(stored, wanted):
     config, _, state = built(batch_size=500, members=2)
-    found = mbop.rows(config)(falls(stored), state, jax.random.key(0))
+    found = mbop.rows(config, falls(stored), state, jax.random.key(0))
     known = np.asarray(found.known)
     pairs = np.stack([found.obs[..., 0], found.next_obs[..., 0]], axis=-1)[known]
     assert {tuple(pair) for pair in pairs.tolist()} == set(wanted.items())

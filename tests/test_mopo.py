@@ -158,9 +158,9 @@ def test_episodes_end_by_the_simulators_own_rule(name, env_id, noise):
 
 @pytest.mark.parametrize("n", [8, 40, 399, 12_345, 100_000])
 def test_rows_are_either_held_out_or_learnt_from(n):
-    period, held = mopo.held_out(n, 20)
-    count = mopo.training_rows(n, 20)
-    learnt = np.asarray(mopo.training_row(jnp.arange(count), n, 20))
+    period, held = dynamics.held_out(n, 20)
+    count = dynamics.training_rows(n, 20)
+    learnt = np.asarray(dynamics.training_row(jnp.arange(count), n, 20))
     kept = np.flatnonzero(np.arange(n) % period < held)
     assert len(np.unique(learnt)) == count and not set(learnt) & set(kept)
     assert set(learnt) | set(kept) == set(range(n))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from leashrl.cli import main
-from leashrl.disk.artefacts import is_run
+from leashrl.disk.folder import RunFolder
 from leashrl.report.plots import curve
 from leashrl.runs.peers import PEERS, train
 from leashrl.runs.run import Result
@@ -116,7 +116,7 @@ def test_a_run_leaves_what_an_online_run_leaves(library, capsys):
     ]
     assert said.out.splitlines()[-1].startswith("artefacts: run (episodes.jsonl")
     names = ["config.json", "episodes.jsonl", "evaluations.jsonl", "result.json"]
-    assert sorted(path.name for path in Path("run").iterdir()) == names and is_run(Path("run"))
+    assert sorted(path.name for path in Path("run").iterdir()) == names and RunFolder(Path("run").ours)
 
     config = json.loads(Path("run/config.json").read_text())
     assert config["algorithm"] == "ddpg" and config["data"]["source"] == "online"

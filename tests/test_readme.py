@@ -10,7 +10,7 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.cli import COMMANDS
 from leashrl.cli.arguments import Parser, parse
-from leashrl.disk.artefacts import read_json
+from leashrl.disk.files import read_json
 from leashrl.errors import BadInput
 
 ROOT = Path(__file__).parents[1]

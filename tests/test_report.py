@@ -382,7 +382,7 @@ def test_a_single_run_keeps_its_report_and_may_be_overwritten(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     make_run(Path("run"), "bc", [10.0])
     assert main(["report", "run"]) == 0 and Path("run/report.html").exists()
-    from leashrl.disk.artefacts import earlier_run
+    from leashrl.disk.claim import earlier_run
 
     assert {path.name for path in earlier_run(Path("run"), overwrite=True)} >= {"report.html", "config.json"}
 

@@ -22,7 +22,7 @@ import leashrl
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.data import Dataset, load, make
-from leashrl.disk import artefacts
+from leashrl.disk import claim
 from leashrl.errors import BadInput
 from leashrl.types import Box
 
@@ -253,11 +253,11 @@ def test_a_kill_while_it_is_overwritten(home, monkeypatch, tmp_path):
             return do(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            for owner, name in ((Path, "unlink"), (Path, "rename"), (artefacts.shutil, "rmtree")):
+            for owner, name in ((Path, "unlink"), (Path, "rename"), (claim.shutil, "rmtree")):
                 do = getattr(owner, name)
                 patch.setattr(owner, name, lambda *args, do=do, step=step, **kw: step(do, *args, **kw))
             try:
-                artefacts.delete(run, artefacts.earlier_run(run, overwrite=True))
+                claim.delete(run, claim.earlier_run(run, overwrite=True))
             except KeyboardInterrupt:
                 pass
             else:

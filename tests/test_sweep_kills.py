@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from leashrl.data import make
-from leashrl.disk.artefacts import Lines
+from leashrl.disk.files import Lines
 from leashrl.sweep.driver import sweep
 
 

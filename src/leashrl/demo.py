@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
 
@@ -77,12 +78,12 @@ def demo(folder: Path, size: Size) -> list[str]:
                 report=Progress(name),
             )
         except KeyboardInterrupt:
-            begun = (folder / name / "config.json").exists()
+            begun = RunFolder(folder / name).begun
             raise KeyboardInterrupt(
                 f"`leashrl resume {folder / name}` goes on, or" if begun else ""
             ) from None
         if result.score is None:
-            raise Diverged(f"every seed of {name} diverged: {result.folder / 'metrics.jsonl'} says where")
+            raise Diverged(f"every seed of {name} diverged: {result.folder}/metrics.jsonl says where")
         rows.append((name, result.score, f"{result.score['n']} seeds"))
 
     picture = plots.draw(

@@ -1,7 +1,7 @@
 """The values that travel between rooms: plain arrays with names. Imports only jax."""
 
 import dataclasses
-from typing import TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -47,6 +47,23 @@ class Box:
         if np.all(low == -1) and np.all(high == 1):
             return action
         return low + (action + 1) * (high - low) / 2
+
+    def executed(self, action: Any, bounds: Any = None) -> Any:
+        """What an environment is given: `from_unit`, within its bounds.
+
+        In float32 the way to the bounds may overshoot by a rounding.
+
+        Args:
+          action: (..., dim) numpy or jax, in [-1, 1].
+          bounds: the environment's action space, where its `low` and `high` may be others.
+
+        >>> Box((0.0,), (2.0,)).executed(np.float32([1.5]))
+        array([2.], dtype=float32)
+        """
+        bounds = self if bounds is None else bounds
+        return self.from_unit(action).clip(
+            np.asarray(bounds.low, np.float32), np.asarray(bounds.high, np.float32)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import clipped_gaussian, continuous, positive, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Normal
 from leashrl.ops import dual, td
 from leashrl.ops.advantage import exponential_weight, weighted_likelihood
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -80,65 +83,75 @@ class State:
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    config: Config
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    sizes = (spec.obs_dim, continuous("awac", spec).dim, config.hidden)
+    return Networks(
+        nn.free_gaussian(*sizes, mean="free", log_std_range=(-20.0, 2.0)),
+        nn.critic(*sizes, ensemble=config.ensemble, norm=config.critic_norm),
+        config,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """AWAC for continuous actions in [-1, 1]^d."""
-    dim = continuous("awac", spec).dim
-    policy = nn.free_gaussian(spec.obs_dim, dim, config.hidden, mean="free", log_std_range=(-20.0, 2.0))
-    pi = lambda params, obs: Normal(*policy.apply(params, obs))
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        params = {"policy": policy.init(keys[0]), "critic": critic.init(keys[1])}
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # In the order of the public code: critics, then the policy, which sees them.
-        hp = state.hp
-        key_next, key_pi = jax.random.split(key)
-
-        def sampled(obs: Array, key: Array) -> Array:
-            return jnp.clip(pi(state.policy, obs).sample(key), -1.0, 1.0)
-
-        next_action = sampled(batch.next_obs, key_next)
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, next_action), axis=0)
-        y = td.target(batch.reward, batch.discount, next_q)
-        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
-
-        pair = jnp.stack([batch.action, sampled(batch.obs, key_pi)], axis=1)
-        q_data, q_policy = jnp.min(critic.apply(new.critic, batch.obs, pair), axis=0).T
-        weight = exponential_weight(q_data - q_policy, 1.0 / hp["temperature"])
-        grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(state.policy, pi, batch, weight)
-        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-        new = descend(new, {"policy": grads}, {"policy": hp["policy_rate"]}, target_critic=averaged)
-        return new, {
-            "td_loss": loss,
-            "q_data": jnp.mean(values),
-            "target": jnp.mean(y),
-            "q_policy": jnp.mean(q_policy),
-            "weight": jnp.mean(weight),
-            "log_prob_data": log_prob,
-        }
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), clipped_gaussian(policy))
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), clipped_gaussian(n.policy))
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    params = {"policy": n.policy.init(keys[0]), "critic": n.critic.init(keys[1])}
+    return begin(State, params, hp, targets=("critic",))
 
-DOMAINS = {
-    "adroit": {"temperature": 0.1},
-    "antmaze": {"temperature": 0.1, "preprocess.reward": "minus-one"},
-}
-PRESETS = {
-    "default": Preset("two layers; with rates of 1e-3 two critics of three diverged", {"hidden": (256, 256)}),
-    "corl": Preset("the public re-implementation that tables are made with", {}),
+
+def pi(n: Networks, params, obs: Array) -> Normal:
+    return Normal(*n.policy.apply(params, obs))
+
+
+def sampled(n: Networks, state: State, obs: Array, key: Array) -> Array:
+    return jnp.clip(pi(n, state.policy, obs).sample(key), -1.0, 1.0)
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    # In the order of the public code: critics, then the policy, which sees them.
+    hp = state.hp
+    key_next, key_pi = jax.random.split(key)
+
+    next_action = sampled(n, state, batch.next_obs, key_next)
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs, next_action)
+    y = td.target(batch.reward, batch.discount, next_q)
+    (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+
+    pair = jnp.stack([batch.action, sampled(n, state, batch.obs, key_pi)], axis=1)
+    q_data, q_policy = nn.least(n.critic, new.critic, batch.obs, pair).T
+    weight = exponential_weight(q_data - q_policy, 1.0 / hp["temperature"])
+    grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(state.policy, partial(pi, n), batch, weight)
+    new = descend(new, {"policy": grads}, {"policy": hp["policy_rate"]})
+    return dual.follow(new, "critic"), {
+        "td_loss": loss,
+        "q_data": jnp.mean(values),
+        "target": jnp.mean(y),
+        "q_policy": jnp.mean(q_policy),
+        "weight": jnp.mean(weight),
+        "log_prob_data": log_prob,
+    }
+
+
+ENTRY = {
+    "awac": Entry(Config, build, "Nair et al. 2020, arXiv 2006.09359", *presets.read("awac", Config)),
 }

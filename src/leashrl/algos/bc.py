@@ -2,14 +2,18 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import categorical, tanh_gaussian, tanh_of, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Policy, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.optim import adam, adam_init
 from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
@@ -92,35 +96,60 @@ def squared_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metr
 # --- Build -------------------------------------------------------------------
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
-    """Behaviour cloning for continuous actions in [-1, 1]^d, or discrete ones."""
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    loss: Callable[..., tuple[Array, Metrics]]  # of what the policy gives
+    acting: Callable[[nn.Network], Policy]
+    config: Config
+
+
+def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, spec.action.dim, config.hidden)
     if isinstance(spec.action, Discrete):
-        network, loss, act = nn.mlp(*sizes), softmax_loss, categorical
-    elif config.deterministic:
-        network, loss, act = nn.mlp(*sizes), squared_loss, tanh_of
-    else:
-        network, loss, act = nn.gaussian(*sizes), likelihood_loss, tanh_gaussian
-
-    def init(key: Array, hp: HP) -> State:
-        params = network.init(key)
-        return State(params, adam_init(params), hp)
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy, network, batch)
-        params, optimiser = adam(gradient, state.optimiser, state.policy, state.hp["policy_rate"])
-        return State(params, optimiser, state.hp), metrics
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), act(network))
+        return Networks(nn.mlp(*sizes), softmax_loss, categorical, config)
+    if config.deterministic:
+        return Networks(nn.mlp(*sizes), squared_loss, tanh_of, config)
+    return Networks(nn.gaussian(*sizes), likelihood_loss, tanh_gaussian, config)
 
 
-PRESETS = {
-    "default": Preset("a tanh-Gaussian, observations standardised", {}),
-    "deterministic": Preset("squared error", {"deterministic": True}),
-    "raw": Preset("observations as they are", {"preprocess.obs": "none"}),
-}
-PRESETS_TEN = {
-    "default": Preset("the same, of the best tenth of the episodes", {"preprocess.best_percent": 10}),
-    "deterministic": Preset("squared error", {"preprocess.best_percent": 10, "deterministic": True}),
+def build(config: Config, spec: Spec) -> Algorithm:
+    """Behaviour cloning for continuous actions in [-1, 1]^d, or discrete ones."""
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), n.acting(n.policy))
+
+
+def init(n: Networks, key: Array, hp: HP) -> State:
+    params = n.policy.init(key)
+    return State(params, adam_init(params), hp)
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    (_, metrics), gradient = jax.value_and_grad(n.loss, has_aux=True)(state.policy, n.policy, batch)
+    params, optimiser = adam(gradient, state.optimiser, state.policy, state.hp["policy_rate"])
+    return State(params, optimiser, state.hp), metrics
+
+
+ENTRY = {
+    "bc": Entry(
+        Config,
+        build,
+        "Pomerleau 1991",
+        *presets.read("bc", Config),
+        discrete=True,
+        offline_only="it has no critic",
+    ),
+    "bc-10": Entry(
+        Config,
+        build,
+        "10%BC of Chen et al. 2021, arXiv 2106.01345",
+        *presets.read("bc-10", Config),
+        discrete=True,
+        offline_only="it has no critic",
+    ),
 }

@@ -3,17 +3,21 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Normal, kl_to_standard
+from leashrl.models.behaviour import LATENT_LIMIT
 from leashrl.ops import divergence, dual, td
-from leashrl.optim import adam_init, descend
-from leashrl.types import Array, Batch, Metrics, Spec, pytree
+from leashrl.optim import begin, descend
+from leashrl.types import Array, Batch, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -90,7 +94,6 @@ class Config:
         within(self, 0, math.inf, "policy_rate", "critic_rate", "alpha_rate", "behaviour_rate", "sigma")
 
 
-LATENT_LIMIT = 0.5  # where samples of the latent are cut off, so that the behaviour stays near its data
 LOG_BETA = (-5.0, 10.0)
 
 # --- State -------------------------------------------------------------------
@@ -118,12 +121,6 @@ def behaviour_loss(params, vae: nn.Vae, batch: Batch, key: Array):
     return error + 0.5 * jnp.mean(kl_to_standard(posterior)) / vae.latent, error
 
 
-def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
-    """sum_i E(Q_i - y)^2, and Q_i (ensemble, batch)."""
-    values = critic.apply(params, batch.obs, batch.action)
-    return td.squared_error(values, y), values
-
-
 def policy_loss(
     params, policy: nn.Network, value, other: Array, obs, noise: Array, beta, on, config: Config, hp
 ):
@@ -145,132 +142,113 @@ def policy_loss(
 # --- Build -------------------------------------------------------------------
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
-    """BEAR for continuous actions in [-1, 1]^d."""
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    behaviour: nn.Vae
+    config: Config
+    dim: int
+
+
+def networks(config: Config, spec: Spec) -> Networks:
     dim = continuous("bear", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
-    vae = nn.vae(spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=0, bound="clip")
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 3)
-        params = {
-            "behaviour": vae.init(keys[0]),
-            "policy": policy.init(keys[1]),
-            "critic": critic.init(keys[2]),
-            "log_beta": jnp.zeros(()),
-        }
-        return State(
-            **params,
-            target_policy=jax.tree.map(jnp.copy, params["policy"]),
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, size = state.hp, batch.reward.shape[0]
-        keys = jax.random.split(key, 4)
-        grads, rates = {}, {}
-
-        grads["behaviour"], error = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, vae, batch, keys[0]
-        )
-        rates["behaviour"] = hp["behaviour_rate"]
-
-        actor = state.target_policy if config.target_policy else state.policy
-        pi_next = Normal(*policy.apply(actor, batch.next_obs))
-        a_next = jnp.tanh(jnp.moveaxis(pi_next.sample(keys[1], (config.candidates,)), 0, 1))
-        each = critic.apply(state.target_critic, batch.next_obs, a_next)  # (ensemble, batch, candidates)
-        mixed = hp["mix"] * jnp.min(each, axis=0) + (1 - hp["mix"]) * jnp.max(each, axis=0)
-        y = td.target(batch.reward, batch.discount, jnp.max(mixed, axis=-1))
-        (td_loss, values), grads["critic"] = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, y
-        )
-        rates["critic"] = hp["critic_rate"]
-        state = descend(state, grads, rates)
-
-        latent = jax.random.normal(keys[2], (size, config.samples, vae.latent))
-        latent = jnp.clip(latent, -LATENT_LIMIT, LATENT_LIMIT)
-        obs = jnp.broadcast_to(batch.obs[:, None], (size, config.samples, spec.obs_dim))
-        other = vae.decode(state.behaviour, obs, latent)
-        noise = jax.random.normal(keys[3], (size, config.samples, dim))
-        if config.target_policy:  # the original code cuts the policy's noise off too
-            noise = jnp.clip(noise, -LATENT_LIMIT, LATENT_LIMIT)
-        on = (step >= share(config.steps, config.policy_only_percent)).astype(jnp.float32)
-        policy_grads, (apart, q_policy, std) = jax.grad(policy_loss, has_aux=True)(
-            state.policy,
-            policy,
-            lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0),
-            other,
-            batch.obs,
-            noise,
-            jnp.exp(state.log_beta),
-            on,
-            config,
-            hp,
-        )
-        grads = {
-            "policy": policy_grads,
-            "log_beta": dual.Multiplier().grad(state.log_beta, apart - hp["threshold"]),
-        }
-        rates = {"policy": hp["policy_rate"], "log_beta": hp["alpha_rate"]}
-        new = descend(state, grads, rates)
-        return dataclasses.replace(
-            new,
-            log_beta=jnp.clip(new.log_beta, *LOG_BETA),
-            target_policy=dual.polyak(state.target_policy, new.policy, hp["polyak"]),
-            target_critic=dual.polyak(state.target_critic, state.critic, hp["polyak"]),
-        ), {
-            "td_loss": td_loss,
-            "behaviour_error": error,
-            "q_data": jnp.mean(values),
-            "q_policy": q_policy,
-            "target": jnp.mean(y),
-            "mmd": apart,
-            "policy_std": std,
-            "beta": jnp.exp(state.log_beta),
-        }
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(
-        init, (stage,), best_of(policy, critic, config.best_of, modes=("best", "mean", "sample"))
+    return Networks(
+        nn.gaussian(spec.obs_dim, dim, config.hidden),
+        nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble),
+        nn.vae(spec.obs_dim, dim, 2 * dim, config.behaviour_hidden, components=0, bound="clip"),
+        config,
+        dim,
     )
 
 
-# --- Presets -----------------------------------------------------------------
+def build(config: Config, spec: Spec) -> Algorithm:
+    """BEAR for continuous actions in [-1, 1]^d."""
+    n, alone = networks(config, spec), share(config.steps, config.policy_only_percent)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n, alone))
+    acting = best_of(n.policy, n.critic, config.best_of, modes=("best", "mean", "sample"))
+    return Algorithm(partial(init, n), (stage,), acting)
 
-ORIGINAL = {
-    "hidden": (400, 300),
-    "batch_size": 100,
-    "policy_only_percent": 10,
-    "target_policy": True,
-    "mean_value": True,
-    "samples": 10,
-    "kernel": "laplacian",
-    "sigma": 20.0,
-    "best_of": 10,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "behaviour_rate": 1e-3,
-}
-OURS = {
-    "preprocess.obs": "standardise",
-    "policy_only_percent": 20,
-    "behaviour_hidden": (256, 256),
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "alpha_rate": 1e-2,
-    "behaviour_rate": 1e-3,
-    "polyak": 0.02,
-    "sigma": 20.0,
-}
-# The codes' comments: 10 (original) and 20 (rlkit) for these two, 20 and 50 for walker2d and ant.
-AUTHORS_DOMAINS = {family: {"sigma": 10.0} for family in ("hopper", "halfcheetah")}
-DOMAINS = {family: {"sigma": 20.0} for family in ("hopper", "halfcheetah")}
 
-PRESETS = {
-    "default": Preset("ours: standardised observations, rates 1e-3, a smaller autoencoder", OURS, {}),
-    "authors": Preset("the authors' original code, at its sigma for walker2d", ORIGINAL, AUTHORS_DOMAINS),
-    "d4rl": Preset("as D4RL's evaluation ran it: the source of published scores", {}),
-}
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 3)
+    params = {
+        "behaviour": n.behaviour.init(keys[0]),
+        "policy": n.policy.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+        "log_beta": jnp.zeros(()),
+    }
+    return begin(State, params, hp, targets=("policy", "critic"))
+
+
+# --- What an update needs ----------------------------------------------------
+
+
+def targets(n: Networks, state: State, batch: Batch, key: Array) -> Array:
+    mix = state.hp["mix"]
+    acting = state.target_policy if n.config.target_policy else state.policy
+    a = jnp.tanh(Normal(*n.policy.apply(acting, batch.next_obs)).draws(key, n.config.candidates))
+    each = n.critic.apply(state.target_critic, batch.next_obs, a)  # (ensemble, batch, candidates)
+    mixed = mix * jnp.min(each, axis=0) + (1 - mix) * jnp.max(each, axis=0)
+    return td.target(batch.reward, batch.discount, jnp.max(mixed, axis=-1))
+
+
+def behaviour_actions(n: Networks, state: State, obs: Array, key: Array) -> Array:
+    """(batch, samples, dim) pre-tanh."""
+    shape = (obs.shape[0], n.config.samples)
+    latent = jax.random.normal(key, (*shape, n.behaviour.latent))
+    latent = jnp.clip(latent, -LATENT_LIMIT, LATENT_LIMIT)
+    obs = jnp.broadcast_to(obs[:, None], (*shape, obs.shape[-1]))
+    return n.behaviour.decode(state.behaviour, obs, latent)
+
+
+def policy_noise(n: Networks, batch_size: int, key: Array) -> Array:
+    noise = jax.random.normal(key, (batch_size, n.config.samples, n.dim))
+    if n.config.target_policy:  # the original code cuts the policy's noise off too
+        noise = jnp.clip(noise, -LATENT_LIMIT, LATENT_LIMIT)
+    return noise
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, alone: int, state: State, batch: Batch, key: Array, step: Array):
+    """The policy's first `alone` updates minimise the MMD alone."""
+    hp = state.hp
+    keys = jax.random.split(key, 4)
+
+    behaviour_grads, error = jax.grad(behaviour_loss, has_aux=True)(
+        state.behaviour, n.behaviour, batch, keys[0]
+    )
+    y = targets(n, state, batch, keys[1])
+    (td_loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    grads = {"behaviour": behaviour_grads, "critic": critic_grads}
+    state = descend(state, grads, {name: hp[f"{name}_rate"] for name in grads})
+
+    other = behaviour_actions(n, state, batch.obs, keys[2])
+    noise = policy_noise(n, batch.reward.shape[0], keys[3])
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    beta, on = jnp.exp(state.log_beta), (step >= alone).astype(jnp.float32)
+    policy_grads, (apart, q_policy, std) = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, other, batch.obs, noise, beta, on, n.config, hp
+    )
+    dual_grad = dual.Multiplier().grad(state.log_beta, apart - hp["threshold"])
+    grads = {"policy": policy_grads, "log_beta": dual_grad}
+    state = descend(state, grads, {"policy": hp["policy_rate"], "log_beta": hp["alpha_rate"]})
+    state = dataclasses.replace(state, log_beta=jnp.clip(state.log_beta, *LOG_BETA))
+    return dual.follow(state, "policy", "critic"), {
+        "td_loss": td_loss,
+        "behaviour_error": error,
+        "q_data": jnp.mean(values),
+        "q_policy": q_policy,
+        "target": jnp.mean(y),
+        "mmd": apart,
+        "policy_std": std,
+        "beta": beta,
+    }
+
+
+ENTRY = {"bear": Entry(Config, build, "Kumar et al. 2019, arXiv 1906.00949", *presets.read("bear", Config))}

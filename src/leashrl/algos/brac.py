@@ -3,16 +3,19 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.ops import divergence, dual, slope, td
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -125,7 +128,7 @@ STD_RANGES = {
     "narrow": {"bound": "tanh", "log_std_range": (-5.0, 0.0)},
     "wide": {"bound": "clip", "log_std_range": (-5.0, 2.0)},
 }
-MAX_ALPHA = 500.0  # as the authors bound their multiplier
+ALPHA = dual.Multiplier(500.0)  # as the authors bound theirs
 
 # --- State -------------------------------------------------------------------
 
@@ -161,12 +164,6 @@ def behaviour_loss(params, network: nn.Network, batch: Batch, key: Array, alpha,
     return divergence.density_loss(data, own, alpha), (jnp.mean(data), -jnp.mean(own))
 
 
-def critic_loss(params, critic: nn.Network, batch: Batch, y: Array):
-    """sum_i E(Q_i - y)^2, and Q_i (ensemble, batch)."""
-    values = critic.apply(params, batch.obs, batch.action)
-    return td.squared_error(values, y), values
-
-
 def dual_critic_loss(params, g: nn.Network, kind: str, obs: Array, policy: Array, behaviour: Array, weight):
     """-D + weight * E max(|grad_a g| - 1, 0)^2; both actions (batch, n, dim), slopes half-way between."""
     value = lambda a: g.apply(params, obs, a)[0]
@@ -187,191 +184,163 @@ def policy_loss(params, policy: nn.Network, value, penalty, obs: Array, key: Arr
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    behaviour: nn.Network
+    critic: nn.Network
+    energy: nn.Network
+    dual_form: str  # of the divergence that a critic g climbs; "" where there is none
+    config: Config
+    dim: int
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    dim = continuous("brac", spec).dim
+    critic = partial(nn.critic, spec.obs_dim, dim, config.critic_hidden)
+    gaussian = nn.gaussian(spec.obs_dim, dim, config.hidden, **STD_RANGES[config.std_range])
+    dual_form = {"kl-dual": "kl", "w": "w"}.get(config.divergence, "")
+    return Networks(
+        gaussian, gaussian, critic(ensemble=config.ensemble), critic(ensemble=1), dual_form, config, dim
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """BRAC for continuous actions in [-1, 1]^d."""
-    dim = continuous("brac", spec).dim
-    net = STD_RANGES[config.std_range]
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
-    behaviour = nn.gaussian(spec.obs_dim, dim, config.hidden, **net)
-    critic = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=config.ensemble)
-    g = nn.critic(spec.obs_dim, dim, config.critic_hidden, ensemble=1)
-    dual_form = {"kl-dual": "kl", "w": "w"}.get(config.divergence)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 4)
-        params = {
-            "behaviour": behaviour.init(keys[0]),
-            "log_alpha_behaviour": jnp.zeros(()),
-            "policy": policy.init(keys[1]),
-            "critic": critic.init(keys[2]),
-            "energy": g.init(keys[3]) if dual_form else {},
-            "log_alpha": jnp.log(hp["alpha"]),
-            "log_alpha_entropy": jnp.zeros(()),
-        }
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        alpha = jnp.exp(state.log_alpha_behaviour) if config.behaviour_bonus else jnp.zeros(())
-        grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, behaviour, batch, key, alpha, state.hp["margin"]
-        )
-        excess = dim * state.hp["target_entropy"] - entropy
-        grads = {
-            "behaviour": grads,
-            "log_alpha_behaviour": dual.Multiplier().grad(state.log_alpha_behaviour, excess),
-        }
-        state = descend(state, grads, dict.fromkeys(grads, state.hp["behaviour_rate"]))
-        if config.start == "behaviour":
-            state = dataclasses.replace(state, policy=state.behaviour)
-        return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
-
-    def actions(normal: Normal, key: Array) -> Array:
-        """(batch, samples, dim) pre-tanh."""
-        return jnp.moveaxis(normal.sample(key, (config.samples,)), 0, 1)
-
-    def distance(state: State, obs: Array, key: Array):
-        """`pi -> D(pi, mu)`, (batch,), at some observations."""
-        mu = Normal(*behaviour.apply(state.behaviour, obs))
-        key_pi, key_mu = jax.random.split(key)
-
-        def of(pi: Normal) -> Array:
-            if config.divergence == "kl-exact":
-                return divergence.kl(pi, mu)
-            u = actions(pi, key_pi)
-            if config.divergence == "kl":
-                each = lambda x: Normal(x.mean[:, None], x.log_std[:, None])
-                log_mu = clipped_log_prob(each(mu), u, state.hp["margin"])
-                return jnp.mean(squash_log_prob(each(pi), u) - log_mu, axis=-1)
-            other = actions(mu, key_mu)
-            if dual_form is None:
-                return divergence.mmd(u, other, config.kernel, state.hp["sigma"])
-            value = lambda a: g.apply(state.energy, obs, a)[0]
-            return divergence.dual(dual_form, value(jnp.tanh(u)), value(jnp.tanh(other)))
-
-        return of
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp = state.hp
-        alpha = dual.Multiplier(MAX_ALPHA)(state.log_alpha)
-        alpha_entropy = jnp.exp(state.log_alpha_entropy) if config.entropy else jnp.zeros(())
-        keys = jax.random.split(key, 6)
-
-        # The targets move before the step, as in the authors' code.
-        target_critic = dual.polyak(state.target_critic, state.critic, hp["polyak"])
-        pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
-        u_next = pi_next.sample(keys[0])
-        each = critic.apply(target_critic, batch.next_obs, jnp.tanh(u_next))
-        next_value = hp["mix"] * jnp.min(each, axis=0) + (1 - hp["mix"]) * jnp.max(each, axis=0)
-        next_value -= alpha_entropy * squash_log_prob(pi_next, u_next)
-        if config.value_penalty:
-            next_value -= alpha * distance(state, batch.next_obs, keys[1])(pi_next)
-        y = td.target(batch.reward, batch.discount, next_value)
-        (td_loss, values), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, y
-        )
-        grads, rates = {"critic": critic_grads}, {"critic": hp["critic_rate"]}
-        if dual_form:
-            both = [
-                Normal(*n.apply(p, batch.obs))
-                for n, p in ((policy, state.policy), (behaviour, state.behaviour))
-            ]
-            pair = [jnp.tanh(actions(x, k)) for x, k in zip(both, jax.random.split(keys[2]), strict=True)]
-            grads["energy"] = jax.grad(dual_critic_loss)(
-                state.energy, g, dual_form, batch.obs, *pair, hp["slope_penalty"]
-            )
-            rates["energy"] = hp["critic_rate"]
-        state = descend(state, grads, rates, target_critic=target_critic)
-
-        on = (step >= share(config.steps, config.policy_only_percent)).astype(jnp.float32)
-        policy_grads, (apart, entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
-            state.policy,
-            policy,
-            lambda a: jnp.min(critic.apply(state.critic, batch.obs, a), axis=0),
-            distance(state, batch.obs, keys[3]),
-            batch.obs,
-            keys[4],
-            alpha,
-            alpha_entropy,
-            on,
-        )
-        grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
-        if config.tune:
-            grads["log_alpha"] = dual.Multiplier(MAX_ALPHA).grad(state.log_alpha, apart - hp["threshold"])
-            rates["log_alpha"] = hp["alpha_rate"]
-        if config.entropy:
-            excess = dim * hp["target_entropy"] - entropy
-            grads["log_alpha_entropy"] = dual.Multiplier().grad(state.log_alpha_entropy, excess)
-            rates["log_alpha_entropy"] = hp["policy_rate"]
-        state = descend(state, grads, rates)
-        return state, {
-            "td_loss": td_loss,
-            "q_data": jnp.mean(values),
-            "q_policy": q_policy,
-            "target": jnp.mean(y),
-            "divergence": apart,
-            "entropy": entropy,
-            "alpha": alpha,
-        }
-
-    sample = uniform(config.batch_size)
+    n, sample = networks(config, spec), uniform(config.batch_size)
+    behaviour = share(config.steps, config.behaviour_percent)
+    alone = share(config.steps, config.policy_only_percent)
     stages = (
-        Stage("behaviour", share(config.steps, config.behaviour_percent), sample, clone),
-        Stage("train", config.steps, sample, update),
+        Stage("behaviour", behaviour, sample, partial(clone, n)),
+        Stage("train", config.steps, sample, partial(update, n, alone)),
     )
-    modes = ("mean", "sample", "best")
-    return Algorithm(init, stages, best_of(policy, critic, config.best_of, modes=modes))
+    acting = best_of(n.policy, n.critic, config.best_of, modes=("mean", "sample", "best"))
+    return Algorithm(partial(init, n), stages, acting)
 
 
-# --- Presets -----------------------------------------------------------------
-
-# The percentages are of 500,000 updates (README): 300,000 for the behaviour, 20,000 of the divergence alone.
-FIRST = {
-    "steps": 500_000,
-    "policy_rate": 3e-4,
-    "alpha": 0.1,
-    "alpha_rate": 1e-3,
-    "behaviour_percent": 60,
-    "policy_only_percent": 4,
-}
-# Of 1,000,000 each; 20,000 of the divergence alone.
-D4RL = {"steps": 1_000_000, "behaviour_percent": 100, "policy_only_percent": 2}
-OURS = {
-    "preprocess.obs": "standardise",
-    "behaviour_percent": 100,
-    "policy_only_percent": 20,
-    "start": "behaviour",
-    "std_range": "wide",
-    "divergence": "kl-exact",
-    "policy_rate": 3e-5,
-    "alpha": 10.0,
-    "behaviour_rate": 1e-3,
-    "polyak": 0.02,
-}
-# Returns that span 1000: one alpha for tasks whose rewards differ by a factor of ten.
-OURS_DOMAINS = {"gym": {"preprocess.reward": "return"}}
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 4)
+    params = {
+        "behaviour": n.behaviour.init(keys[0]),
+        "log_alpha_behaviour": jnp.zeros(()),
+        "policy": n.policy.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+        "energy": n.energy.init(keys[3]) if n.dual_form else {},
+        "log_alpha": jnp.log(hp["alpha"]),
+        "log_alpha_entropy": jnp.zeros(()),
+    }
+    return begin(State, params, hp, targets=("critic",))
 
 
-def presets(**variant) -> dict[str, Preset]:
-    """BRAC-p's or BRAC-v's."""
+# --- What an update needs ----------------------------------------------------
 
-    def preset(about: str, values: dict, domains: dict | None = None) -> Preset:
-        return Preset(about, values | variant, domains)
 
-    return {
-        "default": preset("ours: starts as a clone that may be wide; exact KL, alpha 10", OURS, OURS_DOMAINS),
-        "authors": preset("the authors' public code, as its README runs it", FIRST),
-        "d4rl": preset("as D4RL's evaluation ran it: alpha 1, slow policy", D4RL),
-        "mmd": preset("the authors', MMD", FIRST | {"divergence": "mmd"}),
-        "kl-dual": preset("the authors', KL by its dual form", FIRST | {"divergence": "kl-dual"}),
-        "w": preset("the authors', Wasserstein", FIRST | {"divergence": "w"}),
-        "tuned": preset("the authors', alpha tuned", FIRST | {"tune": True}),
+def distance(n: Networks, state: State, obs: Array, key: Array):
+    """`pi -> D(pi, mu)`, (batch,), at some observations."""
+    config = n.config
+    mu = Normal(*n.behaviour.apply(state.behaviour, obs))
+    key_pi, key_mu = jax.random.split(key)
+
+    def of(pi: Normal) -> Array:
+        if config.divergence == "kl-exact":
+            return divergence.kl(pi, mu)
+        u = pi.draws(key_pi, config.samples)
+        if config.divergence == "kl":
+            log_mu = clipped_log_prob(mu.each(), u, state.hp["margin"])
+            return jnp.mean(squash_log_prob(pi.each(), u) - log_mu, axis=-1)
+        other = mu.draws(key_mu, config.samples)
+        if not n.dual_form:
+            return divergence.mmd(u, other, config.kernel, state.hp["sigma"])
+        value = lambda a: n.energy.apply(state.energy, obs, a)[0]
+        return divergence.dual(n.dual_form, value(jnp.tanh(u)), value(jnp.tanh(other)))
+
+    return of
+
+
+def targets(n: Networks, state: State, batch: Batch, keys: Array, alpha, alpha_entropy) -> Array:
+    mix = state.hp["mix"]
+    pi = Normal(*n.policy.apply(state.policy, batch.next_obs))
+    u = pi.sample(keys[0])
+    each = n.critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u))
+    value = mix * jnp.min(each, axis=0) + (1 - mix) * jnp.max(each, axis=0)
+    value -= alpha_entropy * squash_log_prob(pi, u)
+    if n.config.value_penalty:
+        value -= alpha * distance(n, state, batch.next_obs, keys[1])(pi)
+    return td.target(batch.reward, batch.discount, value)
+
+
+def energy_grad(n: Networks, state: State, obs: Array, key: Array):
+    """The gradient of `dual_critic_loss` at actions of policy and behaviour."""
+    both = [
+        Normal(*network.apply(params, obs))
+        for network, params in ((n.policy, state.policy), (n.behaviour, state.behaviour))
+    ]
+    keys = jax.random.split(key)
+    pair = [jnp.tanh(x.draws(k, n.config.samples)) for x, k in zip(both, keys, strict=True)]
+    return jax.grad(dual_critic_loss)(
+        state.energy, n.energy, n.dual_form, obs, *pair, state.hp["slope_penalty"]
+    )
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def clone(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    hp = state.hp
+    alpha = jnp.exp(state.log_alpha_behaviour) if n.config.behaviour_bonus else jnp.zeros(())
+    grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
+        state.behaviour, n.behaviour, batch, key, alpha, hp["margin"]
+    )
+    excess = n.dim * hp["target_entropy"] - entropy
+    dual_grad = dual.Multiplier().grad(state.log_alpha_behaviour, excess)
+    grads = {"behaviour": grads, "log_alpha_behaviour": dual_grad}
+    state = descend(state, grads, dict.fromkeys(grads, hp["behaviour_rate"]))
+    if n.config.start == "behaviour":
+        state = dataclasses.replace(state, policy=state.behaviour)
+    return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
+
+
+def update(n: Networks, alone: int, state: State, batch: Batch, key: Array, step: Array):
+    """The policy's first `alone` updates see D alone."""
+    hp, alpha = state.hp, ALPHA(state.log_alpha)
+    alpha_entropy = jnp.exp(state.log_alpha_entropy) if n.config.entropy else jnp.zeros(())
+    keys = jax.random.split(key, 6)
+
+    state = dual.follow(state, "critic")  # before the step, as in the authors' code
+    y = targets(n, state, batch, keys[:2], alpha, alpha_entropy)
+    (td_loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    grads = {"critic": critic_grads}
+    if n.dual_form:
+        grads["energy"] = energy_grad(n, state, batch.obs, keys[2])
+    state = descend(state, grads, dict.fromkeys(grads, hp["critic_rate"]))
+
+    on = (step >= alone).astype(jnp.float32)
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    penalty = distance(n, state, batch.obs, keys[3])
+    policy_grads, (apart, entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, penalty, batch.obs, keys[4], alpha, alpha_entropy, on
+    )
+    grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
+    if n.config.tune:
+        grads["log_alpha"] = ALPHA.grad(state.log_alpha, apart - hp["threshold"])
+        rates["log_alpha"] = hp["alpha_rate"]
+    if n.config.entropy:
+        excess = n.dim * hp["target_entropy"] - entropy
+        grads["log_alpha_entropy"] = dual.Multiplier().grad(state.log_alpha_entropy, excess)
+        rates["log_alpha_entropy"] = hp["policy_rate"]
+    return descend(state, grads, rates), {
+        "td_loss": td_loss,
+        "q_data": jnp.mean(values),
+        "q_policy": q_policy,
+        "target": jnp.mean(y),
+        "divergence": apart,
+        "entropy": entropy,
+        "alpha": alpha,
     }
 
 
-PRESETS_P = presets(value_penalty=False)
-PRESETS_V = presets(value_penalty=True)
+PAPER = "Wu et al. 2019, arXiv 1911.11361"
+ENTRY = {name: Entry(Config, build, PAPER, *presets.read(name, Config)) for name in ("brac-p", "brac-v")}

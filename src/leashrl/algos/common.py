@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from leashrl.core import Data, Policy, draw
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.errors import BadInput, nearest
-from leashrl.nn import Network
+from leashrl.nn import Network, least
 from leashrl.ops import dual, soft, td
 from leashrl.optim import descend
 from leashrl.types import Array, Batch, Box, Discrete, Metrics, Space, Spec, TimeStep
@@ -97,7 +98,7 @@ def soft_update(
 
     pi_next = Normal(*policy.apply(state.policy, batch.next_obs))
     u_next = pi_next.sample(key_next)
-    next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u_next)), axis=0)
+    next_q = least(critic, state.target_critic, batch.next_obs, jnp.tanh(u_next))
     y = td.target(batch.reward, batch.discount, next_q - alpha * squash_log_prob(pi_next, u_next))
     (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
         state.critic, critic.apply, batch, y
@@ -105,7 +106,7 @@ def soft_update(
     new = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
     # The policy sees the critics from after their step, as in the public codes.
-    min_q = lambda a: jnp.min(critic.apply(new.critic, batch.obs, a), axis=0)
+    min_q = partial(least, critic, new.critic, batch.obs)
     policy_grads, entropy = jax.grad(soft.policy_loss, has_aux=True)(
         state.policy, policy.apply, min_q, batch.obs, key_pi, alpha
     )
@@ -113,8 +114,7 @@ def soft_update(
         "policy": policy_grads,
         "log_alpha": jax.grad(dual.temperature_loss)(state.log_alpha, entropy, target_entropy),
     }
-    averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-    new = descend(new, grads, dict.fromkeys(grads, hp["policy_rate"]), target_critic=averaged)
+    new = descend(new, grads, dict.fromkeys(grads, hp["policy_rate"]))
     metrics = {
         "critic_loss": loss,
         "q_data": jnp.mean(values),
@@ -122,7 +122,7 @@ def soft_update(
         "entropy": entropy,
         "alpha": alpha,
     }
-    return new, metrics, values
+    return dual.follow(new, "critic"), metrics, values
 
 
 def row_of(x: Array, i: Array) -> Array:

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import (
     categorical,
     choice,
@@ -19,12 +21,12 @@ from leashrl.algos.common import (
     with_returns,
     within,
 )
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import conservative, dual, mi, td
-from leashrl.optim import adam_init, descend
-from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
+from leashrl.optim import begin, descend
+from leashrl.types import Array, Batch, Discrete, Metrics, Space, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class Config:
             raise BadInput("option 'gap_floor' needs all actions of a state: give resample=0")
 
 
-class Networks(NamedTuple):
+class Variant(NamedTuple):
     """Initial weights (`nn.INITIAL`), and what a policy's mean and log spread are kept within."""
 
     policy: str
@@ -140,11 +142,12 @@ class Networks(NamedTuple):
 
 
 NETWORKS = {
-    "ours": Networks("scaled", "scaled", True, 9.0, (-5.0, 2.0)),
-    "authors": Networks("rlkit-policy", "rlkit-critic", False, 9.0, (-5.0, 2.0)),
-    "corl": Networks("torch-small", "orthogonal-small", True, math.inf, (-20.0, 2.0)),
+    "ours": Variant("scaled", "scaled", True, 9.0, (-5.0, 2.0)),
+    "authors": Variant("rlkit-policy", "rlkit-critic", False, 9.0, (-5.0, 2.0)),
+    "corl": Variant("torch-small", "orthogonal-small", True, math.inf, (-20.0, 2.0)),
 }
 ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as MISA's and BC's
+DUAL = dual.Multiplier()
 
 # --- State -------------------------------------------------------------------
 
@@ -176,12 +179,8 @@ def policy_loss(params, policy: nn.Network, value, batch: Batch, key: Array, alp
     q = jnp.mean(value(jnp.tanh(u)))
     log_prob_data = jnp.mean(squash_log_prob(pi, unsquash(batch.action, ACTION_MARGIN)))
     wanted = jnp.where(cloning, log_prob_data, q)
-    return -alpha * entropy - wanted, {
-        "q_policy": q,
-        "entropy": entropy,
-        "log_prob_data": log_prob_data,
-        "policy_std": jnp.mean(jnp.exp(pi.log_std)),
-    }
+    metrics = {"q_policy": q, "entropy": entropy, "log_prob_data": log_prob_data}
+    return -alpha * entropy - wanted, metrics | {"policy_std": jnp.mean(jnp.exp(pi.log_std))}
 
 
 def exact_policy_loss(params, policy: nn.Network, q: Array, batch: Batch, alpha: Array, cloning: Array):
@@ -191,208 +190,192 @@ def exact_policy_loss(params, policy: nn.Network, q: Array, batch: Batch, alpha:
     q_policy = jnp.mean(pi.expect(q))
     log_prob_data = jnp.mean(pi.log_prob(batch.action))
     wanted = jnp.where(cloning, log_prob_data, q_policy)
-    return -alpha * entropy - wanted, {
-        "q_policy": q_policy,
-        "entropy": entropy,
-        "log_prob_data": log_prob_data,
-    }
+    metrics = {"q_policy": q_policy, "entropy": entropy, "log_prob_data": log_prob_data}
+    return -alpha * entropy - wanted, metrics
 
 
 # --- Build -------------------------------------------------------------------
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
-    """CQL for continuous actions in [-1, 1]^d, or discrete ones."""
+class Networks(NamedTuple):
+    """What a state's parameters are applied with, also by those who look into a trained one."""
+
+    policy: nn.Network
+    critic: nn.Network
+    config: Config
+    action: Space
+    discrete: bool
+
+
+def networks(config: Config, spec: Spec) -> Networks:
     discrete, dim = isinstance(spec.action, Discrete), spec.action.dim
     if discrete and (config.calibrated or config.gap_floor):
         raise BadInput("options 'calibrated' and 'gap_floor' are of continuous actions")
-    how = NETWORKS[config.networks]
-    policy_sizes = (spec.obs_dim, dim, config.hidden)
-    critic_sizes = (spec.obs_dim, dim, config.critic_hidden or config.hidden)
+    how, make = NETWORKS[config.networks], nn.table_critic if discrete else nn.critic
+    sizes = (spec.obs_dim, dim, config.hidden)
     if discrete:
-        policy = nn.mlp(*policy_sizes, out_scale=0.01, initial=how.policy)
+        policy = nn.mlp(*sizes, out_scale=0.01, initial=how.policy)
     else:
-        policy = nn.gaussian(
-            *policy_sizes, initial=how.policy, scalars=how.scalars, mean_limit=how.mean_limit,
-            log_std_range=how.log_std_range,
-        )  # fmt: skip
-    critic = (nn.table_critic if discrete else nn.critic)(
-        *critic_sizes, ensemble=config.ensemble, norm=config.critic_norm, initial=how.critic
-    )
-    warmup = share(config.steps, config.warmup_percent)
-    gap_floor = -float(config.gap_floor) if config.gap_floor else -math.inf
+        limits = {"mean_limit": how.mean_limit, "log_std_range": how.log_std_range}
+        policy = nn.gaussian(*sizes, initial=how.policy, scalars=how.scalars, **limits)
+    sizes = (spec.obs_dim, dim, config.critic_hidden or config.hidden)
+    critic = make(*sizes, ensemble=config.ensemble, norm=config.critic_norm, initial=how.critic)
+    return Networks(policy, critic, config, spec.action, discrete)
 
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        params = {
-            "policy": policy.init(keys[0]),
-            "critic": critic.init(keys[1]),
-            "log_alpha": jnp.zeros(()),
-            # The multiplier starts at 1 with the authors, at e in JaxCQL.
-            "log_lagrange": jnp.float32(config.lagrange == "gap"),
-        }
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
 
-    def proposals(pi: Normal, pi_next: Normal, batch: Batch, key: Array) -> tuple[Array, Array]:
-        """Actions (batch, 3 k, dim), and their log densities (batch, 3 k) under what drew them."""
-        keys, n = jax.random.split(key, 3), batch.reward.shape[0]
-        anywhere = jax.random.uniform(keys[0], (n, config.k, dim), minval=-1.0, maxval=1.0)
-        actions, log_q = [anywhere], [jnp.full((n, config.k), -dim * math.log(2.0))]
-        for own, key in ((pi_next, keys[1]), (pi, keys[2])):
-            u = own.sample(key, (config.k,))
-            own = Normal(own.mean[None], own.log_std[None])
-            actions.append(jnp.moveaxis(jnp.tanh(u), 0, 1))
-            log_q.append(squash_log_prob(own, u).T)
-        if config.form == "rho":
-            actions.append(batch.action[:, None])
-        return jnp.concatenate(actions, axis=1), jnp.concatenate(log_q, axis=1)
-
-    def floors(batch: Batch, columns: int) -> Array | None:
-        """Cal-QL's bounds of the proposals' Q (batch, columns): the return to go, of the policy's actions."""
-        if not config.calibrated:
-            return None
-        if batch.to_go is None:
-            raise BadInput("option 'calibrated' needs the data's returns to go")
-        own = jnp.broadcast_to(batch.to_go[:, None], (batch.reward.shape[0], 2 * config.k))
-        others = (config.k, columns - 3 * config.k)  # uniform ones before, CQL(rho)'s of the data behind
-        before, behind = (jnp.full((batch.reward.shape[0], n), -jnp.inf) for n in others)
-        return jnp.concatenate([before, own, behind], axis=1)
-
-    def targets(state: State, pi_next: Normal, batch: Batch, key: Array) -> Array:
-        u = jnp.moveaxis(pi_next.sample(key, (1 if config.backup == "sample" else config.k,)), 0, 1)
-        values = critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u))  # (ensemble, batch, k)
-        if config.backup_entropy:
-            each = Normal(pi_next.mean[:, None], pi_next.log_std[:, None])
-            values -= jnp.exp(state.log_alpha) * squash_log_prob(each, u)[None]
-        if config.backup == "max-each":
-            best = jnp.min(jnp.max(values, axis=-1), axis=0)
-        else:
-            best = jnp.max(jnp.min(values, axis=0), axis=-1)
-        return td.target(batch.reward, batch.discount, best)
-
-    def sampled(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
-        """Gradients of critic and policy, metrics, the data's Q, their targets, and the mean gap."""
-        key_next, key_proposal, key_draw, key_pi = jax.random.split(key, 4)
-        both = policy.apply(state.policy, jnp.concatenate([batch.obs, batch.next_obs]))
-        pi, pi_next = (Normal(*x) for x in zip(*(jnp.split(x, 2) for x in both), strict=True))
-        y = targets(state, pi_next, batch, key_next)
-        actions, log_q = proposals(pi, pi_next, batch, key_proposal)
-        critic_grads, values, energies = conservative.gradient(
-            state.critic, critic.apply, batch, actions, y, weight, 1.0,
-            bound="misa", log_q=log_q if config.form == "h" else None, floor=floors(batch, actions.shape[1]),
-            gap_floor=gap_floor, key=key_draw, resample=config.resample,
-        )  # fmt: skip
-
-        def min_q(action: Array) -> Array:
-            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
-
-        policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), cloning
-        )
-        gap = jnp.maximum(jax.nn.logsumexp(energies, axis=-1) - values, gap_floor)
-        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, jnp.mean(gap)
-
-    def summed(state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
-        """The same of discrete actions."""
-        alpha = jnp.exp(state.log_alpha)
-        pi_next = Categorical(policy.apply(state.policy, batch.next_obs))
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs), axis=0)
-        if config.backup_entropy:
-            next_q -= alpha * pi_next.log_probs
-        next_value = pi_next.expect(next_q) if config.backup == "sample" else jnp.max(next_q, axis=-1)
-        y = td.target(batch.reward, batch.discount, next_value)
-        log_mass = Categorical(policy.apply(state.policy, batch.obs)).log_probs
-        if config.form == "h":
-            log_mass = jnp.zeros_like(log_mass)
-        critic_grads, (values, energies) = jax.grad(conservative.exact_loss, has_aux=True)(
-            state.critic, critic.apply, "misa", batch, log_mass, y, weight, 1.0
-        )
-        min_q = jnp.min(critic.apply(state.critic, batch.obs), axis=0)
-        policy_grads, metrics = jax.grad(exact_policy_loss, has_aux=True)(
-            state.policy, policy, min_q, batch, alpha, cloning
-        )
-        gap = mi.log_partition("misa", energies.reshape(-1, dim)) - jnp.mean(values)
-        return {"critic": critic_grads, "policy": policy_grads}, metrics, values, y, gap
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update. The public codes step the policy
-        # before the critics, but both losses are formed before either step: it is the same.
-        hp = state.hp
-        multiplier = jnp.ones(()) if config.lagrange == "none" else dual.Multiplier()(state.log_lagrange)
-        grads, metrics, values, y, gap = (summed if discrete else sampled)(
-            state, batch, key, multiplier * hp["weight"], step < warmup
-        )
-        excess = hp["weight"] * gap - hp["tau"]
-        if config.lagrange == "gap":
-            excess = hp["weight"] * (gap - hp["tau"])
-        grads["log_lagrange"] = dual.Multiplier().grad(state.log_lagrange, excess)
-        target_entropy = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
-        grads["log_alpha"] = jax.grad(dual.temperature_loss)(
-            state.log_alpha, metrics["entropy"], target_entropy
-        )
-        rates = {
-            "critic": hp["critic_rate"],
-            "policy": hp["policy_rate"],
-            "log_alpha": hp["policy_rate"],
-            "log_lagrange": hp["critic_rate"] * float(config.lagrange != "none"),
-        }
-        new = descend(state, grads, rates)
-        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-        return dataclasses.replace(new, target_critic=averaged), metrics | {
-            "td_loss": td.squared_error(values, y),
-            "q_data": jnp.mean(values),
-            "target": jnp.mean(y),
-            "gap": gap,
-            "lagrange": multiplier,
-            "alpha": jnp.exp(state.log_alpha),
-        }
-
+def build(config: Config, spec: Spec) -> Algorithm:
+    """CQL for continuous actions in [-1, 1]^d, or discrete ones."""
+    n = networks(config, spec)
     sample = with_returns(config.batch_size) if config.calibrated else uniform(config.batch_size)
-    stage = Stage("train", config.steps, sample, update)
-    return Algorithm(init, (stage,), (categorical if discrete else tanh_gaussian)(policy))
+    stage = Stage("train", config.steps, sample, partial(update, n))
+    return Algorithm(partial(init, n), (stage,), (categorical if n.discrete else tanh_gaussian)(n.policy))
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    params = {
+        "policy": n.policy.init(keys[0]),
+        "critic": n.critic.init(keys[1]),
+        "log_alpha": jnp.zeros(()),
+        # The multiplier starts at 1 with the authors, at e in JaxCQL.
+        "log_lagrange": jnp.float32(n.config.lagrange == "gap"),
+    }
+    return begin(State, params, hp, targets=("critic",))
 
-OURS = {
-    "preprocess.obs": "standardise",
-    "hidden": (256, 256),
-    "resample": 4,
-    "polyak": 0.02,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
+
+# --- Update ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    # All gradients are taken at the parameters from before the update. The public codes step the policy
+    # before the critics, but both losses are formed before either step: it is the same.
+    config, hp = n.config, state.hp
+    multiplier = jnp.ones(()) if config.lagrange == "none" else DUAL(state.log_lagrange)
+    weight, cloning = multiplier * hp["weight"], step < share(config.steps, config.warmup_percent)
+    grads, metrics = (summed if n.discrete else sampled)(n, state, batch, key, weight, cloning)
+    excess = hp["weight"] * metrics["gap"] - hp["tau"]
+    if config.lagrange == "gap":
+        excess = hp["weight"] * (metrics["gap"] - hp["tau"])
+    target = entropy_target(n.action, hp["target_entropy"], hp["entropy_share"])
+    grads["log_lagrange"] = DUAL.grad(state.log_lagrange, excess)
+    grads["log_alpha"] = jax.grad(dual.temperature_loss)(state.log_alpha, metrics["entropy"], target)
+    rates = {
+        "critic": hp["critic_rate"],
+        "policy": hp["policy_rate"],
+        "log_alpha": hp["policy_rate"],
+        "log_lagrange": hp["critic_rate"] * float(config.lagrange != "none"),
+    }
+    new = descend(state, grads, rates)
+    metrics |= {"lagrange": multiplier, "alpha": jnp.exp(state.log_alpha)}
+    return dual.follow(new, "critic"), metrics
+
+
+def measured(values: Array, y: Array, gap: Array) -> Metrics:
+    """What either half finds of the critics, as metrics: Q_i of the data (ensemble, batch), targets, gap."""
+    td_loss = td.squared_error(values, y)
+    return {"td_loss": td_loss, "q_data": jnp.mean(values), "target": jnp.mean(y), "gap": gap}
+
+
+# --- Continuous actions: expectations are sampled ----------------------------
+
+
+def sampled(n: Networks, state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
+    """Gradients of policy and critics, and metrics."""
+    config = n.config
+    key_next, key_proposal, key_draw, key_pi = jax.random.split(key, 4)
+    both = n.policy.apply(state.policy, jnp.concatenate([batch.obs, batch.next_obs]))
+    pi, pi_next = map(Normal, *(jnp.split(x, 2) for x in both))
+
+    y = targets(n, state, pi_next, batch, key_next)
+    actions, log_q = proposals(n, pi, pi_next, batch, key_proposal)
+    gap_floor = -float(config.gap_floor) if config.gap_floor else -math.inf
+    critic_grads, values, energies = conservative.gradient(
+        state.critic, n.critic.apply, batch, actions, y, weight, 1.0,
+        bound="misa", log_q=log_q if config.form == "h" else None, floor=floors(n, batch, actions.shape[1]),
+        gap_floor=gap_floor, key=key_draw, resample=config.resample,
+    )  # fmt: skip
+    gap = jnp.maximum(jax.nn.logsumexp(energies, axis=-1) - values, gap_floor)
+
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), cloning
+    )
+    grads = {"critic": critic_grads, "policy": policy_grads}
+    return grads, metrics | measured(values, y, jnp.mean(gap))
+
+
+def targets(n: Networks, state: State, pi_next: Normal, batch: Batch, key: Array) -> Array:
+    u = pi_next.draws(key, 1 if n.config.backup == "sample" else n.config.k)
+    values = n.critic.apply(state.target_critic, batch.next_obs, jnp.tanh(u))  # (ensemble, batch, k)
+    if n.config.backup_entropy:
+        values -= jnp.exp(state.log_alpha) * squash_log_prob(pi_next.each(), u)[None]
+    if n.config.backup == "max-each":
+        best = jnp.min(jnp.max(values, axis=-1), axis=0)
+    else:
+        best = jnp.max(jnp.min(values, axis=0), axis=-1)
+    return td.target(batch.reward, batch.discount, best)
+
+
+def proposals(n: Networks, pi: Normal, pi_next: Normal, batch: Batch, key: Array) -> tuple[Array, Array]:
+    """Actions (batch, 3 k, dim), and their log densities (batch, 3 k) under what drew them."""
+    keys, k, (rows, dim) = jax.random.split(key, 3), n.config.k, batch.action.shape
+    anywhere = jax.random.uniform(keys[0], (rows, k, dim), minval=-1.0, maxval=1.0)
+    u_next, u = pi_next.draws(keys[1], k), pi.draws(keys[2], k)
+    actions = [anywhere, jnp.tanh(u_next), jnp.tanh(u)]
+    if n.config.form == "rho":
+        actions.append(batch.action[:, None])
+    log_q = [
+        jnp.full((rows, k), -dim * math.log(2.0)),
+        squash_log_prob(pi_next.each(), u_next),
+        squash_log_prob(pi.each(), u),
+    ]
+    return jnp.concatenate(actions, axis=1), jnp.concatenate(log_q, axis=1)
+
+
+def floors(n: Networks, batch: Batch, columns: int) -> Array | None:
+    """Cal-QL's bounds of the proposals' Q (batch, columns): the return to go, of the policy's actions."""
+    if not n.config.calibrated:
+        return None
+    if batch.to_go is None:
+        raise BadInput("option 'calibrated' needs the data's returns to go")
+    k, rows = n.config.k, len(batch.reward)
+    own = jnp.broadcast_to(batch.to_go[:, None], (rows, 2 * k))
+    # uniform ones before, CQL(rho)'s of the data behind
+    before, behind = (jnp.full((rows, m), -jnp.inf) for m in (k, columns - 3 * k))
+    return jnp.concatenate([before, own, behind], axis=1)
+
+
+# --- Discrete actions: expectations are summed -------------------------------
+
+
+def summed(n: Networks, state: State, batch: Batch, key: Array, weight: Array, cloning: Array):
+    """Gradients of policy and critics, and metrics."""
+    config, alpha = n.config, jnp.exp(state.log_alpha)
+    pi_next = Categorical(n.policy.apply(state.policy, batch.next_obs))
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs)
+    if config.backup_entropy:
+        next_q -= alpha * pi_next.log_probs
+    next_value = pi_next.expect(next_q) if config.backup == "sample" else jnp.max(next_q, axis=-1)
+    y = td.target(batch.reward, batch.discount, next_value)
+
+    log_mass = Categorical(n.policy.apply(state.policy, batch.obs)).log_probs
+    if config.form == "h":
+        log_mass = jnp.zeros_like(log_mass)
+    critic_grads, (values, energies) = jax.grad(conservative.exact_loss, has_aux=True)(
+        state.critic, n.critic.apply, "misa", batch, log_mass, y, weight, 1.0
+    )
+    gap = mi.log_partition("misa", energies.reshape(-1, n.action.dim)) - jnp.mean(values)
+
+    min_q = nn.least(n.critic, state.critic, batch.obs)
+    policy_grads, metrics = jax.grad(exact_policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, batch, alpha, cloning
+    )
+    grads = {"critic": critic_grads, "policy": policy_grads}
+    return grads, metrics | measured(values, y, gap)
+
+
+ENTRY = {
+    "cql": Entry(
+        Config, build, "Kumar et al. 2020, arXiv 2006.04779", *presets.read("cql", Config), discrete=True
+    )
 }
-AUTHORS = {"networks": "authors"}
-AUTHORS_DOMAINS = {"antmaze": {"preprocess.reward": "antmaze", "lagrange": "weighted", "tau": 5.0}}
-CORL = {"preprocess.obs": "standardise", "networks": "corl", "warmup_percent": 0, "weight": 10.0}
-CORL |= {"policy_rate": 3e-5}
-CORL_DOMAINS = {
-    "hopper-medium": {"preprocess.reward": "return"},  # one of its 18 configurations of gym says so
-    "adroit": {"weight": 1.0, "policy_rate": 1e-4},
-    "antmaze": {
-        "preprocess.obs": "none",
-        "preprocess.reward": "ten-minus-five",
-        "critic_hidden": (256,) * 5,
-        "weight": 5.0,
-        "policy_rate": 1e-4,
-        "lagrange": "gap",
-        "tau": 0.8,
-        "gap_floor": 200,
-        "backup": "max",
-    },
-}
-PRESETS = {
-    "default": Preset("ours: standardised observations, two layers, backward on 4 of 30 actions", OURS),
-    "authors": Preset("what the authors' public code does", AUTHORS),
-    "corl": Preset("the public re-implementation whose tables are cited", CORL, CORL_DOMAINS),
-    "rho": Preset(
-        "CQL(rho): no importance weights, the data's action among the rest", AUTHORS | {"form": "rho"}
-    ),
-    "lagrange": Preset("the authors' Lagrange form", AUTHORS | {"lagrange": "weighted", "tau": 10.0}),
-}
-DOMAINS = AUTHORS_DOMAINS

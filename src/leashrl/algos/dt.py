@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, row_of, share, with_row, within
-from leashrl.core import HP, Algorithm, Data, Policy, Preprocess, Preset, Stage
+from leashrl.core import HP, Algorithm, Data, Entry, Policy, Preprocess, Stage
 from leashrl.errors import BadInput
 from leashrl.nn.initial import dense, normal, torch_linear
 from leashrl.nn.mlp import affine, layer_norm
-from leashrl.optim import adam_init, clip_norm, descend
+from leashrl.optim import begin, clip_norm, descend
 from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -118,7 +121,7 @@ def imitation_loss(params, network: nn.Network, window: Window, key: Array):
     return jnp.mean(error, where=window.inside)
 
 
-# --- Build -------------------------------------------------------------------
+# --- The network -------------------------------------------------------------
 
 
 def model(config: Config, obs_dim: int, dim: int) -> nn.Network:
@@ -155,103 +158,124 @@ def model(config: Config, obs_dim: int, dim: int) -> nn.Network:
     return nn.Network(init, apply)
 
 
-def windows(config: Config):
-    """`sample(data, state, key)`: windows that begin at rows drawn uniformly, so at an episode in proportion
-    to its length, and anywhere in it."""
-
-    def sample(data: Data, state: State, key: Array) -> Window:
-        assert isinstance(data, Episodes)
-        n = data.reward.shape[0]
-        first = jax.random.randint(key, (config.batch_size,), 0, n)
-        row = first[:, None] + jnp.arange(config.context)[None]
-        inside = row < jnp.asarray(data.end)[first][:, None]
-        row = jnp.minimum(row, n - 1)
-        return Window(
-            to_go=jnp.asarray(data.to_go)[row] / config.scale,
-            obs=jnp.asarray(data.obs)[row],
-            action=jnp.asarray(data.action)[row],
-            step=jnp.asarray(data.step)[row],
-            inside=inside,
-        )
-
-    return sample
+# --- Build -------------------------------------------------------------------
 
 
-def acting(config: Config, network: nn.Network, obs_dim: int, dim: int) -> Policy:
-    """With the last `context` rows of the episode as memory."""
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    config: Config
+    obs_dim: int
+    dim: int
+    asked: dict[str, Array]  # the returns of `targets`, scaled, by mode
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    dim = continuous("dt", spec).dim
     asked = {f"return-{target}": jnp.float32(target / config.scale) for target in config.targets}
-
-    def init(params):
-        rows = config.context
-        return {
-            "to_go": jnp.zeros(rows),
-            "obs": jnp.zeros((rows, obs_dim)),
-            "action": jnp.zeros((rows, dim)),
-            "step": jnp.zeros(rows, jnp.int32),
-            "count": jnp.zeros((), jnp.int32),
-        }
-
-    def act(params, carry, timestep: TimeStep, key: Array, mode: str):
-        t = carry["count"]
-        full = t >= config.context
-        carry = {  # a full memory forgets its first row
-            name: jnp.where(full, jnp.roll(x, -1, axis=0), x) if x.ndim else x for name, x in carry.items()
-        }
-        at = jnp.minimum(t, config.context - 1)
-        target = asked.get(mode, params["best"])
-        before = row_of(carry["to_go"], jnp.maximum(at - 1, 0))
-        to_go = jnp.where(t == 0, target, before - timestep.reward / config.scale)
-        carry = carry | {
-            "to_go": with_row(carry["to_go"], at, to_go),
-            "obs": with_row(carry["obs"], at, timestep.obs),
-            "step": with_row(carry["step"], at, t),
-        }
-        # What lies behind row `at` is of no concern: the transformer is causal.
-        found = network.apply(params["policy"], carry["to_go"], carry["obs"], carry["action"], carry["step"])
-        action = row_of(found, at)
-        return action, carry | {"action": with_row(carry["action"], at, action), "count": t + 1}
-
-    return Policy(
-        lambda state: {"policy": state.policy, "best": state.best}, init, act, (*asked,) or ("best",)
-    )
+    return Networks(model(config, spec.obs_dim, dim), config, spec.obs_dim, dim, asked)
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
     """Decision Transformer for continuous actions in [-1, 1]^d."""
-    dim = continuous("dt", spec).dim
-    network = model(config, spec.obs_dim, dim)
-    warmup = share(config.steps, config.warmup_percent)
-
-    def init(key: Array, hp: HP) -> State:
-        params = network.init(key)
-        return State(params, jnp.zeros(()), {"policy": adam_init(params)}, hp)
-
-    def update(state: State, window: Window, key: Array, step: Array) -> tuple[State, Metrics]:
-        loss, grads = jax.value_and_grad(imitation_loss)(state.policy, network, window, key)
-        rate = state.hp["policy_rate"] * jnp.minimum(1.0, (step + 1).astype(jnp.float32) / max(1, warmup))
-        new = descend(state, {"policy": clip_norm(grads, state.hp["clip"])}, {"policy": rate})
-        shrink = rate * state.hp["decay"]
-        decayed = jax.tree.map(lambda after, before: after - shrink * before, new.policy, state.policy)
-        return dataclasses.replace(new, policy=decayed), {"policy_loss": loss}
-
-    def look(state: State, data: Data, key: Array) -> State:
-        """The highest return of the data, once."""
-        assert isinstance(data, Episodes)
-        returns = jnp.where(jnp.asarray(data.step) == 0, data.to_go, -jnp.inf)
-        return dataclasses.replace(state, best=jnp.max(returns) / config.scale)
-
-    stage = Stage("train", config.steps, windows(config), update, look, config.steps)
-    return Algorithm(init, (stage,), acting(config, network, spec.obs_dim, dim))
+    n, warmup = networks(config, spec), share(config.steps, config.warmup_percent)
+    stage = Stage("train", config.steps, partial(windows, config), partial(update, n, warmup))
+    stage = stage._replace(refresh=partial(look, n), every=config.steps)  # once, at the beginning
+    acting = Policy(params_of, partial(memory, n), partial(act, n), (*n.asked,) or ("best",))
+    return Algorithm(partial(init, n), (stage,), acting)
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    return begin(State, {"policy": n.policy.init(key)}, hp, best=jnp.zeros(()))
 
-DOMAINS = {
-    "hopper": {"targets": (3600, 1800)},
-    "halfcheetah": {"targets": (12000, 6000)},
-    "walker2d": {"targets": (5000, 2500)},
-}
-PRESETS = {
-    "default": Preset("ours: a rate of 1e-3", {"policy_rate": 1e-3}),
-    "authors": Preset("the authors' values", {"embedding_dropout_percent": 10, "initial": "authors"}),
+
+# --- Training ----------------------------------------------------------------
+
+
+def windows(config: Config, data: Data, state: State, key: Array) -> Window:
+    """Windows that begin at rows drawn uniformly, so at an episode in proportion to its length, and anywhere
+    in it."""
+    assert isinstance(data, Episodes)
+    count = data.reward.shape[0]
+    first = jax.random.randint(key, (config.batch_size,), 0, count)
+    row = first[:, None] + jnp.arange(config.context)[None]
+    inside = row < jnp.asarray(data.end)[first][:, None]
+    row = jnp.minimum(row, count - 1)
+    return Window(
+        to_go=jnp.asarray(data.to_go)[row] / config.scale,
+        obs=jnp.asarray(data.obs)[row],
+        action=jnp.asarray(data.action)[row],
+        step=jnp.asarray(data.step)[row],
+        inside=inside,
+    )
+
+
+def update(
+    n: Networks, warmup: int, state: State, window: Window, key: Array, step: Array
+) -> tuple[State, Metrics]:
+    loss, grads = jax.value_and_grad(imitation_loss)(state.policy, n.policy, window, key)
+    rate = state.hp["policy_rate"] * jnp.minimum(1.0, (step + 1).astype(jnp.float32) / max(1, warmup))
+    new = descend(state, {"policy": clip_norm(grads, state.hp["clip"])}, {"policy": rate})
+    shrink = rate * state.hp["decay"]
+    decayed = jax.tree.map(lambda after, before: after - shrink * before, new.policy, state.policy)
+    return dataclasses.replace(new, policy=decayed), {"policy_loss": loss}
+
+
+def look(n: Networks, state: State, data: Data, key: Array) -> State:
+    """The highest return of the data, once."""
+    assert isinstance(data, Episodes)
+    returns = jnp.where(jnp.asarray(data.step) == 0, data.to_go, -jnp.inf)
+    return dataclasses.replace(state, best=jnp.max(returns) / n.config.scale)
+
+
+# --- Acting ------------------------------------------------------------------
+
+
+def params_of(state: State) -> dict[str, Any]:
+    return {"policy": state.policy, "best": state.best}
+
+
+def memory(n: Networks, params) -> dict[str, Array]:
+    """Of the last `context` rows of the episode, before its first."""
+    rows = n.config.context
+    return {
+        "to_go": jnp.zeros(rows),
+        "obs": jnp.zeros((rows, n.obs_dim)),
+        "action": jnp.zeros((rows, n.dim)),
+        "step": jnp.zeros(rows, jnp.int32),
+        "count": jnp.zeros((), jnp.int32),
+    }
+
+
+def act(n: Networks, params, carry: dict[str, Array], timestep: TimeStep, key: Array, mode: str):
+    t = carry["count"]
+    full = t >= n.config.context
+    carry = {  # a full memory forgets its first row
+        name: jnp.where(full, jnp.roll(x, -1, axis=0), x) if x.ndim else x for name, x in carry.items()
+    }
+    at = jnp.minimum(t, n.config.context - 1)
+    target = n.asked.get(mode, params["best"])
+    before = row_of(carry["to_go"], jnp.maximum(at - 1, 0))
+    to_go = jnp.where(t == 0, target, before - timestep.reward / n.config.scale)
+    carry = carry | {
+        "to_go": with_row(carry["to_go"], at, to_go),
+        "obs": with_row(carry["obs"], at, timestep.obs),
+        "step": with_row(carry["step"], at, t),
+    }
+    # What lies behind row `at` is of no concern: the transformer is causal.
+    found = n.policy.apply(params["policy"], carry["to_go"], carry["obs"], carry["action"], carry["step"])
+    action = row_of(found, at)
+    return action, carry | {"action": with_row(carry["action"], at, action), "count": t + 1}
+
+
+ENTRY = {
+    "dt": Entry(
+        Config,
+        build,
+        "Chen et al. 2021, arXiv 2106.01345",
+        *presets.read("dt", Config),
+        view="episodes",
+        offline_only="it has no critic",
+    )
 }

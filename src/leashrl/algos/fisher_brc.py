@@ -3,16 +3,19 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, share, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Mixture, Normal, independent_log_prob, log_det_tanh, squash_log_prob, unsquash
 from leashrl.ops import divergence, dual, slope, td
-from leashrl.optim import adam_init, descend, staircase
+from leashrl.optim import begin, descend, staircase
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -196,122 +199,126 @@ def policy_loss(params, policy: nn.Network, value, obs: Array, key: Array, alpha
 # --- Build -------------------------------------------------------------------
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
-    """Fisher-BRC for continuous actions in [-1, 1]^d."""
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    behaviour: nn.Network
+    config: Config
+    dim: int
+
+
+def networks(config: Config, spec: Spec) -> Networks:
     dim = continuous("fisher-brc", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, log_std_range=LOG_STD, log_std_offset=0.0)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
     behaviour = nn.mixture(
         spec.obs_dim, dim, config.components, config.behaviour_hidden, independent=True,
         log_std_range=LOG_STD, out_scale=0.01,
     )  # fmt: skip
+    return Networks(
+        nn.gaussian(spec.obs_dim, dim, config.hidden, log_std_range=LOG_STD, log_std_offset=0.0),
+        nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble),
+        behaviour,
+        config,
+        dim,
+    )
 
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 3)
-        params = {
-            "behaviour": behaviour.init(keys[0]),
-            "log_alpha_behaviour": jnp.zeros(()),
-            "policy": policy.init(keys[1]),
-            "critic": critic.init(keys[2]),
-            "log_alpha": jnp.zeros(()),
-        }
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
 
-    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        alpha = jnp.exp(state.log_alpha_behaviour)
-        grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
-            state.behaviour, behaviour, batch, key, alpha, state.hp, config.sampling
-        )
-        target = dim * state.hp["behaviour_entropy"]
-        rate = staircase(state.hp["behaviour_rate"], step, pretraining, STAIRS)
-        dual_grad = dual.Multiplier().grad(state.log_alpha_behaviour, target - entropy)
-        grads = {"behaviour": grads, "log_alpha_behaviour": dual_grad}
-        if config.start == "behaviour":
-            key_pi = jax.random.fold_in(key, 1)
-            grads["policy"] = jax.grad(clone_loss)(state.policy, policy, batch, key_pi, alpha, state.hp)
-        state = descend(state, grads, dict.fromkeys(grads, rate))
-        return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, alpha = state.hp, jnp.exp(state.log_alpha)
-        key_next, key_penalty, key_pi = jax.random.split(key, 3)
-
-        def log_mu(obs: Array, u: Array) -> Array:
-            if not config.representation:
-                return jnp.zeros(u.shape[:-1])
-            return log_density(behaviour.apply(state.behaviour, obs), u, hp)
-
-        def min_q(params, obs: Array, u: Array) -> Array:
-            return jnp.min(critic.apply(params, obs, jnp.tanh(u)), axis=0) + log_mu(obs, u)
-
-        u_next = Normal(*policy.apply(state.policy, batch.next_obs)).sample(key_next)
-        next_q = min_q(state.target_critic, batch.next_obs, u_next)
-        y = td.target(batch.reward + hp["bonus"], batch.discount, next_q)
-        log_mu_data = log_mu(batch.obs, unsquash(batch.action, hp["margin"]))
-        flat_at = batch.action
-        if config.penalty_at == "policy":
-            flat_at = jnp.tanh(Normal(*policy.apply(state.policy, batch.obs)).sample(key_penalty))
-        grads, (td_loss, values, steepness) = jax.grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, log_mu_data, y, flat_at, hp["penalty"]
-        )
-        state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
-
-        # The policy sees the critics from after their step, as in the authors' code.
-        grads, (entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, lambda u: min_q(state.critic, batch.obs, u), batch.obs, key_pi, alpha
-        )
-        target = dim * hp["target_entropy"]
-        dual_grad = dual.Multiplier().grad(state.log_alpha, target - entropy)
-        rates = {"policy": hp["policy_rate"], "log_alpha": hp["policy_rate"]}
-        state = descend(
-            state,
-            {"policy": grads, "log_alpha": dual_grad},
-            rates,
-            target_critic=dual.polyak(state.target_critic, state.critic, hp["polyak"]),
-        )
-        return state, {
-            "td_loss": td_loss,
-            "slope": jnp.mean(slope.norm(steepness)),
-            "q_data": jnp.mean(values),
-            "q_policy": q_policy,
-            "target": jnp.mean(y),
-            "log_mu_data": jnp.mean(log_mu_data),
-            "entropy": entropy,
-            "alpha": alpha,
-        }
-
+def build(config: Config, spec: Spec) -> Algorithm:
+    """Fisher-BRC for continuous actions in [-1, 1]^d."""
+    n, sample = networks(config, spec), uniform(config.batch_size)
     pretraining = share(config.steps, config.behaviour_percent) if config.representation else 0
-    sample = uniform(config.batch_size)
-    stages = (Stage("behaviour", pretraining, sample, clone), Stage("train", config.steps, sample, update))
-    return Algorithm(init, stages, tanh_gaussian(policy))
+    stages = (
+        Stage("behaviour", pretraining, sample, partial(clone, n, pretraining)),
+        Stage("train", config.steps, sample, partial(update, n)),
+    )
+    return Algorithm(partial(init, n), stages, tanh_gaussian(n.policy))
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 3)
+    params = {
+        "behaviour": n.behaviour.init(keys[0]),
+        "log_alpha_behaviour": jnp.zeros(()),
+        "policy": n.policy.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+        "log_alpha": jnp.zeros(()),
+    }
+    return begin(State, params, hp, targets=("critic",))
 
-PRESETS = {
-    "default": Preset(
-        "ours: starts as a clone; a density of less narrow parts, a stronger penalty",
-        {
-            "preprocess.obs": "standardise",
-            "start": "behaviour",
-            "policy_rate": 5e-5,
-            "critic_rate": 1e-3,
-            "polyak": 0.02,
-            "penalty": 10.0,
-            "bonus": 0.0,
-            "margin": 1e-3,
-            "min_log_std": -2.0,
-        },
-        {"gym": {"preprocess.reward": "return"}},
-    ),
-    "authors": Preset("what the authors' public code does", {"sampling": "chosen"}),
-    "paper": Preset("the text's: a density of three layers", {"behaviour_hidden": (256, 256, 256)}),
-    "no-penalty": Preset("figure 2, lambda = 0: collapses", {"penalty": 0.0}),
-    "penalty-1": Preset("figure 2, lambda = 1", {"penalty": 1.0}),
-    "no-representation": Preset("figure 5: SAC with the slope's penalty", {"representation": False}),
+
+# --- What an update needs ----------------------------------------------------
+
+
+def log_mu(n: Networks, state: State, obs: Array, u: Array) -> Array:
+    """log mu(tanh(u)|s), (batch,); zeros where critics are not built on it."""
+    if not n.config.representation:
+        return jnp.zeros(u.shape[:-1])
+    return log_density(n.behaviour.apply(state.behaviour, obs), u, state.hp)
+
+
+def min_q(n: Networks, state: State, offset, obs: Array, u: Array) -> Array:
+    """min_i Q_i(s, tanh(u)), (batch,), by equation 5; `offset`: the parameters of O."""
+    return nn.least(n.critic, offset, obs, jnp.tanh(u)) + log_mu(n, state, obs, u)
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def clone(n: Networks, steps: int, state: State, batch: Batch, key: Array, step: Array):
+    hp, alpha = state.hp, jnp.exp(state.log_alpha_behaviour)
+    grads, (log_prob, entropy) = jax.grad(behaviour_loss, has_aux=True)(
+        state.behaviour, n.behaviour, batch, key, alpha, hp, n.config.sampling
+    )
+    rate = staircase(hp["behaviour_rate"], step, steps, STAIRS)
+    excess = n.dim * hp["behaviour_entropy"] - entropy
+    dual_grad = dual.Multiplier().grad(state.log_alpha_behaviour, excess)
+    grads = {"behaviour": grads, "log_alpha_behaviour": dual_grad}
+    if n.config.start == "behaviour":
+        key_pi = jax.random.fold_in(key, 1)
+        grads["policy"] = jax.grad(clone_loss)(state.policy, n.policy, batch, key_pi, alpha, hp)
+    state = descend(state, grads, dict.fromkeys(grads, rate))
+    return state, {"log_prob_data": log_prob, "behaviour_entropy": entropy, "behaviour_alpha": alpha}
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    hp, alpha = state.hp, jnp.exp(state.log_alpha)
+    key_next, key_penalty, key_pi = jax.random.split(key, 3)
+
+    u_next = Normal(*n.policy.apply(state.policy, batch.next_obs)).sample(key_next)
+    next_q = min_q(n, state, state.target_critic, batch.next_obs, u_next)
+    y = td.target(batch.reward + hp["bonus"], batch.discount, next_q)
+    log_mu_data = log_mu(n, state, batch.obs, unsquash(batch.action, hp["margin"]))
+    flat_at = batch.action
+    if n.config.penalty_at == "policy":
+        flat_at = jnp.tanh(Normal(*n.policy.apply(state.policy, batch.obs)).sample(key_penalty))
+    grads, (td_loss, values, steepness) = jax.grad(critic_loss, has_aux=True)(
+        state.critic, n.critic, batch, log_mu_data, y, flat_at, hp["penalty"]
+    )
+    state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+
+    # The policy sees the critics from after their step, as in the authors' code.
+    value = partial(min_q, n, state, state.critic, batch.obs)
+    grads, (entropy, q_policy) = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, value, batch.obs, key_pi, alpha
+    )
+    excess = n.dim * hp["target_entropy"] - entropy
+    grads = {"policy": grads, "log_alpha": dual.Multiplier().grad(state.log_alpha, excess)}
+    state = descend(state, grads, dict.fromkeys(grads, hp["policy_rate"]))
+    return dual.follow(state, "critic"), {
+        "td_loss": td_loss,
+        "slope": jnp.mean(slope.norm(steepness)),
+        "q_data": jnp.mean(values),
+        "q_policy": q_policy,
+        "target": jnp.mean(y),
+        "log_mu_data": jnp.mean(log_mu_data),
+        "entropy": entropy,
+        "alpha": alpha,
+    }
+
+
+ENTRY = {
+    "fisher-brc": Entry(
+        Config, build, "Kostrikov et al. 2021, arXiv 2103.08050", *presets.read("fisher-brc", Config)
+    )
 }

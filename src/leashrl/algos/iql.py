@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import categorical, choice, clipped_gaussian, positive, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal
 from leashrl.ops import dual, td
 from leashrl.ops.advantage import expectile_loss, exponential_weight, weighted_likelihood
-from leashrl.optim import adam_init, cosine, descend
+from leashrl.optim import begin, cosine, descend
 from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -106,95 +109,100 @@ def value_loss(params, value: nn.Network, obs: Array, q: Array, expectile: Array
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    value: nn.Network
+    critic: nn.Network
+    config: Config
+    discrete: bool
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    discrete, sizes = isinstance(spec.action, Discrete), (spec.obs_dim, spec.action.dim, config.hidden)
+    policy, critic = (nn.mlp, nn.table_critic) if discrete else (nn.free_gaussian, nn.critic)
+    initial, norm = config.initial, config.critic_norm
+    return Networks(
+        policy(*sizes, dropout_percent=config.dropout_percent, initial=initial),
+        nn.mlp(spec.obs_dim, 1, config.hidden, norm=norm, initial=initial),
+        critic(*sizes, ensemble=config.ensemble, norm=norm, initial=initial),
+        config,
+        discrete,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """IQL for continuous actions in [-1, 1]^d, or discrete ones."""
-    sizes, dropout = (spec.obs_dim, spec.action.dim, config.hidden), config.dropout_percent
-    initial, norm = config.initial, config.critic_norm
-    value = nn.mlp(spec.obs_dim, 1, config.hidden, norm=norm, initial=initial)
-    if isinstance(spec.action, Discrete):
-        policy, critic = nn.mlp(*sizes, dropout_percent=dropout, initial=initial), nn.table_critic
-        pi = lambda params, obs, key: Categorical(policy.apply(params, obs, key))
-        acting = categorical(policy)
-    else:
-        policy, critic = nn.free_gaussian(*sizes, dropout_percent=dropout, initial=initial), nn.critic
-        pi = lambda params, obs, key: Normal(*policy.apply(params, obs, key))
-        acting = clipped_gaussian(policy)
-    critic = critic(*sizes, ensemble=config.ensemble, norm=norm, initial=initial)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 3)
-        params = {
-            "policy": policy.init(keys[0]),
-            "value": value.init(keys[1]),
-            "critic": critic.init(keys[2]),
-        }
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(part) for name, part in params.items()},
-            hp=hp,
-        )
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # In the authors' order: value, policy, critics; each sees what came before it.
-        hp = state.hp
-        q = jnp.min(critic.apply(state.target_critic, batch.obs, batch.action), axis=0)
-        (v_loss, _), grads = jax.value_and_grad(value_loss, has_aux=True)(
-            state.value, value, batch.obs, q, hp["expectile"]
-        )
-        state = descend(state, {"value": grads}, {"value": hp["value_rate"]})
-
-        both = value.apply(state.value, jnp.concatenate([batch.obs, batch.next_obs]))[..., 0]
-        v, next_v = jnp.split(both, 2)
-        weight = exponential_weight(q - v, hp["temperature"])
-        y = td.target(batch.reward, batch.discount, next_v)
-        policy_grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(
-            state.policy, pi, batch, weight, key
-        )
-        (loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        rate = hp["policy_rate"]
-        if config.schedule == "cosine":
-            rate = cosine(rate, step, config.steps)
-        state = descend(
-            state,
-            {"policy": policy_grads, "critic": critic_grads},
-            {"policy": rate, "critic": hp["critic_rate"]},
-        )
-        averaged = dual.polyak(state.target_critic, state.critic, hp["polyak"])
-        return dataclasses.replace(state, target_critic=averaged), {
-            "value_loss": v_loss,
-            "td_loss": loss,
-            "q_data": jnp.mean(values),
-            "value": jnp.mean(v),
-            "target": jnp.mean(y),
-            "advantage": jnp.mean(q - v),
-            "weight": jnp.mean(weight),
-            "log_prob_data": log_prob,
-        }
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), acting)
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    acting = categorical(n.policy) if n.discrete else clipped_gaussian(n.policy)
+    return Algorithm(partial(init, n), (stage,), acting)
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 3)
+    params = {
+        "policy": n.policy.init(keys[0]),
+        "value": n.value.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+    }
+    return begin(State, params, hp, targets=("critic",))
 
-SLOW = {"temperature": 0.5, "dropout_percent": 10}
-DOMAINS = {
-    "gym": {"preprocess.reward": "return"},
-    "antmaze": {"expectile": 0.9, "temperature": 10.0, "preprocess.reward": "minus-one"},
-    "kitchen": SLOW,
-    "adroit": SLOW,
-}
-OURS = {
-    "preprocess.obs": "standardise",
-    "polyak": 0.02,
-    "policy_rate": 1e-3,
-    "value_rate": 1e-3,
-    "critic_rate": 1e-3,
-}
-PRESETS = {
-    "default": Preset("ours: standardised observations, rates 1e-3, targets that follow faster", OURS),
-    "authors": Preset("what the authors' public code does", {"initial": "orthogonal"}),
+
+def pi(n: Networks, params, obs: Array, key: Array) -> Categorical | Normal:
+    """The policy, its hidden units dropped out."""
+    out = n.policy.apply(params, obs, key)
+    return Categorical(out) if n.discrete else Normal(*out)
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    # In the authors' order: value, policy, critics; each sees what came before it.
+    hp = state.hp
+    q = nn.least(n.critic, state.target_critic, batch.obs, batch.action)
+    (v_loss, _), grads = jax.value_and_grad(value_loss, has_aux=True)(
+        state.value, n.value, batch.obs, q, hp["expectile"]
+    )
+    state = descend(state, {"value": grads}, {"value": hp["value_rate"]})
+
+    both = n.value.apply(state.value, jnp.concatenate([batch.obs, batch.next_obs]))[..., 0]
+    v, next_v = jnp.split(both, 2)
+    weight = exponential_weight(q - v, hp["temperature"])
+    y = td.target(batch.reward, batch.discount, next_v)
+    policy_grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(
+        state.policy, partial(pi, n), batch, weight, key
+    )
+    (loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    rate = hp["policy_rate"]
+    if n.config.schedule == "cosine":
+        rate = cosine(rate, step, n.config.steps)
+    grads, rates = (
+        {"policy": policy_grads, "critic": critic_grads},
+        {"policy": rate, "critic": hp["critic_rate"]},
+    )
+    return dual.follow(descend(state, grads, rates), "critic"), {
+        "value_loss": v_loss,
+        "td_loss": loss,
+        "q_data": jnp.mean(values),
+        "value": jnp.mean(v),
+        "target": jnp.mean(y),
+        "advantage": jnp.mean(q - v),
+        "weight": jnp.mean(weight),
+        "log_prob_data": log_prob,
+    }
+
+
+ENTRY = {
+    "iql": Entry(
+        Config,
+        build,
+        "Kostrikov et al. 2022, arXiv 2110.06169",
+        *presets.read("iql", Config),
+        discrete=True,
+    ),
 }

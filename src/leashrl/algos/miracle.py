@@ -3,16 +3,19 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, draw, uniform
+from leashrl.core import HP, Algorithm, Data, Entry, Preprocess, Stage, draw, uniform
 from leashrl.dist import Mixture, Normal, kl_to_standard, log_det_tanh, squash_log_prob, unsquash
 from leashrl.ops import dual, td
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -120,7 +123,7 @@ def policy_loss(params, policy: nn.Network, critic: nn.Network, critic_params, l
     u = pi.sample(key)
     log_pi = squash_log_prob(pi, u)
     penalty = log_pi - log_marginal(u)
-    value = jnp.min(critic.apply(critic_params, obs, jnp.tanh(u)), axis=0) - penalty
+    value = nn.least(critic, critic_params, obs, jnp.tanh(u)) - penalty
     return -jnp.mean(value), (value, jnp.mean(log_pi), jnp.mean(penalty))
 
 
@@ -155,112 +158,122 @@ def marginal_loss(params, kind: str, decoder: nn.Network, encoder: nn.Network, u
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    value: nn.Network
+    decoder: nn.Network
+    encoder: nn.Network
+    config: Config
+    dim: int
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    dim = continuous("miracle", spec).dim
+    return Networks(
+        nn.gaussian(spec.obs_dim, dim, config.hidden, **LOG_STD),
+        nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble),
+        nn.mlp(spec.obs_dim, 1, config.hidden),
+        nn.gaussian(dim, dim, config.hidden, out_scale=1.0, **LOG_STD),
+        nn.gaussian(dim, dim, config.hidden, **LOG_STD),
+        config,
+        dim,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """MIRACLE for continuous actions in [-1, 1]^d."""
-    dim = continuous("miracle", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden, **LOG_STD)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
-    value = nn.mlp(spec.obs_dim, 1, config.hidden)
-    decoder = nn.gaussian(dim, dim, config.hidden, out_scale=1.0, **LOG_STD)
-    encoder = nn.gaussian(dim, dim, config.hidden, **LOG_STD)
-    learnt = config.marginal != "uniform"
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 5)
-        params = {
-            "policy": policy.init(keys[0]),
-            "critic": critic.init(keys[1]),
-            "value": value.init(keys[2]),
-        }
-        params["marginal"] = {"decoder": decoder.init(keys[3])} if learnt else {}
-        if config.marginal == "vae":
-            params["marginal"]["encoder"] = encoder.init(keys[4])
-        return State(
-            **params,
-            target_value=jax.tree.map(jnp.copy, params["value"]),
-            optimiser={name: adam_init(x) for name, x in params.items()},
-            hp=hp,
-        )
-
-    def sample(data: Data, state: State, key: Array) -> tuple[Batch, Array]:
-        """A batch, and the actions for the marginal, which come from a shorter past."""
-        key_batch, key_action = jax.random.split(key)
-        recent = draw(data, key_action, config.batch_size, config.action_buffer)
-        return uniform(config.batch_size)(data, state, key_batch), recent.action
-
-    def update(state: State, sampled: tuple[Batch, Array], key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update; the text does not say.
-        (batch, actions), hp = sampled, state.hp
-        key_pi, key_latent, key_marginal = jax.random.split(key, 3)
-        latents = jax.random.normal(key_latent, (config.latents, dim))
-
-        def log_marginal(u: Array) -> Array:
-            if not learnt:  # the constant of a uniform density is left out, as in SAC
-                return jnp.zeros(u.shape[:-1])
-            components = Normal(*decoder.apply(state.marginal["decoder"], latents))
-            return Mixture.even(components).log_prob(u) - log_det_tanh(u)
-
-        grads = {}
-        grads["policy"], (values, log_pi, penalty) = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy, critic, state.critic, log_marginal, batch.obs, key_pi
-        )
-        next_value = value.apply(state.target_value, batch.next_obs)[..., 0]
-        # The text's equation 21 has no mask at terminals; without one, terminals would have a future.
-        y = td.target(hp["beta"] * batch.reward, batch.discount, next_value)
-        (loss, q), grads["critic"] = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critic, critic, batch, y
-        )
-        v_loss, grads["value"] = jax.value_and_grad(value_loss)(state.value, value, batch.obs, values)
-        m_loss, grads["marginal"] = jnp.zeros(()), {}
-        if learnt:
-            m_loss, grads["marginal"] = jax.value_and_grad(marginal_loss)(
-                state.marginal,
-                config.marginal,
-                decoder,
-                encoder,
-                unsquash(actions, ACTION_MARGIN),
-                latents,
-                key_marginal,
-            )
-
-        rates = {
-            "policy": hp["policy_rate"],
-            "critic": hp["critic_rate"],
-            "value": hp["critic_rate"],
-            "marginal": hp["marginal_rate"],
-        }
-        new = descend(state, grads, rates)
-        averaged = dual.polyak(state.target_value, new.value, hp["polyak"])
-        return dataclasses.replace(new, target_value=averaged), {
-            "critic_loss": loss,
-            "value_loss": v_loss,
-            "marginal_loss": m_loss,
-            "q_data": jnp.mean(q),
-            "value": jnp.mean(values),
-            "entropy": -log_pi,
-            "penalty": penalty,
-        }
-
-    stage = Stage("train", config.steps, sample, update)
-    return Algorithm(init, (stage,), tanh_gaussian(policy))
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, partial(sample, config), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), tanh_gaussian(n.policy))
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 5)
+    params = {
+        "policy": n.policy.init(keys[0]),
+        "critic": n.critic.init(keys[1]),
+        "value": n.value.init(keys[2]),
+        "marginal": {},
+    }
+    if n.config.marginal != "uniform":
+        params["marginal"] = {"decoder": n.decoder.init(keys[3])}
+    if n.config.marginal == "vae":
+        params["marginal"]["encoder"] = n.encoder.init(keys[4])
+    return begin(State, params, hp, targets=("value",))
 
-# Appendix F's sizes of the action buffer; the rest have the default's 50,000.
-DOMAINS = {
-    "pendulum": {"action_buffer": 1_000},
-    "inverted-pendulum": {"action_buffer": 1_000},  # the text's "Pendulum" may be this one
-    "inverted-double-pendulum": {"action_buffer": 10_000},
-    "swimmer": {"action_buffer": 10_000},
-    "reacher": {"action_buffer": 10_000},
-}
 
-PRESETS = {
-    "default": Preset("the text's values: its marginal, trained as it says", {}),
-    "mixture": Preset("the marginal trained on the log of its own estimate", {"marginal": "mixture"}),
-    "vae": Preset("appendix F's variational autoencoder for the marginal", {"marginal": "vae"}),
-    "sac": Preset(
-        "the text's SAC baseline: the same code, the reference policy uniform", {"marginal": "uniform"}
-    ),
+def sample(config: Config, data: Data, state: State, key: Array) -> tuple[Batch, Array]:
+    """A batch, and the actions for the marginal, which come from a shorter past."""
+    key_batch, key_action = jax.random.split(key)
+    recent = draw(data, key_action, config.batch_size, config.action_buffer)
+    return uniform(config.batch_size)(data, state, key_batch), recent.action
+
+
+def log_marginal(n: Networks, state: State, latents: Array, u: Array) -> Array:
+    """log pi_chi (batch,) of the actions whose pre-tanh coordinates are u (batch, dim)."""
+    if n.config.marginal == "uniform":  # the constant of a uniform density is left out, as in SAC
+        return jnp.zeros(u.shape[:-1])
+    components = Normal(*n.decoder.apply(state.marginal["decoder"], latents))
+    return Mixture.even(components).log_prob(u) - log_det_tanh(u)
+
+
+def marginal_grad(n: Networks, state: State, actions: Array, latents: Array, key: Array):
+    """The marginal's loss and its gradient; where it is uniform there is nothing to learn."""
+    kind = n.config.marginal
+    if kind == "uniform":
+        return jnp.zeros(()), {}
+    u = unsquash(actions, ACTION_MARGIN)
+    return jax.value_and_grad(marginal_loss)(state.marginal, kind, n.decoder, n.encoder, u, latents, key)
+
+
+def update(
+    n: Networks, state: State, sampled: tuple[Batch, Array], key: Array, step: Array
+) -> tuple[State, Metrics]:
+    # All gradients are taken at the parameters from before the update; the text does not say.
+    (batch, actions), hp = sampled, state.hp
+    key_pi, key_latent, key_marginal = jax.random.split(key, 3)
+    latents = jax.random.normal(key_latent, (n.config.latents, n.dim))
+    marginal = partial(log_marginal, n, state, latents)
+
+    grads = {}
+    grads["policy"], (values, log_pi, penalty) = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, n.critic, state.critic, marginal, batch.obs, key_pi
+    )
+    next_value = n.value.apply(state.target_value, batch.next_obs)[..., 0]
+    # The text's equation 21 has no mask at terminals; without one, terminals would have a future.
+    y = td.target(hp["beta"] * batch.reward, batch.discount, next_value)
+    (loss, q), grads["critic"] = jax.value_and_grad(critic_loss, has_aux=True)(
+        state.critic, n.critic, batch, y
+    )
+    v_loss, grads["value"] = jax.value_and_grad(value_loss)(state.value, n.value, batch.obs, values)
+    m_loss, grads["marginal"] = marginal_grad(n, state, actions, latents, key_marginal)
+
+    rates = {
+        "policy": hp["policy_rate"],
+        "critic": hp["critic_rate"],
+        "value": hp["critic_rate"],
+        "marginal": hp["marginal_rate"],
+    }
+    return dual.follow(descend(state, grads, rates), "value"), {
+        "critic_loss": loss,
+        "value_loss": v_loss,
+        "marginal_loss": m_loss,
+        "q_data": jnp.mean(q),
+        "value": jnp.mean(values),
+        "entropy": -log_pi,
+        "penalty": penalty,
+    }
+
+
+ENTRY = {
+    "miracle": Entry(
+        Config,
+        build,
+        "Leibfried & Grau-Moya 2019, arXiv 1909.05950",
+        *presets.read("miracle", Config),
+        online=True,
+    )
 }

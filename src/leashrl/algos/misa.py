@@ -3,20 +3,22 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import categorical, choice, entropy_target, positive, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import conservative, dual, mi, td
-from leashrl.ops.blocks import sweep
-from leashrl.ops.correction import ESTIMATORS, Chain, importance, in_action_space, whitened
-from leashrl.optim import adam_init, cosine, descend
-from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
+from leashrl.ops.correction import ESTIMATORS, Chain, correction
+from leashrl.optim import begin, cosine, descend
+from leashrl.types import Array, Batch, Discrete, Metrics, Space, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class Config:
 
 
 ACTION_MARGIN = 1e-3  # data actions are clipped to ±0.999 before atanh, as in the authors' code
-
+DUAL = dual.Multiplier()
 
 # --- State -------------------------------------------------------------------
 
@@ -191,267 +193,203 @@ def exact_policy_loss(params, policy, q: Array, energies: Array, batch: Batch, a
     """`objective` of discrete actions, by sums: the correction is log Z itself.
 
     Args:
-      q, energies: (batch, n) of every action; energies of the smallest T.
+      q, energies: (batch, n) of every action, the smallest Q and the smallest T.
     """
     pi = Categorical(policy.apply(params, batch.obs))
-    correction = jnp.zeros(())
+    log_z = jnp.zeros(())
     if config.estimator != "none":
-        n = energies.shape[-1]
-        correction = mi.log_partition(config.bound, energies + pi.log_probs + math.log(n))
-    return objective(
-        jnp.mean(pi.expect(q)),
-        jnp.mean(pi.entropy()),
-        jnp.mean(pi.log_prob(batch.action)),
-        correction,
-        alpha,
-        hp,
-        config,
-    )
+        log_n = math.log(energies.shape[-1])  # log Z is of a mean over actions
+        log_z = mi.log_partition(config.bound, energies + pi.log_probs + log_n)
+    entropy, log_pi_data = jnp.mean(pi.entropy()), jnp.mean(pi.log_prob(batch.action))
+    return objective(jnp.mean(pi.expect(q)), entropy, log_pi_data, log_z, alpha, hp, config)
 
 
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with, also by those who look into a trained one."""
+
+    policy: nn.Network
+    critic: nn.Network
+    energy: nn.Network  # T: the critic, or a network of its own
+    config: Config
+    action: Space
+    discrete: bool
+    bounded: bool  # the bound has an energy term
+    separate: bool  # T is a network of its own
+    penalised: bool  # Q is pushed down; MISA-T's text does not say, its collapse suggests that it is not
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    discrete = isinstance(spec.action, Discrete)
+    bounded, separate = config.bound != "ba", config.energy == "t"
+    sizes = (spec.obs_dim, spec.action.dim, config.hidden)
+    how = {"activation": config.critic_activation, "norm": config.critic_norm, "out_scale": 0.01}
+    make = partial(nn.table_critic if discrete else nn.critic, *sizes, **how)
+    actor = partial(nn.mlp, out_scale=0.01) if discrete else nn.gaussian
+    critic = make(ensemble=config.ensemble)
+    return Networks(
+        actor(*sizes, activation=config.policy_activation),
+        critic,
+        make(ensemble=1) if separate else critic,
+        config,
+        spec.action,
+        discrete,
+        bounded,
+        separate,
+        penalised=bounded and not separate,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """MISA for continuous actions in [-1, 1]^d, or discrete ones."""
-    discrete, dim = isinstance(spec.action, Discrete), spec.action.dim
-    sizes = (spec.obs_dim, dim, config.hidden)
-    net = {"activation": config.critic_activation, "norm": config.critic_norm, "out_scale": 0.01}
-    if discrete:
-        policy_net = nn.mlp(*sizes, activation=config.policy_activation, out_scale=0.01)
-    else:
-        policy_net = nn.gaussian(*sizes, activation=config.policy_activation)
-    make = nn.table_critic if discrete else nn.critic
-    critic = make(*sizes, ensemble=config.ensemble, **net)
-    separate = config.energy == "t"
-    energy_net = make(*sizes, ensemble=1, **net) if separate else critic
-    bounded = config.bound != "ba"
-    penalised = bounded and not separate  # MISA-T's text does not say; its collapse suggests no penalty
-    k = config.k if bounded else 0
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), (categorical if n.discrete else tanh_gaussian)(n.policy))
 
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 3)
-        params = {"policy": policy_net.init(keys[0]), "critic": critic.init(keys[1])}
-        params["energy"] = energy_net.init(keys[2]) if separate else {}
-        params |= {"log_alpha": jnp.zeros(()), "log_lagrange": jnp.ones(())}
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
+
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 3)
+    params = {
+        "policy": n.policy.init(keys[0]),
+        "critic": n.critic.init(keys[1]),
+        "energy": n.energy.init(keys[2]) if n.separate else {},
+        "log_alpha": jnp.zeros(()),
+        "log_lagrange": jnp.ones(()),
+    }
+    return begin(State, params, hp, targets=("critic",))
+
+
+# --- Update ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    # All gradients are taken at the parameters from before the update, as in the authors' code.
+    config, hp = n.config, state.hp
+    gamma_1 = hp["gamma_1"]
+    if config.lagrange:
+        gamma_1 *= DUAL(state.log_lagrange)
+    grads, metrics = (summed if n.discrete else sampled)(n, state, batch, key, gamma_1)
+    target = entropy_target(n.action, hp["target_entropy"], hp["entropy_share"])
+    grads["log_alpha"] = jax.grad(dual.temperature_loss)(state.log_alpha, metrics["entropy"], target)
+    grads["log_lagrange"] = DUAL.grad(state.log_lagrange, metrics["gap"] - hp["tau"])
+    rates = {
+        "policy": hp["policy_rate"],
+        "critic": hp["critic_rate"],
+        "energy": hp["critic_rate"],
+        "log_alpha": hp["policy_rate"] * float(config.entropy),
+        "log_lagrange": hp["critic_rate"] * float(config.lagrange),
+    }
+    if config.schedule == "cosine":
+        rates = {name: cosine(rate, step, config.steps) for name, rate in rates.items()}
+    new = descend(state, grads, rates)
+    metrics |= {"alpha": jnp.exp(state.log_alpha), "lagrange": DUAL(state.log_lagrange)}
+    return dual.follow(new, "critic"), metrics
+
+
+def energy_params(n: Networks, state: State) -> dict:
+    return state.energy if n.separate else state.critic
+
+
+def measured(n: Networks, log_pi_data: Array, y: Array, q: Array, t: Array, energies: Array) -> Metrics:
+    """What either half finds, as metrics: the gap log Z_Q - E_D[Q] and the bounds among them.
+
+    Args:
+      y: (batch,) targets.
+      q, t: (ensemble, batch) Q and T of the data.
+      energies: (ensemble, batch, k) T of k actions of the policy, or of all actions.
+    """
+    config, gap = n.config, jnp.zeros(())
+    if n.penalised:
+        log_z = jax.vmap(partial(mi.log_partition, config.bound))(energies)
+        gap = jnp.mean(log_z - jnp.mean(q, axis=-1))
+        if config.normaliser == "batch" and not n.discrete:
+            gap += math.log(config.k / config.batch_size)
+    metrics = {"td_loss": td.squared_error(q, y), "q_data": jnp.mean(q), "target": jnp.mean(y), "gap": gap}
+    metrics["bound_ba"] = log_pi_data
+    if n.bounded:
+        # The bounds without their constant H(A): estimates of I(S; A) - H(A) in nats.
+        known = log_pi_data + jnp.mean(jnp.min(t, axis=0))
+        least = jnp.min(energies, axis=0)
+        metrics |= {f"bound_{b}": known - mi.log_partition(b, least) for b in ("misa", "dv", "f")}
+    return metrics
+
+
+# --- Continuous actions: expectations are sampled ----------------------------
+
+
+def sampled(n: Networks, state: State, batch: Batch, key: Array, gamma_1: Array) -> tuple[dict, Metrics]:
+    """Gradients of policy, critics and energy, and metrics."""
+    config, hp = n.config, state.hp
+    key_next, key_k, key_draw, key_pi, key_chain = jax.random.split(key, 5)
+    pi = Normal(*n.policy.apply(state.policy, batch.obs))
+    u = pi.draws(key_k, config.k if n.bounded else 0)  # (batch, k, dim)
+    a = jnp.tanh(u)
+    a_next = jnp.tanh(Normal(*n.policy.apply(state.policy, batch.next_obs)).sample(key_next))
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs, a_next)
+    y = td.target(batch.reward, batch.discount, next_q)
+
+    # Critics: towards the targets, up on the data's actions, down on k of the policy's.
+    push = partial(conservative.gradient, bound=config.bound, key=key_draw, resample=config.critic_resample)
+    pushed = a if n.penalised else a[:, :0]
+    critic_grads, q, energies = push(state.critic, n.critic.apply, batch, pushed, y, gamma_1, hp["td_weight"])
+    energy_grads, t = {}, q
+    if n.separate:  # T itself climbs the bound; there is nothing temporal about it
+        energy_grads, t, energies = push(state.energy, n.energy.apply, batch, a, y, 1.0, 0.0)
+
+    # Policy: up Q and the data's likelihood, down log Z by equation 15.
+    least = jnp.min(energies, axis=0)
+    estimator = config.estimator if n.bounded else "none"
+    inside = jnp.tanh(unsquash(batch.action, ACTION_MARGIN))
+    chain = Chain(config.chain_samples, config.burn_in, config.leapfrog, config.chain_adapt, hp["chain_step"])
+    log_z, acceptance = correction(
+        estimator, config.bound, n.energy.apply, energy_params(n, state), pi, batch.obs, u, least,
+        action=inside, key=key_chain, chain=chain,
+    )  # fmt: skip
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, batch, key_pi, jnp.exp(state.log_alpha), log_z, hp, config
+    )
+    if n.bounded:
+        metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", least))
+        metrics["acceptance"] = acceptance
+    grads = {"policy": policy_grads, "critic": critic_grads, "energy": energy_grads}
+    return grads, metrics | measured(n, metrics["log_prob_data"], y, q, t, energies)
+
+
+# --- Discrete actions: expectations are summed -------------------------------
+
+
+def summed(n: Networks, state: State, batch: Batch, key: Array, gamma_1: Array) -> tuple[dict, Metrics]:
+    """Gradients of policy, critics and energy, and metrics."""
+    pi = Categorical(n.policy.apply(state.policy, batch.obs))
+    pi_next = Categorical(n.policy.apply(state.policy, batch.next_obs))
+    next_q = pi_next.expect(nn.least(n.critic, state.target_critic, batch.next_obs))
+    y = td.target(batch.reward, batch.discount, next_q)
+
+    def push(network: nn.Network, params: nn.Params, weight: Array | float, td_weight: Array | float):
+        return jax.grad(conservative.exact_loss, has_aux=True)(
+            params, network.apply, n.config.bound, batch, pi.log_probs, y, weight, td_weight
         )
 
-    def sampled(state: State, batch: Batch, key: Array, weight: Array):
-        """Gradients and metrics of critic and policy; Q and T of the data and their targets; k energies."""
-        hp = state.hp
-        key_next, key_k, key_draw, key_pi, key_chain = jax.random.split(key, 5)
-        pi = Normal(*policy_net.apply(state.policy, batch.obs))
+    weight = gamma_1 if n.penalised else 0.0
+    critic_grads, (q, energies) = push(n.critic, state.critic, weight, state.hp["td_weight"])
+    energy_grads, t = {}, q
+    if n.separate:
+        energy_grads, (t, energies) = push(n.energy, state.energy, 1.0, 0.0)
 
-        def min_q(action: Array) -> Array:
-            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
-
-        def energy(obs: Array, action: Array) -> Array:
-            return jnp.min(energy_net.apply(energy_params, obs, action), axis=0)
-
-        # --- critic: k policy actions of each state, their energies, and the push-down on them
-        u_k = jnp.moveaxis(pi.sample(key_k, (k,)), 0, 1)  # (batch, k, dim)
-        a_k = jnp.tanh(u_k)
-        energy_params = state.energy if separate else state.critic
-        pi_next = Normal(*policy_net.apply(state.policy, batch.next_obs))
-        a_next = jnp.tanh(pi_next.sample(key_next))
-        next_value = jnp.min(critic.apply(state.target_critic, batch.next_obs, a_next), axis=0)
-        y = td.target(batch.reward, batch.discount, next_value)
-
-        grads, data_values = {"energy": {}}, {}
-        how = {"bound": config.bound, "key": key_draw, "resample": config.critic_resample}
-        pushed = a_k if penalised else a_k[:, :0]
-        grads["critic"], data_values["critic"], energies_k = conservative.gradient(
-            state.critic, critic.apply, batch, pushed, y, weight, hp["td_weight"], **how
-        )
-        if separate:  # T itself climbs the bound; there is nothing temporal about it
-            grads["energy"], data_values["energy"], energies_k = conservative.gradient(
-                state.energy, energy_net.apply, batch, a_k, y, 1.0, 0.0, **how
-            )
-        energies = jnp.min(energies_k, axis=0)
-
-        # --- policy
-        chain = Chain(
-            config.chain_samples, config.burn_in, config.leapfrog, config.chain_adapt, hp["chain_step"]
-        )
-        points = None
-        if bounded and config.estimator == "snis":
-            points = importance(config.bound, u_k, energies)
-        elif bounded and config.estimator == "hmc":
-            points = whitened(config.bound, pi, batch.obs, u_k, energies, energy, key_chain, chain)
-        elif bounded and config.estimator == "hmc-action":
-            start = jnp.tanh(unsquash(batch.action, ACTION_MARGIN))
-            points = in_action_space(config.bound, pi, batch.obs, energies, energy, start, key_chain, chain)
-
-        def correction(new: Normal) -> Array:
-            """A scalar whose gradient in the policy's parameters is that of log Z."""
-            if points is not None:
-                each = Normal(new.mean[:, None], new.log_std[:, None])
-                return jnp.sum(points.weight * each.log_prob(points.u))
-            if bounded and config.estimator == "reparam":
-                noise = (u_k - pi.mean[:, None]) * jnp.exp(-pi.log_std)[:, None]
-                a = jnp.tanh(new.mean[:, None] + jnp.exp(new.log_std)[:, None] * noise)
-                values = sweep(energy_net.apply, energy_params, batch.obs, a)
-                return mi.log_partition(config.bound, jnp.min(values, axis=0))
-            return jnp.zeros(())
-
-        grads["policy"], metrics = jax.grad(policy_loss, has_aux=True)(
-            state.policy, policy_net, min_q, batch, key_pi, jnp.exp(state.log_alpha), correction, hp, config
-        )
-
-        if bounded:
-            metrics["effective_samples"] = mi.effective_sample_size(mi.weights("misa", energies))
-            metrics["acceptance"] = jnp.ones(()) if points is None else points.acceptance
-        return grads, metrics, data_values, y, energies_k
-
-    def summed(state: State, batch: Batch, key: Array, weight: Array):
-        """The same of discrete actions: every expectation over them is a sum."""
-        pi = Categorical(policy_net.apply(state.policy, batch.obs))
-        pi_next = Categorical(policy_net.apply(state.policy, batch.next_obs))
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs), axis=0)
-        y = td.target(batch.reward, batch.discount, pi_next.expect(next_q))
-
-        def push(network: nn.Network, params, weight, td_weight):
-            return jax.grad(conservative.exact_loss, has_aux=True)(
-                params, network.apply, config.bound, batch, pi.log_probs, y, weight, td_weight
-            )
-
-        grads, data_values = {"energy": {}}, {}
-        grads["critic"], (data_values["critic"], energies_n) = push(
-            critic, state.critic, weight if penalised else 0.0, state.hp["td_weight"]
-        )
-        q = jnp.min(critic.apply(state.critic, batch.obs), axis=0)
-        t = q
-        if separate:
-            grads["energy"], (data_values["energy"], energies_n) = push(energy_net, state.energy, 1.0, 0.0)
-            t = energy_net.apply(state.energy, batch.obs)[0]
-        grads["policy"], metrics = jax.grad(exact_policy_loss, has_aux=True)(
-            state.policy, policy_net, q, t, batch, jnp.exp(state.log_alpha), state.hp, config
-        )
-        return grads, metrics, data_values, y, energies_n
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        # All gradients are taken at the parameters from before the update, as in the authors' code.
-        hp = state.hp
-        weight = hp["gamma_1"]
-        if config.lagrange:
-            weight *= dual.Multiplier()(state.log_lagrange)
-        half = summed if discrete else sampled
-        grads, metrics, data_values, y, energies = half(state, batch, key, weight)
-
-        # --- temperature and multiplier
-        gap = jnp.zeros(())
-        if penalised:
-            mean_q = jnp.mean(data_values["critic"], axis=-1)
-            gap = jnp.mean(jax.vmap(lambda e: mi.log_partition(config.bound, e))(energies) - mean_q)
-            if config.normaliser == "batch" and not discrete:
-                gap += math.log(config.k / config.batch_size)
-        target = entropy_target(spec.action, hp["target_entropy"], hp["entropy_share"])
-        grads["log_alpha"] = jax.grad(dual.temperature_loss)(state.log_alpha, metrics["entropy"], target)
-        grads["log_lagrange"] = dual.Multiplier().grad(state.log_lagrange, gap - hp["tau"])
-
-        # --- step
-        rates = {
-            "policy": hp["policy_rate"],
-            "critic": hp["critic_rate"],
-            "energy": hp["critic_rate"],
-            "log_alpha": hp["policy_rate"] * float(config.entropy),
-            "log_lagrange": hp["critic_rate"] * float(config.lagrange),
-        }
-        if config.schedule == "cosine":
-            rates = {name: cosine(rate, step, config.steps) for name, rate in rates.items()}
-        new = descend(state, grads, rates)
-        averaged = dual.polyak(state.target_critic, new.critic, hp["polyak"])
-
-        metrics |= {
-            "td_loss": td.squared_error(data_values["critic"], y),
-            "q_data": jnp.mean(data_values["critic"]),
-            "target": jnp.mean(y),
-            "alpha": jnp.exp(state.log_alpha),
-            "lagrange": dual.Multiplier()(state.log_lagrange),
-            "gap": gap,
-            "bound_ba": metrics["log_prob_data"],
-        }
-        if bounded:
-            # The bounds without their constant H(A): estimates of I(S; A) - H(A) in nats.
-            data_energy = jnp.mean(jnp.min(data_values["energy" if separate else "critic"], axis=0))
-            known = metrics["log_prob_data"] + data_energy
-            least = jnp.min(energies, axis=0)
-            metrics |= {f"bound_{b}": known - mi.log_partition(b, least) for b in ("misa", "dv", "f")}
-        return dataclasses.replace(new, target_critic=averaged), metrics
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), (categorical if discrete else tanh_gaussian)(policy_net))
+    min_q = nn.least(n.critic, state.critic, batch.obs)
+    min_t = nn.least(n.energy, energy_params(n, state), batch.obs)
+    policy_grads, metrics = jax.grad(exact_policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, min_t, batch, jnp.exp(state.log_alpha), state.hp, n.config
+    )
+    grads = {"policy": policy_grads, "critic": critic_grads, "energy": energy_grads}
+    return grads, metrics | measured(n, metrics["log_prob_data"], y, q, t, energies)
 
 
-# --- Presets -----------------------------------------------------------------
-
-AUTHORS = {
-    "estimator": "hmc-action",
-    "chain_step": 1.0,
-    "normaliser": "batch",
-}
-PAPER = {
-    "policy_activation": "elu",  # "ELU after each layer"; the code leaves the policy with ReLU
-    # The text names HMC, its burn-in, leapfrogs and a step size of 1, neither its coordinates nor its start.
-    # In action space that step is all but never accepted, and equation 15 then cancels E_D[log pi]; in units
-    # of the policy's standard deviation it is accepted.
-    "estimator": "hmc",
-    "chain_step": 1.0,
-    "chain_adapt": 0,  # no adaptation is mentioned
-    "single_gamma_2": True,  # equation 13
-    "td_weight": 0.5,
-    "entropy": False,
-    "schedule": "cosine",
-    "critic_rate": 1e-4,
-}
-OURS: dict = {
-    "preprocess.obs": "standardise",
-    "estimator": "snis",
-    "critic_activation": "relu",
-    "critic_resample": 1,
-    "k": 10,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "polyak": 0.02,
-    "schedule": "cosine",
-    "gamma_2": 20.0,
-}
-LAGRANGE = {"lagrange": True, "tau": 3.0}
-UNIT = {"preprocess.reward": "unit"}
-ANTMAZE = {"preprocess.reward": "antmaze", "lagrange": True, "tau": 10.0, "hidden": (256, 256, 256)}
-PAPER_DOMAINS = {"adroit": LAGRANGE, "kitchen": LAGRANGE, "antmaze": ANTMAZE}
-# The code scales Adroit's and Kitchen's rewards as well; its Lagrange form and widths are flags for its user.
-AUTHORS_DOMAINS = {"adroit": UNIT, "kitchen": UNIT, "antmaze": {"preprocess.reward": "antmaze"}}
-TEXTS_K = {"k": 50}  # what the text's tau is measured with: at k = 10 the same tau allows a larger gap
-DOMAINS = {
-    "adroit": UNIT | LAGRANGE | TEXTS_K,
-    "kitchen": UNIT | LAGRANGE | TEXTS_K,
-    "antmaze": ANTMAZE | TEXTS_K,
-    "cartpole": {"gamma_1": 0.5, "gamma_2": 0.5},  # ours: a push matters little, a step pays 1
-}
-
-
-def column(about: str, **change) -> Preset:
-    """A column of the text's table 1, on the authors' settings."""
-    return Preset(f"table 1, {about}", AUTHORS | change, AUTHORS_DOMAINS)
-
-
-PRESETS = {
-    "default": Preset("ours: what docs/algorithms/misa.md lists, each departure with what it buys", OURS),
-    "paper": Preset("the NeurIPS 2023 text's values", PAPER, PAPER_DOMAINS),
-    "authors": Preset("what the authors' public code does", AUTHORS, AUTHORS_DOMAINS),
-    "k5": column("k = 5 (and as many HMC samples)", k=5, chain_samples=5),
-    "k20": column("k = 20 (and as many HMC samples)", k=20, chain_samples=20),
-    "bi1": column("one burn-in step, no step-size adaptation", burn_in=1, chain_adapt=0),
-    "no-ba": column("without E_D[log pi(a|s)]", barber_agakov=False),
-    "ba": column("the Barber-Agakov bound alone; its Q diverges", bound="ba"),
-    "f": column("the f-divergence bound", bound="f"),
-    "dv": column("the Donsker-Varadhan bound", bound="dv"),
-    "biased": column("without the correction of equation 15", estimator="none"),
-    "t": column("a separate energy network", energy="t"),
+ENTRY = {
+    "misa": Entry(
+        Config, build, "Ma et al. 2023, arXiv 2210.07484", *presets.read("misa", Config), discrete=True
+    )
 }

@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, share, soft_update, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Data, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Data, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Normal
 from leashrl.errors import BadInput
 from leashrl.models import dynamics
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, Transitions, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -130,238 +133,215 @@ class State:
     hp: HP
 
 
-# --- Held-out rows -----------------------------------------------------------
-
-
-def held_out(n: int, percent: int) -> tuple[int, int]:
-    """Rows of a period, and how many at its beginning are held out. Blocks: neighbours are too much alike."""
-    period = max(2, min(5000, n // 4))
-    return period, min(period - 1, max(1, period * percent // 100))
-
-
-def training_row(index: Array, n: int, percent: int) -> Array:
-    """The row of the `index`-th row that is not held out; `index` < `training_rows`."""
-    period, held = held_out(n, percent)
-    return index // (period - held) * period + held + index % (period - held)
-
-
-def training_rows(n: int, percent: int) -> int:
-    """How many rows are not held out."""
-    period, held = held_out(n, percent)
-    return n // period * (period - held) + max(0, n % period - held)
-
-
 # --- Build -------------------------------------------------------------------
+
+
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    model: dynamics.Dynamics
+    policy: nn.Network
+    critic: nn.Network
+    config: Config
+    obs_dim: int
+    dim: int
+    chunk: int  # rows of a roll-out
+    real: int  # rows of the data in a batch
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    dim = continuous("mopo", spec).dim
+    return Networks(
+        dynamics.ensemble(spec.obs_dim, dim, config.model_hidden, config.members),
+        nn.gaussian(spec.obs_dim, dim, config.hidden),
+        nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble),
+        config,
+        spec.obs_dim,
+        dim,
+        chunk=config.rollouts * config.horizon,
+        real=min(config.batch_size, config.batch_size * config.real_percent // 100),
+    )
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
     """MOPO for continuous actions in [-1, 1]^d."""
-    dim = continuous("mopo", spec).dim
-    model = dynamics.ensemble(spec.obs_dim, dim, config.model_hidden, config.members)
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
-    ends = dynamics.TERMINATIONS[config.termination]
-    model_steps = share(config.steps, config.model_percent)
-    chunk = config.rollouts * config.horizon
-    real = min(config.batch_size, config.batch_size * config.real_percent // 100)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key, 3)
-        parts = {
-            "model": model.init(keys[0]),
-            "policy": policy.init(keys[1]),
-            "critic": critic.init(keys[2]),
-            "log_alpha": jnp.zeros(()),
-        }
-        rows = config.retain * chunk
-        return State(
-            **parts,
-            best_model=jax.tree.map(jnp.copy, parts["model"]),
-            best_error=jnp.full(config.members, jnp.inf, jnp.float32),
-            waited=jnp.zeros(config.members, jnp.int32),
-            target_critic=jax.tree.map(jnp.copy, parts["critic"]),
-            dreams={
-                "obs": jnp.zeros((rows, spec.obs_dim)),
-                "action": jnp.zeros((rows, dim)),
-                "reward": jnp.zeros(rows),
-                "terminal": jnp.zeros(rows, bool),
-                "next_obs": jnp.zeros((rows, spec.obs_dim)),
-            },
-            written=jnp.zeros((), jnp.int32),
-            penalties=jnp.zeros(3),
-            optimiser={name: adam_init(value) for name, value in parts.items()},
-            hp=hp,
-        )
-
-    # --- the model
-
-    def rows_of_model(data: Data, state: State, key: Array) -> tuple[Array, Array, Array, Array | None]:
-        """What `outcomes` has, of rows (members, batch) drawn anew for each network."""
-        assert isinstance(data, Transitions)
-        n = data.reward.shape[0]
-        index = jax.random.randint(
-            key, (config.members, config.batch_size), 0, training_rows(n, config.hold_percent)
-        )
-        return outcomes(data, training_row(index, n, config.hold_percent))
-
-    def train_model(state: State, rows, key: Array, step: Array) -> tuple[State, Metrics]:
-        *drawn, known = rows
-        loss, grads = jax.value_and_grad(model.loss)(state.model, *drawn, state.hp["decay"], known)
-        grads["scale"] = jax.tree.map(jnp.zeros_like, grads["scale"])  # the data's, not learnt
-        return descend(state, {"model": grads}, {"model": state.hp["model_rate"]}), {
-            "model_loss": loss / config.members,
-            "held_out_error": jnp.mean(jnp.where(jnp.isinf(state.best_error), 0.0, state.best_error)),
-        }
-
-    def look(state: State, data: Data, key: Array) -> State:
-        """Keep each network's weights where they are the best so far, until its patience is over."""
-        assert isinstance(data, Transitions)
-        scale = dynamics.scale_of(jnp.asarray(data.obs), jnp.asarray(data.action))
-        params = state.model | {"scale": scale}
-        n = data.reward.shape[0]
-        period, held = held_out(n, config.hold_percent)
-        index = jax.random.randint(jax.random.key(0), (HELD_ROWS,), 0, max(1, n // period) * held)
-        error = dynamics.squared_errors(model, params, *outcomes(data, index // held * period + index % held))
-        waiting = state.waited < config.patience
-        better = waiting & (error < 0.99 * state.best_error)
-
-        def keep(old: Array, new: Array) -> Array:
-            return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-        parts = {
-            name: jax.tree.map(keep, state.best_model[name], params[name]) for name in ("net", "high", "low")
-        }
-        return dataclasses.replace(
-            state,
-            model=params,
-            best_model=parts | {"scale": scale},
-            best_error=jnp.where(better, error, state.best_error),
-            waited=jnp.where(waiting, jnp.where(better, 0, state.waited + 1), state.waited),
-        )
-
-    # --- roll-outs
-
-    def dream(state: State, data: Data, key: Array) -> State:
-        """`rollouts` times `horizon` rows of the model, in place of the oldest."""
-        assert isinstance(data, Transitions)
-        obs, n = jnp.asarray(data.obs), data.reward.shape[0]
-        elites = jnp.argsort(state.best_error)[: config.elites]
-
-        def step(now: Array, key: Array):
-            keys = jax.random.split(key, 4)
-            action = jnp.tanh(Normal(*policy.apply(state.policy, now)).sample(keys[0]))
-            mean, log_var = model.predict(state.best_model, now, action)
-            std = jnp.exp(0.5 * log_var)
-            chosen = elites[jax.random.randint(keys[1], (config.rollouts,), 0, config.elites)]
-            pick = lambda x: jnp.take_along_axis(x, chosen[None, :, None], axis=0)[0]
-            outcome = pick(mean) + pick(std) * jax.random.normal(keys[2], mean.shape[1:])
-            unsure = jnp.max(jnp.sqrt(jnp.sum(std**2, axis=-1)), axis=0)
-            after = now + outcome[:, 1:]
-            over = ends(after)
-            row = {
-                "obs": now,
-                "action": action,
-                "reward": outcome[:, 0] - state.hp["penalty"] * unsure,
-                "terminal": over,
-                "next_obs": after,
-            }
-            # Where an episode is over another begins, so that every row is one to learn from.
-            fresh = obs[jax.random.randint(keys[3], (config.rollouts,), 0, n)]
-            return jnp.where(over[:, None], fresh, after), (row, unsure)
-
-        key_start, key_steps = jax.random.split(key)
-        start = obs[jax.random.randint(key_start, (config.rollouts,), 0, n)]
-        _, (rows, unsure) = jax.lax.scan(step, start, jax.random.split(key_steps, config.horizon))
-        at = state.written % config.retain * chunk
-
-        def write(old: Array, new: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old, new.reshape(chunk, *new.shape[2:]), at, axis=0)
-
-        return dataclasses.replace(
-            state,
-            dreams={name: write(state.dreams[name], rows[name]) for name in rows},
-            written=state.written + 1,
-            penalties=jnp.stack([jnp.mean(unsure), jnp.median(unsure), jnp.max(unsure)]),
-        )
-
-    def mixed(data: Data, state: State, key: Array) -> Batch:
-        """Rows of the data first, then rows of the model."""
-        key_real, key_dream = jax.random.split(key)
-        held = jnp.minimum(state.written, config.retain) * chunk
-        index = jax.random.randint(key_dream, (config.batch_size - real,), 0, held)
-        found = {name: x[index] for name, x in state.dreams.items()}
-        terminal = found.pop("terminal")
-        dreamt = Batch(**found, discount=jnp.where(terminal, 0.0, state.hp["gamma"]))
-        if not real:
-            return dreamt
-        return jax.tree.map(lambda *x: jnp.concatenate(x), uniform(real)(data, state, key_real), dreamt)
-
-    # --- SAC
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        new, metrics, values = soft_update(state, batch, key, policy, critic, state.hp["target_entropy"])
-        return new, metrics | {
-            "q_data": jnp.mean(values[:, :real]) if real else jnp.zeros(()),
-            "q_model": jnp.mean(values[:, real:]),
-            "held_out_error": jnp.mean(jnp.sort(state.best_error)[: config.elites]),
-            "penalty_mean": state.penalties[0],
-            "penalty_median": state.penalties[1],
-            "penalty_max": state.penalties[2],
-        }
-
-    def refresh(state: State, data: Data, key: Array) -> State:
-        # The model's last updates are looked at here, before the first roll-out.
-        return dream(look(state, data, key), data, key)
-
+    n, learning = networks(config, spec), share(config.steps, config.model_percent)
+    rows, batches = partial(model_rows, config), partial(mixed, n)
     stages = (
-        Stage("model", model_steps, rows_of_model, train_model, look, config.check),
-        Stage("train", config.steps, mixed, update, refresh, config.every),
+        Stage("model", learning, rows, partial(train_model, n), partial(look, n), config.check),
+        Stage("train", config.steps, batches, partial(update, n), partial(refresh, n), config.every),
     )
-    return Algorithm(init, stages, tanh_gaussian(policy))
+    return Algorithm(partial(init, n), stages, tanh_gaussian(n.policy))
 
 
-def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array, Array | None]:
-    """Observations, actions, rewards beside changes of the observations, and which rows' change is known.
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key, 3)
+    params = {
+        "model": n.model.init(keys[0]),
+        "policy": n.policy.init(keys[1]),
+        "critic": n.critic.init(keys[2]),
+        "log_alpha": jnp.zeros(()),
+    }
+    rows = n.config.retain * n.chunk
+    return begin(
+        State,
+        params,
+        hp,
+        targets=("critic",),
+        best_model=jax.tree.map(jnp.copy, params["model"]),
+        best_error=jnp.full(n.config.members, jnp.inf, jnp.float32),
+        waited=jnp.zeros(n.config.members, jnp.int32),
+        dreams={
+            "obs": jnp.zeros((rows, n.obs_dim)),
+            "action": jnp.zeros((rows, n.dim)),
+            "reward": jnp.zeros(rows),
+            "terminal": jnp.zeros(rows, bool),
+            "next_obs": jnp.zeros((rows, n.obs_dim)),
+        },
+        written=jnp.zeros((), jnp.int32),
+        penalties=jnp.zeros(3),
+    )
 
-    Unknown is what followed a terminal that was logged without its next observation, as the next row begins
-    another episode: the model learns what such a row pays, and not where it leads.
-    """
-    obs = jnp.asarray(data.obs)[index]
-    change = jnp.asarray(data.next_obs)[index] - obs
-    outcome = jnp.concatenate([jnp.asarray(data.reward)[index][..., None], change], axis=-1)
-    known = None if data.known is None else jnp.asarray(data.known)[index]
-    return obs, jnp.asarray(data.action)[index], outcome, known
+
+# --- The model ---------------------------------------------------------------
 
 
-# --- Presets -----------------------------------------------------------------
+def model_rows(config: Config, data: Data, state: State, key: Array):
+    """What `dynamics.outcomes` has, of rows (members, batch) drawn anew for each network."""
+    assert isinstance(data, Transitions)
+    count, percent = data.reward.shape[0], config.hold_percent
+    shape = (config.members, config.batch_size)
+    index = jax.random.randint(key, shape, 0, dynamics.training_rows(count, percent))
+    return dynamics.outcomes(data, dynamics.training_row(index, count, percent))
 
-TABLE = {  # horizon and lambda by data set, the authors' configurations for D4RL's first version
-    "halfcheetah-random": (5, 0.5),
-    "halfcheetah-medium": (1, 1.0),
-    "halfcheetah-medium-replay": (5, 1.0),
-    "halfcheetah-medium-expert": (5, 5.0),
-    "hopper-random": (5, 1.0),
-    "hopper-medium": (5, 5.0),
-    "hopper-medium-replay": (5, 1.0),
-    "hopper-medium-expert": (5, 1.0),
-    "walker2d-random": (1, 1.0),
-    "walker2d-medium": (5, 5.0),
-    "walker2d-medium-replay": (1, 1.0),
-    "walker2d-medium-expert": (1, 2.0),
-}
-DOMAINS = {family: {"termination": family} for family in ("hopper", "walker2d")} | {
-    place: {"horizon": horizon, "penalty": penalty} for place, (horizon, penalty) in TABLE.items()
-}
-OURS = {
-    "model_percent": 100,
-    "check": 500,
-    "rollouts": 10_000,
-    "retain": 2,
-    "polyak": 0.02,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-}
-PRESETS = {
-    "default": Preset("ours: fewer roll-outs at once, rates 1e-3, targets that follow faster", OURS),
-    "authors": Preset("the authors' values", {}),
+
+def train_model(n: Networks, state: State, rows, key: Array, step: Array) -> tuple[State, Metrics]:
+    *drawn, known = rows
+    loss, grads = jax.value_and_grad(n.model.loss)(state.model, *drawn, state.hp["decay"], known)
+    grads["scale"] = jax.tree.map(jnp.zeros_like, grads["scale"])  # the data's, not learnt
+    return descend(state, {"model": grads}, {"model": state.hp["model_rate"]}), {
+        "model_loss": loss / n.config.members,
+        "held_out_error": jnp.mean(jnp.where(jnp.isinf(state.best_error), 0.0, state.best_error)),
+    }
+
+
+def look(n: Networks, state: State, data: Data, key: Array) -> State:
+    """Keep each network's weights where they are the best so far, until its patience is over."""
+    assert isinstance(data, Transitions)
+    scale = dynamics.scale_of(jnp.asarray(data.obs), jnp.asarray(data.action))
+    params = state.model | {"scale": scale}
+    count = data.reward.shape[0]
+    period, held = dynamics.held_out(count, n.config.hold_percent)
+    index = jax.random.randint(jax.random.key(0), (HELD_ROWS,), 0, max(1, count // period) * held)
+    rows = dynamics.outcomes(data, index // held * period + index % held)
+    error = dynamics.squared_errors(n.model, params, *rows)
+    waiting = state.waited < n.config.patience
+    better = waiting & (error < 0.99 * state.best_error)
+
+    def keep(old: Array, new: Array) -> Array:
+        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    parts = {
+        name: jax.tree.map(keep, state.best_model[name], params[name]) for name in ("net", "high", "low")
+    }
+    return dataclasses.replace(
+        state,
+        model=params,
+        best_model=parts | {"scale": scale},
+        best_error=jnp.where(better, error, state.best_error),
+        waited=jnp.where(waiting, jnp.where(better, 0, state.waited + 1), state.waited),
+    )
+
+
+# --- Roll-outs ---------------------------------------------------------------
+
+
+def dream_step(n: Networks, state: State, obs: Array, elites: Array, now: Array, key: Array):
+    """One step of all roll-outs from `now`: the next ones; rows, and how unsure the model is of each."""
+    keys, rollouts = jax.random.split(key, 4), n.config.rollouts
+    action = jnp.tanh(Normal(*n.policy.apply(state.policy, now)).sample(keys[0]))
+    mean, log_var = n.model.predict(state.best_model, now, action)
+    std = jnp.exp(0.5 * log_var)
+    chosen = elites[jax.random.randint(keys[1], (rollouts,), 0, n.config.elites)]
+    pick = lambda x: jnp.take_along_axis(x, chosen[None, :, None], axis=0)[0]
+    outcome = pick(mean) + pick(std) * jax.random.normal(keys[2], mean.shape[1:])
+    unsure = jnp.max(jnp.sqrt(jnp.sum(std**2, axis=-1)), axis=0)
+    after = now + outcome[:, 1:]
+    over = dynamics.TERMINATIONS[n.config.termination](after)
+    row = {
+        "obs": now,
+        "action": action,
+        "reward": outcome[:, 0] - state.hp["penalty"] * unsure,
+        "terminal": over,
+        "next_obs": after,
+    }
+    # Where an episode is over another begins, so that every row is one to learn from.
+    fresh = obs[jax.random.randint(keys[3], (rollouts,), 0, obs.shape[0])]
+    return jnp.where(over[:, None], fresh, after), (row, unsure)
+
+
+def dream(n: Networks, state: State, data: Data, key: Array) -> State:
+    """`rollouts` times `horizon` rows of the model, in place of the oldest."""
+    assert isinstance(data, Transitions)
+    obs, config = jnp.asarray(data.obs), n.config
+    elites = jnp.argsort(state.best_error)[: config.elites]
+    key_start, key_steps = jax.random.split(key)
+    start = obs[jax.random.randint(key_start, (config.rollouts,), 0, obs.shape[0])]
+    step = partial(dream_step, n, state, obs, elites)
+    _, (rows, unsure) = jax.lax.scan(step, start, jax.random.split(key_steps, config.horizon))
+    at = state.written % config.retain * n.chunk
+
+    def write(old: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new.reshape(n.chunk, *new.shape[2:]), at, axis=0)
+
+    return dataclasses.replace(
+        state,
+        dreams={name: write(state.dreams[name], rows[name]) for name in rows},
+        written=state.written + 1,
+        penalties=jnp.stack([jnp.mean(unsure), jnp.median(unsure), jnp.max(unsure)]),
+    )
+
+
+def refresh(n: Networks, state: State, data: Data, key: Array) -> State:
+    # The model's last updates are looked at here, before the first roll-out.
+    return dream(n, look(n, state, data, key), data, key)
+
+
+# --- SAC ---------------------------------------------------------------------
+
+
+def mixed(n: Networks, data: Data, state: State, key: Array) -> Batch:
+    """Rows of the data first, then rows of the model."""
+    key_real, key_dream = jax.random.split(key)
+    held = jnp.minimum(state.written, n.config.retain) * n.chunk
+    index = jax.random.randint(key_dream, (n.config.batch_size - n.real,), 0, held)
+    found = {name: x[index] for name, x in state.dreams.items()}
+    terminal = found.pop("terminal")
+    dreamt = Batch(**found, discount=jnp.where(terminal, 0.0, state.hp["gamma"]))
+    if not n.real:
+        return dreamt
+    return jax.tree.map(lambda *x: jnp.concatenate(x), uniform(n.real)(data, state, key_real), dreamt)
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    new, metrics, values = soft_update(state, batch, key, n.policy, n.critic, state.hp["target_entropy"])
+    return new, metrics | {
+        "q_data": jnp.mean(values[:, : n.real]) if n.real else jnp.zeros(()),
+        "q_model": jnp.mean(values[:, n.real :]),
+        "held_out_error": jnp.mean(jnp.sort(state.best_error)[: n.config.elites]),
+        "penalty_mean": state.penalties[0],
+        "penalty_median": state.penalties[1],
+        "penalty_max": state.penalties[2],
+    }
+
+
+ENTRY = {
+    "mopo": Entry(
+        Config,
+        build,
+        "Yu et al. 2020, arXiv 2005.13239",
+        *presets.read("mopo", Config),
+        view="dynamics",
+        offline_only="its critic learns from a model of the data, which stays as it is",
+    )
 }

@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import best_of, choice, continuous, positive, share, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Normal, kl, squash_log_prob, unsquash
 from leashrl.ops import dual, td
 from leashrl.ops.advantage import exponential_weight
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -132,107 +135,110 @@ def reverse_kl_loss(
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network  # behaviour and policy
+    critic: nn.Network
+    config: Config
+    squashed: bool
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    sizes = (spec.obs_dim, continuous("onestep", spec).dim, config.hidden)
+    squashed = config.policy == "squashed"
+    mean, initial = ("free", "scaled") if squashed else ("tanh", "torch")
+    spread = {"bound": config.bound, "log_std_range": LOG_STD_RANGE[config.bound]}
+    return Networks(
+        nn.gaussian(*sizes, mean=mean, initial=initial, **spread),
+        nn.critic(*sizes, ensemble=config.ensemble, initial=initial),
+        config,
+        squashed,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """OneStep RL for continuous actions in [-1, 1]^d."""
-    dim = continuous("onestep", spec).dim
-    squashed = config.policy == "squashed"
-    initial = "scaled" if squashed else "torch"
-    policy = nn.gaussian(
-        spec.obs_dim, dim, config.hidden, bound=config.bound, log_std_range=LOG_STD_RANGE[config.bound],
-        mean="free" if squashed else "tanh", initial=initial,
-    )  # fmt: skip
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, initial=initial)
-    # In training the authors ask their critic about what a Gaussian over actions draws, also beyond ±1.
-    squash = jnp.tanh if squashed else lambda u: u
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        behaviour = policy.init(keys[0])
-        params = {
-            "behaviour": behaviour,
-            "critic": critic.init(keys[1]),
-            "policy": jax.tree.map(jnp.copy, behaviour),
-        }
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    def clone(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        loss, grads = jax.value_and_grad(behaviour_loss)(state.behaviour, policy, batch, 1.0, squashed)
-        new = descend(state, {"behaviour": grads}, {"behaviour": state.hp["behaviour_rate"]})
-        same = jax.tree.map(jnp.copy, new.behaviour)
-        return dataclasses.replace(new, policy=same), {"behaviour_loss": loss}
-
-    def evaluate(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, batch.next_action), axis=0)
-        y = td.target(batch.reward, batch.discount, next_q)
-        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        new = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
-        averaged = dual.polyak(state.target_critic, new.critic, state.hp["polyak"])
-        metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
-        return dataclasses.replace(new, target_critic=averaged), metrics
-
-    def improve(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, beta = state.hp, Normal(*policy.apply(state.behaviour, batch.obs))
-
-        def value(action: Array) -> Array:
-            return jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
-
-        if config.improvement == "reverse-kl":
-            grads, (q, apart) = jax.grad(reverse_kl_loss, has_aux=True)(
-                state.policy, policy, beta, value, batch.obs, key, hp["alpha"], squash
-            )
-            metrics = {"q_policy": q, "divergence": apart}
-        else:
-            own = jnp.moveaxis(squash(beta.sample(key, (config.samples,))), 0, 1)
-            values = value(jnp.concatenate([batch.action[:, None], own], axis=1))
-            advantage = values[:, 0] - jnp.mean(values[:, 1:], axis=1)
-            weight = exponential_weight(advantage, hp["temperature"])
-            loss, grads = jax.value_and_grad(behaviour_loss)(state.policy, policy, batch, weight, squashed)
-            metrics = {"policy_loss": loss, "advantage": jnp.mean(advantage), "weight": jnp.mean(weight)}
-        return descend(state, {"policy": grads}, {"policy": hp["policy_rate"]}), metrics
-
+    n = networks(config, spec)
     sample, pairs = uniform(config.batch_size), uniform(config.batch_size, next_action=True)
-    behaviour = Stage("behaviour", share(config.steps, config.behaviour_percent), sample, clone)
+    behaviour, value = (share(config.steps, p) for p in (config.behaviour_percent, config.value_percent))
+    stages = (Stage("behaviour", behaviour, sample, partial(clone, n)),)
     if config.improvement == "easy-bcq":
-        stages = (behaviour, Stage("train", config.steps, pairs, evaluate))
+        modes = ("best", "mean", "sample")
+        stages += (Stage("train", config.steps, pairs, partial(evaluate, n)),)
     else:
-        value_steps = share(config.steps, config.value_percent)
-        stages = (behaviour, Stage("value", value_steps, pairs, evaluate))
-        stages += (Stage("train", config.steps, sample, improve),)
-    modes = ("best", "mean", "sample") if config.improvement == "easy-bcq" else ("mean", "sample", "best")
-    to_action = jnp.tanh if squashed else lambda u: jnp.clip(u, -1.0, 1.0)
-    acting = best_of(policy, critic, config.samples, modes=modes, score="min", squash=to_action)
-    return Algorithm(init, stages, acting)
+        modes = ("mean", "sample", "best")
+        stages += (
+            Stage("value", value, pairs, partial(evaluate, n)),
+            Stage("train", config.steps, sample, partial(improve, n)),
+        )
+    to_action = jnp.tanh if n.squashed else lambda u: jnp.clip(u, -1.0, 1.0)
+    acting = best_of(n.policy, n.critic, config.samples, modes=modes, score="min", squash=to_action)
+    return Algorithm(partial(init, n), stages, acting)
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    behaviour = n.policy.init(keys[0])
+    params = {
+        "behaviour": behaviour,
+        "critic": n.critic.init(keys[1]),
+        "policy": jax.tree.map(jnp.copy, behaviour),
+    }
+    return begin(State, params, hp, targets=("critic",))
 
-OURS = {
-    "preprocess.obs": "standardise",
-    "steps": 1_000_000,
-    "behaviour_percent": 100,
-    "value_percent": 100,
-    "batch_size": 256,
-    "hidden": (256, 256),
-    "ensemble": 2,
-    "bound": "clip",  # a spread that starts at e^-2.5 learns its mean half as fast
-    "alpha": 10.0,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "behaviour_rate": 1e-3,
-    "polyak": 0.02,
-}
-PRESETS = {
-    "default": Preset("ours: two critics of 2 x 256, shorter pre-training, ten times the leash", OURS),
-    "authors": Preset(
-        "the authors' networks, rates and shares; alpha is swept by task there", {"policy": "normal"}
+
+def squash(n: Networks, u: Array) -> Array:
+    # In training the authors ask their critic about what a Gaussian over actions draws, also beyond ±1.
+    return jnp.tanh(u) if n.squashed else u
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def clone(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    loss, grads = jax.value_and_grad(behaviour_loss)(state.behaviour, n.policy, batch, 1.0, n.squashed)
+    new = descend(state, {"behaviour": grads}, {"behaviour": state.hp["behaviour_rate"]})
+    same = jax.tree.map(jnp.copy, new.behaviour)
+    return dataclasses.replace(new, policy=same), {"behaviour_loss": loss}
+
+
+def evaluate(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    assert batch.next_action is not None
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs, batch.next_action)
+    y = td.target(batch.reward, batch.discount, next_q)
+    (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    new = descend(state, {"critic": grads}, {"critic": state.hp["critic_rate"]})
+    metrics = {"td_loss": loss, "q_data": jnp.mean(values), "target": jnp.mean(y)}
+    return dual.follow(new, "critic"), metrics
+
+
+def improve(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    hp, beta = state.hp, Normal(*n.policy.apply(state.behaviour, batch.obs))
+    value = partial(nn.least, n.critic, state.critic, batch.obs)
+    if n.config.improvement == "reverse-kl":
+        grads, (q, apart) = jax.grad(reverse_kl_loss, has_aux=True)(
+            state.policy, n.policy, beta, value, batch.obs, key, hp["alpha"], partial(squash, n)
+        )
+        metrics = {"q_policy": q, "divergence": apart}
+    else:
+        own = squash(n, beta.draws(key, n.config.samples))
+        values = value(jnp.concatenate([batch.action[:, None], own], axis=1))
+        advantage = values[:, 0] - jnp.mean(values[:, 1:], axis=1)
+        weight = exponential_weight(advantage, hp["temperature"])
+        loss, grads = jax.value_and_grad(behaviour_loss)(state.policy, n.policy, batch, weight, n.squashed)
+        metrics = {"policy_loss": loss, "advantage": jnp.mean(advantage), "weight": jnp.mean(weight)}
+    return descend(state, {"policy": grads}, {"policy": hp["policy_rate"]}), metrics
+
+
+ENTRY = {
+    "onestep": Entry(
+        Config,
+        build,
+        "Brandfonbrener et al. 2021, arXiv 2106.08909",
+        *presets.read("onestep", Config),
+        offline_only="its critic is the behaviour's, and learns no more while the policy improves",
     ),
-    "exp-weight": Preset("exponentially weighted imitation", OURS | {"improvement": "exp-weight"}),
-    "easy-bcq": Preset("the best of ten actions of the behaviour", OURS | {"improvement": "easy-bcq"}),
 }

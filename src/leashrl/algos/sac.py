@@ -3,14 +3,17 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import continuous, positive, soft_update, tanh_gaussian, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
-from leashrl.optim import adam_init
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
+from leashrl.optim import begin
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -88,29 +91,51 @@ class State:
 # --- Build -------------------------------------------------------------------
 
 
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    config: Config
+    dim: int
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    dim = continuous("sac", spec).dim
+    return Networks(
+        nn.gaussian(spec.obs_dim, dim, config.hidden),
+        nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm),
+        config,
+        dim,
+    )
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     """SAC for continuous actions in [-1, 1]^d."""
-    dim = continuous("sac", spec).dim
-    policy = nn.gaussian(spec.obs_dim, dim, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm)
-
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        params = {"policy": policy.init(keys[0]), "critic": critic.init(keys[1]), "log_alpha": jnp.zeros(())}
-        return State(
-            **params,
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
-
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        return soft_update(state, batch, key, policy, critic, dim * state.hp["target_entropy"])[:2]
-
-    stage = Stage("train", config.steps, uniform(config.batch_size), update)
-    return Algorithm(init, (stage,), tanh_gaussian(policy))
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), tanh_gaussian(n.policy))
 
 
-PRESETS = {
-    "default": Preset("the 2018 text's values; D4RL's locomotion data came from it", {}),
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    params = {
+        "policy": n.policy.init(keys[0]),
+        "critic": n.critic.init(keys[1]),
+        "log_alpha": jnp.zeros(()),
+    }
+    return begin(State, params, hp, targets=("critic",))
+
+
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    return soft_update(state, batch, key, n.policy, n.critic, n.dim * state.hp["target_entropy"])[:2]
+
+
+ENTRY = {
+    "sac": Entry(
+        Config, build, "Haarnoja et al. 2018, arXiv 1812.05905", *presets.read("sac", Config), online=True
+    ),
 }

@@ -3,15 +3,18 @@
 import dataclasses
 import math
 from dataclasses import field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl import nn
+from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, tanh_of, within
-from leashrl.core import HP, Algorithm, Preprocess, Preset, Stage, uniform
+from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.ops import dual, td
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 # --- Config ------------------------------------------------------------------
@@ -130,152 +133,86 @@ def policy_loss(params, policy: nn.Network, q, batch: Batch, hp: HP, penalty: st
 # --- Build -------------------------------------------------------------------
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
-    """TD3+BC and ReBRAC for continuous actions in [-1, 1]^d."""
-    dim = continuous("td3-bc", spec).dim
+class Networks(NamedTuple):
+    """What a state's parameters are applied with."""
+
+    policy: nn.Network
+    critic: nn.Network
+    config: Config
+
+
+def networks(config: Config, spec: Spec) -> Networks:
+    sizes = (spec.obs_dim, continuous("td3-bc", spec).dim, config.hidden)
     of_policy, of_critic = INITIAL[config.initial]
-    policy = nn.mlp(spec.obs_dim, dim, config.hidden, out_scale=0.01, initial=of_policy)
-    critic = nn.critic(
-        spec.obs_dim, dim, config.hidden, ensemble=config.ensemble, norm=config.critic_norm, initial=of_critic
+    return Networks(
+        nn.mlp(*sizes, out_scale=0.01, initial=of_policy),
+        nn.critic(*sizes, ensemble=config.ensemble, norm=config.critic_norm, initial=of_critic),
+        config,
     )
 
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        params = {"policy": policy.init(keys[0]), "critic": critic.init(keys[1])}
-        return State(
-            **params,
-            target_policy=jax.tree.map(jnp.copy, params["policy"]),
-            target_critic=jax.tree.map(jnp.copy, params["critic"]),
-            optimiser={name: adam_init(value) for name, value in params.items()},
-            hp=hp,
-        )
 
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp = state.hp
-        noise = hp["noise"] * jax.random.normal(key, batch.action.shape)
-        noise = jnp.clip(noise, -hp["noise_clip"], hp["noise_clip"])
-        next_action = jnp.tanh(policy.apply(state.target_policy, batch.next_obs))
-        next_action = jnp.clip(next_action + noise, -1.0, 1.0)
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, next_action), axis=0)
-        assert batch.next_action is not None
-        apart = distance(next_action, batch.next_action, config.penalty)
-        y = td.target(batch.reward, batch.discount, next_q - hp["critic_penalty"] * apart)
-        (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
-            state.critic, critic.apply, batch, y
-        )
-        state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
-
-        def q(action: Array) -> Array:
-            first = config.value == "first"  # the others need not be worked out
-            params = jax.tree.map(lambda x: x[:1], state.critic) if first else state.critic
-            return jnp.min(critic.apply(params, batch.obs, action), axis=0)
-
-        def follow(state: State) -> tuple[State, Array, Array]:
-            grads, (q_policy, apart) = jax.grad(policy_loss, has_aux=True)(
-                state.policy, policy, q, batch, hp, config.penalty
-            )
-            new = descend(state, {"policy": grads}, {"policy": hp["policy_rate"]})
-            new = dataclasses.replace(
-                new,
-                target_policy=dual.polyak(state.target_policy, new.policy, hp["polyak"]),
-                target_critic=dual.polyak(state.target_critic, new.critic, hp["polyak"]),
-            )
-            # Each counts for the updates that have none, so that the mean over a line is the policy's own.
-            n = config.policy_every
-            return new, n * q_policy, n * apart
-
-        def stay(state: State) -> tuple[State, Array, Array]:
-            return state, jnp.zeros(()), jnp.zeros(())
-
-        turn = (step + 1) % config.policy_every == 0
-        state, q_policy, apart = jax.lax.cond(turn, follow, stay, state)
-        return state, {
-            "td_loss": loss,
-            "q_data": jnp.mean(values),
-            "target": jnp.mean(y),
-            "q_policy": q_policy,
-            "behaviour_error": apart,
-        }
-
-    stage = Stage("train", config.steps, uniform(config.batch_size, next_action=True), update)
-    return Algorithm(init, (stage,), tanh_of(policy))
+def build(config: Config, spec: Spec) -> Algorithm:
+    """TD3+BC and ReBRAC for continuous actions in [-1, 1]^d."""
+    n = networks(config, spec)
+    stage = Stage("train", config.steps, uniform(config.batch_size, next_action=True), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), tanh_of(n.policy))
 
 
-# --- Presets -----------------------------------------------------------------
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    params = {"policy": n.policy.init(keys[0]), "critic": n.critic.init(keys[1])}
+    return begin(State, params, hp, targets=("policy", "critic"))
 
-REBRAC = {
-    "batch_size": 1024,
-    "preprocess.obs": "none",
-    "hidden": (256, 256, 256),
-    "critic_norm": True,
-    "value": "min",
-    "penalty": "sum",
-    "alpha": 1.0,
-    "policy_penalty": 0.01,
-    "critic_penalty": 0.01,
-    "policy_rate": 1e-3,
-    "critic_rate": 1e-3,
-}
-TABLE = {  # beta_pi and beta_c by data set, as the authors' 36 configurations have them
-    "halfcheetah-random": (0.001, 0.1),
-    "halfcheetah-medium": (0.001, 0.01),
-    "halfcheetah-expert": (0.01, 0.01),
-    "halfcheetah-medium-expert": (0.01, 0.1),
-    "halfcheetah-medium-replay": (0.01, 0.001),
-    "halfcheetah-full-replay": (0.001, 0.1),
-    "hopper-random": (0.001, 0.01),
-    "hopper-medium": (0.01, 0.01),
-    "hopper-expert": (0.1, 0.1),
-    "hopper-medium-expert": (0.1, 0.01),
-    "hopper-medium-replay": (0.05, 0.5),
-    "hopper-full-replay": (0.01, 0.01),
-    "walker2d-random": (0.01, 0.0),
-    "walker2d-medium": (0.05, 0.1),
-    "walker2d-expert": (0.01, 0.5),
-    "walker2d-medium-expert": (0.01, 0.01),
-    "walker2d-medium-replay": (0.05, 0.01),
-    "walker2d-full-replay": (0.01, 0.01),
-    "antmaze-umaze": (0.003, 0.002),
-    "antmaze-umaze-diverse": (0.003, 0.001),
-    "antmaze-medium-play": (0.001, 0.0005),
-    "antmaze-medium-diverse": (0.001, 0.0),
-    "antmaze-large-play": (0.002, 0.001),
-    "antmaze-large-diverse": (0.002, 0.002),
-    "pen-human": (0.1, 0.5),
-    "pen-cloned": (0.05, 0.5),
-    "pen-expert": (0.01, 0.01),
-    "door-human": (0.1, 0.1),
-    "door-cloned": (0.01, 0.1),
-    "door-expert": (0.05, 0.01),
-    "hammer-human": (0.01, 0.5),
-    "hammer-cloned": (0.1, 0.5),
-    "hammer-expert": (0.01, 0.01),
-    "relocate-human": (0.1, 0.01),
-    "relocate-cloned": (0.1, 0.01),
-    "relocate-expert": (0.05, 0.01),
-}
-DOMAINS_REBRAC = {
-    "adroit": {"batch_size": 256, "policy_rate": 3e-4, "critic_rate": 3e-4},
-    "antmaze": {
-        "preprocess.reward": "hundredfold",
-        "batch_size": 256,
-        "gamma": 0.999,
-        "policy_rate": 3e-4,
-        "critic_rate": 5e-5,
-    },
-} | {place: {"policy_penalty": policy, "critic_penalty": critic} for place, (policy, critic) in TABLE.items()}
-DOMAINS = {"antmaze": {"preprocess.reward": "minus-one"}}
 
-FAST = {"polyak": 0.02, "policy_rate": 1e-3, "critic_rate": 1e-3}
-PRESETS = {
-    "default": Preset("ours: rates 1e-3, targets that follow faster", FAST),
-    "authors": Preset("the authors' values", {}),
-    "td3": Preset("TD3 on data: no penalty", FAST | {"policy_penalty": 0.0}),
-}
-PRESETS_REBRAC = {
-    "default": Preset(
-        "ours: standardised observations, batches of 256, targets that follow faster",
-        REBRAC | {"preprocess.obs": "standardise", "batch_size": 256, "polyak": 0.02},
-    ),
-    "authors": Preset("the authors' values, by data set", REBRAC | {"initial": "rebrac"}),
+# --- Stages ------------------------------------------------------------------
+
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    config, hp = n.config, state.hp
+    noise = hp["noise"] * jax.random.normal(key, batch.action.shape)
+    noise = jnp.clip(noise, -hp["noise_clip"], hp["noise_clip"])
+    next_action = jnp.tanh(n.policy.apply(state.target_policy, batch.next_obs))
+    next_action = jnp.clip(next_action + noise, -1.0, 1.0)
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs, next_action)
+    assert batch.next_action is not None
+    apart = distance(next_action, batch.next_action, config.penalty)
+    y = td.target(batch.reward, batch.discount, next_q - hp["critic_penalty"] * apart)
+    (loss, values), grads = jax.value_and_grad(td.critic_loss, has_aux=True)(
+        state.critic, n.critic.apply, batch, y
+    )
+    state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
+
+    turn = (step + 1) % config.policy_every == 0
+    state, q_policy, apart = jax.lax.cond(turn, partial(improve, n, batch=batch), stay, state)
+    return state, {
+        "td_loss": loss,
+        "q_data": jnp.mean(values),
+        "target": jnp.mean(y),
+        "q_policy": q_policy,
+        "behaviour_error": apart,
+    }
+
+
+def improve(n: Networks, state: State, batch: Batch) -> tuple[State, Array, Array]:
+    """A step of the policy and all averaged networks; the mean Q and the distance from the data."""
+    config, critics = n.config, state.critic
+    if config.value == "first":  # the others need not be worked out
+        critics = jax.tree.map(lambda x: x[:1], critics)
+    q = partial(nn.least, n.critic, critics, batch.obs)
+    grads, (q_policy, apart) = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, q, batch, state.hp, config.penalty
+    )
+    new = descend(state, {"policy": grads}, {"policy": state.hp["policy_rate"]})
+    # Each counts for the updates that have none, so that the mean over a line is the policy's own.
+    every = config.policy_every
+    return dual.follow(new, "policy", "critic"), every * q_policy, every * apart
+
+
+def stay(state: State) -> tuple[State, Array, Array]:
+    return state, jnp.zeros(()), jnp.zeros(())
+
+
+ENTRY = {
+    "td3-bc": Entry(Config, build, "Fujimoto & Gu 2021, arXiv 2106.06860", *presets.read("td3-bc", Config)),
+    "rebrac": Entry(Config, build, "Tarasov et al. 2023, arXiv 2305.09836", *presets.read("rebrac", Config)),
 }

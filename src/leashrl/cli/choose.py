@@ -10,7 +10,8 @@ import numpy as np
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import columns, show
-from leashrl.disk.artefacts import Lines, read_json, versions
+from leashrl.disk.files import read_json, versions
+from leashrl.disk.folder import RunFolder, rows_of
 from leashrl.errors import BadInput
 from leashrl.evaluate.budget import expected_score
 from leashrl.tasks import Task, normalise
@@ -136,11 +137,12 @@ def read(source: str) -> list[Candidate]:
 
 def read_run(source: str, folder: Path) -> list[Candidate]:
     """The members of a run at its end; those that diverged are no candidates."""
-    if not (folder / "result.json").exists():
-        if (folder / "config.json").exists():
+    files = RunFolder(folder)
+    if not files.finished:
+        if files.begun:
             raise BadInput(f"the run in '{source}' has not finished: `leashrl resume {source}` goes on")
         raise BadInput(f"no evaluations in '{source}': {WANTED}")
-    plan, result = read_json(folder / "config.json"), read_json(folder / "result.json")
+    plan, result = files.config(), files.result()
     found = []
     try:
         if result["task"] is None:
@@ -148,9 +150,9 @@ def read_run(source: str, folder: Path) -> list[Candidate]:
                 f"'{source}' was trained without a task: `leashrl eval {source} --task` evaluates it"
             )
         task = find_task(result["task"])
-        last = [row for row in Lines.read(folder / "evaluations.jsonl") if row["step"] == result["steps"]]
+        last = files.evaluations(result["steps"])
         for labels, member in zip(plan["members"], result["members"], strict=True):
-            mine = [row for row in last if labels.items() <= row.items()]
+            mine = rows_of(labels, last)
             found += [Candidate(source, member["name"], None, task, returns(row)) for row in mine]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unfit(folder, error) from None

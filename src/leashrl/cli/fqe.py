@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
         options["steps"] = args.steps
     out = check_out(args.out)
     use_compilation_cache()
-    from leashrl.disk.artefacts import write_json
+    from leashrl.disk.files import write_json
     from leashrl.ope.fqe import fqe
 
     found = fqe(

@@ -59,4 +59,4 @@ def diagnose(folders: list[str]) -> None:
             print(f"leashrl: warning: no diagnostics of '{run.folder}': {error}", file=sys.stderr)
             continue
         skipped = f": {found['skipped']}" if found["skipped"] else ""
-        print(f"{run.folder / 'diagnostics.json'}{skipped}", file=sys.stderr)
+        print(f"{run.folder}/diagnostics.json{skipped}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """`leashrl sweep`: a live table on a terminal, plain lines everywhere else."""
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import assignments, columns, show
-from leashrl.disk.artefacts import Lines
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 
 ROWS = 30
@@ -172,19 +171,13 @@ class Screen:
 def newest(folder: Path | None, run: dict[str, Any]) -> int | None:
     """The last step that a run has logged; None before the first."""
     assert folder is not None
-    try:
-        with open(folder / "runs" / run["name"] / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 10_000))
-            rows = file.read().splitlines()
-            return json.loads(rows[-1])["step"]
-    except (OSError, IndexError, ValueError):  # nothing yet, or half a line
-        return None
+    return RunFolder(folder / "runs" / run["name"]).newest_step()
 
 
 def score(folder: Path | None, run: dict[str, Any]) -> str:
     """`score 52.1`: the members' mean at the last evaluation; empty before the first."""
     assert folder is not None
-    rows = Lines.read(folder / "runs" / run["name"] / "evaluations.jsonl")
+    rows = RunFolder(folder / "runs" / run["name"]).evaluations()
     rows = [row for row in rows if row["step"] == rows[-1]["step"]]
     if not rows:
         return ""

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from leashrl.disk.artefacts import unwritable, write_atomically
+from leashrl.disk.files import unwritable, write_atomically
 from leashrl.errors import BadInput
 
 KEEP = 2

@@ -233,6 +233,5 @@ def _check(
 def _action_map(env: "gym.Env", space: Space) -> Callable[[np.ndarray], np.ndarray]:
     """From the policy's actions to the environment's."""
     if isinstance(space, Box):
-        low, high = env.action_space.low, env.action_space.high  # pyright: ignore[reportAttributeAccessIssue]
-        return lambda raw: np.clip(space.from_unit(raw), low, high)
+        return lambda raw: space.executed(raw, env.action_space)
     return lambda raw: raw

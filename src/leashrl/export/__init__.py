@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.data import Dataset
-from leashrl.disk.artefacts import make_folder, read_json, versions, write_atomically, write_json
+from leashrl.disk.files import make_folder, versions, write_atomically, write_json
+from leashrl.disk.folder import RunFolder, run_of
 from leashrl.errors import BadInput, nearest
 from leashrl.export.check import compare, observations
 from leashrl.export.formats import FORMATS
@@ -60,7 +61,11 @@ def export_policy(
     run, plan = find_run(Path(folder).expanduser())
     rows = observations(policy, data, run, plan.get("data") or {})
     check = compare(program, made, policy, mode, rows)
-    path = Path(out) if out else (run or Path(folder).expanduser()) / "export" / f"{policy.name}{ending}"
+    path = (
+        Path(out)
+        if out
+        else (run.path if run else Path(folder).expanduser()) / "export" / f"{policy.name}{ending}"
+    )
     card = {
         "card": CARD,
         "file": path.name,
@@ -88,16 +93,13 @@ def export_policy(
     return {"path": str(path)} | card
 
 
-def find_run(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+def find_run(folder: Path) -> tuple[RunFolder | None, dict[str, Any]]:
     """The run that a policy is of, and what its `config.json` says; None where `policy/` was copied alone."""
-    run = folder.parent if (folder / "policy.json").exists() else folder
-    whole = (run / "config.json").exists() and (run / "policy").exists()
-    if whole and (run == folder or (run / "policy").samefile(folder)):
-        plan = read_json(run / "config.json")
-        if not isinstance(plan, dict) or not isinstance(plan.get("data"), dict):
-            raise BadInput(f"'{run / 'config.json'}' is not what leashrl wrote: look at 'data'")
-        return run, plan
-    return None, {}
+    run = run_of(folder)
+    plan = run.config() if run else {}
+    if run and (not isinstance(plan, dict) or not isinstance(plan.get("data"), dict)):
+        raise run.malformed("config.json", "look at 'data'")
+    return run, plan
 
 
 # --- The card ----------------------------------------------------------------
@@ -124,11 +126,11 @@ def port_of(port: Port) -> dict[str, Any]:
     return found
 
 
-def score(run: Path | None, policy: LoadedPolicy) -> dict[str, Any] | None:
+def score(run: RunFolder | None, policy: LoadedPolicy) -> dict[str, Any] | None:
     """The member's final score and return, and the means of its last ten; None where it was not evaluated."""
-    if run is None or not (run / "result.json").exists():
+    if run is None or not run.finished:
         return None
-    result = read_json(run / "result.json")
+    result = run.result()
     try:
         if not result["evaluated"]:
             return None
@@ -136,4 +138,4 @@ def score(run: Path | None, policy: LoadedPolicy) -> dict[str, Any] | None:
         about = {"task": result["task"], "episodes": result["episodes"], "mode": policy.modes[0]}
         return about | {"score": row["score"], "return": row["return"]}
     except (KeyError, TypeError, StopIteration):
-        raise BadInput(f"'{run / 'result.json'}' is not what leashrl wrote: look at 'members'") from None
+        raise run.malformed("result.json", "look at 'members'") from None

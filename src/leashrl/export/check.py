@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from leashrl.data import Dataset, load
+from leashrl.disk.folder import RunFolder
+from leashrl.disk.replay import newest_rows
 from leashrl.errors import BadInput
 from leashrl.export.formats import Made
 from leashrl.export.program import Program
@@ -36,7 +38,7 @@ class Rows(NamedTuple):
 
 
 def observations(
-    policy: LoadedPolicy, data: str | Path | Dataset | None, run: Path | None, plan: Mapping[str, Any]
+    policy: LoadedPolicy, data: str | Path | Dataset | None, run: RunFolder | None, plan: Mapping[str, Any]
 ) -> Rows:
     """Observations that the policy was trained on.
 
@@ -44,7 +46,7 @@ def observations(
     run has kept; and where there is none of them any more, drawn around the policy's normaliser.
     """
     if data is None and plan.get("source") == ONLINE["source"] and run is not None:
-        rows = seen_online(run / "replay", policy)
+        rows = seen_online(run.replay, policy)
         return rows if rows is not None else drawn(policy)
     if data is None and plan.get("source") is None:
         return drawn(policy)
@@ -66,16 +68,14 @@ def observations(
 
 def seen_online(folder: Path, policy: LoadedPolicy) -> Rows | None:
     """What an online run's first member has seen."""
-    from leashrl.training.simulator import read_rows
-
-    files = sorted(folder.glob("rows-*.safetensors"))
-    if not files:
+    found = newest_rows(folder)
+    if found is None:
         return None
-    rows = read_rows(files[-1])
+    name, rows = found
     obs, ends = rows["obs"][0], (rows["terminal"] | rows["timeout"])[0]
     first = np.concatenate([[True], ends[:-1]])
     reward = np.where(first, 0.0, np.concatenate([[0.0], rows["reward"][0][:-1]])).astype(np.float32)
-    return Rows(obs, reward, first, f"the run's own {files[-1].name}", None)
+    return Rows(obs, reward, first, f"the run's own {name}", None)
 
 
 def drawn(policy: LoadedPolicy) -> Rows:

@@ -117,8 +117,7 @@ def to_environment(policy: LoadedPolicy, raw: Any) -> Any:
     space: Any = policy.spec.action
     if not isinstance(space, Box):
         return raw
-    low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
-    return jnp.clip(space.from_unit(raw), low, high)  # pyright: ignore[reportArgumentType]
+    return space.executed(raw)
 
 
 def alive(eqns: Sequence[Any], wanted: Iterable[Any]) -> list[Any]:

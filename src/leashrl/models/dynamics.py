@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from leashrl import nn
-from leashrl.types import Array
+from leashrl.types import Array, Transitions
 
 Params = Any
 
@@ -100,6 +100,40 @@ def mean_of(known: Array | None, x: Array) -> Array:
     weight = jnp.broadcast_to(known, change.shape).astype(x.dtype)
     change = jnp.sum(change * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1.0)
     return (jnp.mean(x[..., 0], axis=-1) + change) / x.shape[-1]
+
+
+# --- What it learns from --------------------------------------------------------------------------
+
+
+def held_out(n: int, percent: int) -> tuple[int, int]:
+    """Rows of a period, and how many at its beginning are held out. Blocks: neighbours are too much alike."""
+    period = max(2, min(5000, n // 4))
+    return period, min(period - 1, max(1, period * percent // 100))
+
+
+def training_row(index: Array, n: int, percent: int) -> Array:
+    """The row of the `index`-th row that is not held out; `index` < `training_rows`."""
+    period, held = held_out(n, percent)
+    return index // (period - held) * period + held + index % (period - held)
+
+
+def training_rows(n: int, percent: int) -> int:
+    """How many rows are not held out."""
+    period, held = held_out(n, percent)
+    return n // period * (period - held) + max(0, n % period - held)
+
+
+def outcomes(data: Transitions, index: Array) -> tuple[Array, Array, Array, Array | None]:
+    """Observations, actions, rewards beside changes of the observations, and which rows' change is known.
+
+    Unknown is what followed a terminal that was logged without its next observation, as the next row begins
+    another episode: the model learns what such a row pays, and not where it leads.
+    """
+    obs = jnp.asarray(data.obs)[index]
+    change = jnp.asarray(data.next_obs)[index] - obs
+    outcome = jnp.concatenate([jnp.asarray(data.reward)[index][..., None], change], axis=-1)
+    known = None if data.known is None else jnp.asarray(data.known)[index]
+    return obs, jnp.asarray(data.action)[index], outcome, known
 
 
 # --- Where an episode ends, by the simulators' own rules ------------------------------------------

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from leashrl.data import Dataset, load
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.runs.experiment import read_plan, same_data
 from leashrl.runs.plan import ONLINE
@@ -57,9 +58,8 @@ def read(
     """The policies that FQE can evaluate, and why it cannot evaluate the others."""
     candidates, left_out = [], []
     for top in folders:
-        for folder in snapshots_of(Path(top)) if snapshots else [Path(top)]:
+        for step, folder in snapshots_of(Path(top)) if snapshots else [(None, Path(top))]:
             about, policies = load_members(folder)
-            step = int(folder.name.removeprefix("step-")) if snapshots else None
             left_out += [
                 {"policy": f"{folder} {name}", "why": "it diverged when it was trained"}
                 for name in about["diverged"]
@@ -76,8 +76,8 @@ def read(
     return candidates, left_out
 
 
-def snapshots_of(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("snapshots/step-*") if (path / "policy.json").exists())
+def snapshots_of(folder: Path) -> list[tuple[int, Path]]:
+    found = RunFolder(folder).snapshots()
     if not found:
         raise BadInput(f"no snapshots in '{folder}': `leashrl train ... --snapshots` keeps them")
     return found
@@ -105,7 +105,7 @@ def find_data(folders: Sequence[str | Path], data: str | Path | Dataset | None) 
         return data if isinstance(data, Dataset) else load(data)
     plans = {}
     for folder in map(Path, folders):
-        if not (folder / "config.json").exists():
+        if not RunFolder(folder).begun:
             raise BadInput(f"'{folder}' does not say what it was trained on: name the data with --data")
         plan, _ = read_plan(folder)
         if plan.data == ONLINE or plan.data["source"] is None:

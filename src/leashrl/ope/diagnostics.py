@@ -22,7 +22,8 @@ import numpy as np
 
 from leashrl.data import Dataset
 from leashrl.data.sources import info
-from leashrl.disk.artefacts import read_json, versions, write_json
+from leashrl.disk.files import versions
+from leashrl.disk.folder import RunFolder, read_policies
 from leashrl.errors import BadInput
 from leashrl.runs.experiment import read_plan, same_data
 from leashrl.runs.plan import ONLINE
@@ -62,7 +63,7 @@ def diagnose(
     plan, _ = read_plan(folder)
     found: dict[str, Any] = {"data": None, "behaviour": None, "skipped": None, "mode": None, "actions": []}
     found |= {"members": {}, "versions": versions()}
-    policy = load_policy(folder, next(iter(read_json(folder / "policy" / "policy.json")["members"]), None))
+    policy = load_policy(folder, next(iter(read_policies(folder)[1]["members"]), None))
     if plan.data == ONLINE:
         found["skipped"] = "it learnt online, so there is no data set to hold it against"
     else:
@@ -73,7 +74,7 @@ def diagnose(
             found["skipped"] = "its policy remembers the episode so far, so single rows say nothing about it"
         else:
             found |= measure(folder, dataset, rows)
-    write_json(folder / "diagnostics.json", found)
+    RunFolder(folder).write_diagnostics(found)
     return found
 
 
@@ -89,7 +90,7 @@ def measure(folder: Path, dataset: Dataset, rows: int) -> dict[str, Any]:
     """`mode`, `actions` and `members` of a run whose policies look at one observation only."""
     random = np.random.default_rng(0)
     chosen = np.sort(random.choice(len(dataset), min(rows, len(dataset)), replace=False))
-    about = read_json(folder / "policy" / "policy.json")
+    _, about = read_policies(folder)
     obs, logged = dataset.obs[chosen], dataset.action[chosen]
     space, out = dataset.action_space, {}
     names = [f"action {i}" for i in range(space.dim)] if isinstance(space, Box) else ["action"]

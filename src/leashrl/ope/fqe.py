@@ -15,7 +15,7 @@ import numpy as np
 
 from leashrl.core import override, to_json
 from leashrl.data import Dataset
-from leashrl.disk.artefacts import versions
+from leashrl.disk.files import versions
 from leashrl.errors import BadInput
 from leashrl.ope import estimator
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read

@@ -1,18 +1,19 @@
 """Equation 15 of MISA: the policy's gradient of log Z, by samples of p(a|s) ~ pi(a|s) e^{T(s,a)}.
 
-Every estimator returns pre-tanh points u and weights w such that the gradient of
+Every estimator but `reparam` returns pre-tanh points u and weights w such that the gradient of
 `sum w log N(u; mean, std)` in the policy's parameters estimates the gradient of the bound's
 log-partition term. (The tanh Jacobian does not depend on the parameters and drops out.)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.ops import mcmc, mi
+from leashrl.ops.blocks import sweep
 from leashrl.types import Array
 
 ESTIMATORS = ("snis", "hmc", "hmc-action", "reparam", "none")
@@ -34,6 +35,52 @@ class Points(NamedTuple):
     u: Array  # (batch, n, dim)
     weight: Array  # (batch, n)
     acceptance: Array  # () share of accepted HMC proposals, 1 without a chain
+
+
+def correction(
+    estimator: str,
+    bound: str,
+    apply: Callable,
+    params: Any,
+    pi: Normal,
+    obs: Array,
+    samples: Array,
+    energies: Array,
+    *,
+    action: Array,
+    key: Array,
+    chain: Chain,
+) -> tuple[Callable[[Normal], Array], Array]:
+    """`new -> scalar`, whose gradient in the policy's parameters is that of log Z; HMC's acceptance.
+
+    Args:
+      estimator: one of ESTIMATORS; `reparam` is log Z itself, through the policy's samples, and `none` 0.
+      apply, params: of a critic, whose smallest member is T.
+      pi: the policy as it is, mean and log_std (batch, dim), at `obs`.
+      samples: (batch, k, dim) pre-tanh policy samples, with `energies` (batch, k) T at their actions.
+      action: (batch, dim) the data's, inside (-1, 1).
+    """
+    if estimator == "none":
+        return lambda new: jnp.zeros(()), jnp.ones(())
+    if estimator == "reparam":
+        noise = (samples - pi.mean[:, None]) * jnp.exp(-pi.log_std)[:, None]
+
+        def log_z(new: Normal) -> Array:
+            a = jnp.tanh(new.mean[:, None] + jnp.exp(new.log_std)[:, None] * noise)
+            return mi.log_partition(bound, jnp.min(sweep(apply, params, obs, a), axis=0))
+
+        return log_z, jnp.ones(())
+
+    def energy(obs: Array, action: Array) -> Array:
+        return jnp.min(apply(params, obs, action), axis=0)
+
+    if estimator == "snis":
+        points = importance(bound, samples, energies)
+    elif estimator == "hmc":
+        points = whitened(bound, pi, obs, samples, energies, energy, key, chain)
+    else:
+        points = in_action_space(bound, pi, obs, energies, energy, action, key, chain)
+    return lambda new: jnp.sum(points.weight * new.each().log_prob(points.u)), points.acceptance
 
 
 def importance(bound: str, samples: Array, energies: Array) -> Points:

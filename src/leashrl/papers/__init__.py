@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leashrl.core import override
-from leashrl.disk.artefacts import make_folder
+from leashrl.disk.files import make_folder
 from leashrl.errors import BadInput, nearest
 from leashrl.papers import (
     brac_plus,

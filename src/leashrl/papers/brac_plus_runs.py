@@ -26,7 +26,7 @@ from leashrl import nn
 from leashrl.algos.brac_plus import Config, State, networks
 from leashrl.algos.common import share
 from leashrl.core import override, to_json
-from leashrl.disk.artefacts import Lines, is_run, read_json
+from leashrl.disk.folder import RunFolder, rows_of
 from leashrl.dist import Normal
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
@@ -114,15 +114,16 @@ Pools = dict[str, dict[str, list[Member]]]
 def collect(runs: str, wanted: str, keep: Callable[[Plan], bool]) -> list[Member]:
     """The members of all runs that `keep` keeps."""
     members = []
-    for here in (path.parent for path in below(runs, "config.json")):
-        if not is_run(here) or read_json(here / "config.json")["algorithm"] != "brac-plus":
+    for files in below(runs):
+        here = files.path
+        if files.config()["algorithm"] != "brac-plus":
             continue
         plan, _ = read_plan(here)
         if not keep(plan):
             continue
-        if not (here / "result.json").exists():
+        if not files.finished:
             raise BadInput(f"'{here}' has not ended: `leashrl resume {here}` goes on with it")
-        ends = read_json(here / "result.json")["members"]
+        ends = files.result()["members"]
         for i, (row, end) in enumerate(zip(plan.members, ends, strict=True)):
             config = override(plan.config, {name: x for name, x in row.items() if name != "seed"})
             members.append(Member(here, i, row, config, plan.data["name"], end["diverged"]))
@@ -235,8 +236,8 @@ def learning(pooled: Pools, file: Path, caps: Mapping | None = None) -> Found:
 def curve(members: Sequence[Member]) -> tuple[str, list[Point], list[tuple[int, float]]]:
     """`curves.curve` of these members alone, which have one Config, and what the last finite policies of
     those that diverged get; steps count from pre-training's end."""
-    lines = {folder: Lines.read(folder / "evaluations.jsonl") for folder in {m.folder for m in members}}
-    rows = [row for m in members for row in lines[m.folder] if m.row.items() <= row.items()]
+    lines = {folder: RunFolder(folder).evaluations() for folder in {m.folder for m in members}}
+    rows = [row for m in members for row in rows_of(m.row, lines[m.folder])]
     scored = {row["score"] is not None for row in rows}
     if not scored:  # all were stopped before the first evaluation
         scored = {m.end["score"] is not None for m in members if m.end and "score" in m.end}
@@ -375,7 +376,7 @@ def episode(run: Run, state: State, seed: int, n: int) -> tuple[np.ndarray, floa
         raw, carry = act(params, carry, now, jax.random.fold_in(key, len(seen) - 1))
         if not np.isfinite(raw).all():
             raise BadInput(f"a policy for '{task.name}' gave an action that is not finite: leave its run out")
-        action = np.clip(space.from_unit(np.asarray(raw)), bounds.low, bounds.high)
+        action = space.executed(np.asarray(raw), bounds)
         obs, reward, terminated, truncated, _ = env.step(action)
         rewards.append(float(reward))
         over = terminated or truncated

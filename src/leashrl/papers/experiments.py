@@ -24,6 +24,7 @@ import numpy as np
 
 from leashrl.core import override, to_json
 from leashrl.data import load, recipes
+from leashrl.disk.folder import RunFolder, runs_below
 from leashrl.errors import BadInput, nearest
 from leashrl.papers.protocols import FULL, SCALES, Options, Setup, Trial, check, setup_of
 from leashrl.runs import experiment, peers
@@ -120,7 +121,7 @@ def finish(trials: Iterable[Trial], options: Options, say: Callable[[str], None]
     results: dict[Trial, Result] = {}
     for n, trial in enumerate(trials, 1):
         folder = folder_of(trial, sources[trial.task], options)
-        new = not (folder / "result.json").exists()
+        new = not RunFolder(folder).finished
         if new and deadline and time.monotonic() > deadline:
             break
         try:
@@ -141,7 +142,7 @@ def one(
     say: Callable[[str], None],
 ) -> Result:
     """One trial to its end, or OutOfTime once it is saved."""
-    started, ended = (folder / "config.json").exists(), (folder / "result.json").exists()
+    started, ended = RunFolder(folder).begun, RunFolder(folder).finished
     if trial.run in PEERS:  # their runs cannot be resumed
         if ended:
             return Result.read(folder)
@@ -190,10 +191,10 @@ def folder_of(trial: Trial, source: Source, options: Options) -> Path:
     return (top / trial.paper if options.scale == FULL else top) / f"{source.name}--{run}"
 
 
-def below(runs: str, name: str) -> list[Path]:
-    """All files of that name below some folders, which stand as in PATH."""
+def below(runs: str) -> list[RunFolder]:
+    """All runs of ours at or below some folders, which stand as in PATH."""
     folders = [Path(folder).expanduser() for folder in runs.split(os.pathsep)]
-    return sorted(path for folder in folders for path in folder.rglob(name))
+    return [run for folder in folders for run in runs_below(folder)]
 
 
 def peers_at_hand() -> bool:

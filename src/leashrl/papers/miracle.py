@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.disk.artefacts import write_atomically
+from leashrl.disk.files import write_atomically
 from leashrl.errors import BadInput
 from leashrl.report.plots import COLOURS, FAINT, INK, need_matplotlib
 from leashrl.tabular import Model, Solution, gridworld, value_iteration

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.disk.artefacts import Lines, read_json, write_atomically
+from leashrl.disk.files import write_atomically
 from leashrl.errors import BadInput
 from leashrl.papers.experiments import below
 from leashrl.report.plots import COLOURS, FAINT, INK, band, need_matplotlib
@@ -105,15 +105,19 @@ def collect(runs: str, without: str) -> tuple[dict[str, dict[str, list[Series]]]
     """`{task: {method: [a series a member]}}`, in the text's order."""
     lost: Lost = {}
     found: dict[str, dict[str, list[Series]]] = {}
-    for path in below(runs, "episodes.jsonl"):
-        config = read_json(path.parent / "config.json")
+    for files in below(runs):
+        config, episodes = files.config(), files.episodes()
         method = METHODS.get((config["algorithm"], config["preset"]))
-        if method is None or (config["preset"] == without and config["algorithm"] == "miracle"):
+        if (
+            not episodes
+            or method is None
+            or (config["preset"] == without and config["algorithm"] == "miracle")
+        ):
             continue
-        for member in member_series(Lines.read(path)):
+        for member in member_series(episodes):
             found.setdefault(config["task"], {}).setdefault(method, []).append(member)
-        if (path.parent / "result.json").exists():
-            ends = [member["diverged"] for member in read_json(path.parent / "result.json")["members"]]
+        if files.finished:
+            ends = [member["diverged"] for member in files.result()["members"]]
             place = config["task"], method
             lost[place] = lost.get(place, 0) + sum(map(bool, ends))
     if not found:

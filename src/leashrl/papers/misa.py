@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leashrl import nn
+from leashrl.algos.misa import networks
 from leashrl.core import State
 from leashrl.errors import BadInput
 from leashrl.papers.experiments import Done
@@ -99,13 +99,7 @@ def need_sklearn() -> Any:
 
 def embed(run: Run, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of POINTS evenly spaced rows: the first critic's last hidden layer (n, width), Q (n,), reward (n,)."""
-    config, dim = run.plan.config, run.spec.action.dim
-    critic = nn.critic(
-        *(run.spec.obs_dim, dim, config.hidden),
-        ensemble=config.ensemble,
-        activation=config.critic_activation,
-        norm=config.critic_norm,
-    )
+    critic = networks(run.plan.config, run.spec).critic
     data = run.data
     assert isinstance(data, Transitions)
     index = np.linspace(0, len(data.reward) - 1, min(POINTS, len(data.reward))).astype(int)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.disk.artefacts import write_atomically, write_json
+from leashrl.disk.files import write_atomically, write_json
 from leashrl.evaluate.statistics import interquartile_mean, summary
 from leashrl.papers.experiments import Done, chosen, has_source, read_scores, stopped
 from leashrl.papers.printed import Printed

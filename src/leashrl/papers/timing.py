@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from leashrl.bench import bench
-from leashrl.disk.artefacts import versions, write_json
+from leashrl.disk.files import versions, write_json
 from leashrl.papers.printed import printed
 from leashrl.runs.plan import parse_run
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leashrl.disk.artefacts import is_run, make_folder, write_atomically
+from leashrl.disk.files import make_folder, write_atomically
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, nearest
 from leashrl.report.reading import Line, lines_of, read_runs
 
@@ -48,7 +49,7 @@ def report(
             raise BadInput(f"no format '{name}' of a report: {nearest(name, FORMATS)}")
     runs, problems = read_runs(folders)
     lines = lines_of(runs)
-    alone = len(folders) == 1 and is_run(Path(folders[0]).expanduser())
+    alone = len(folders) == 1 and RunFolder(Path(folders[0]).expanduser()).ours
     page = (
         Path(out).expanduser()
         if out

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from leashrl.disk.artefacts import versions
+from leashrl.disk.files import versions
 from leashrl.report import charts, failures, provenance, summary
 from leashrl.report.comparison import compare
 from leashrl.report.markup import Markup, embedded, folded, heads, join, scrolled, tag

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leashrl.disk.artefacts import Lines, write_atomically
+from leashrl.disk.files import write_atomically
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
 
@@ -35,7 +36,7 @@ def curve(folders: Sequence[str | Path]) -> tuple[str, list[Point]]:
     """
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        found = Lines.read(Path(folder) / "evaluations.jsonl")
+        found = RunFolder(Path(folder)).evaluations()
         if not found:
             raise BadInput(f"'{folder}' holds no evaluations: is it a run's folder, with a task?")
         rows += found

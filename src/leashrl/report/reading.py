@@ -2,14 +2,13 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leashrl.disk.artefacts import Lines, is_run, read_json
+from leashrl.disk.folder import RunFolder, member_name, rows_of, runs_below
 from leashrl.errors import BadInput
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
@@ -71,7 +70,7 @@ class Member:
 
     @property
     def metrics(self) -> list[Row]:
-        return [row for row in self.run.metrics if self.values.items() <= row.items()]
+        return rows_of(self.values, self.run.metrics)
 
 
 @dataclass
@@ -111,7 +110,7 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
         top = Path(given).expanduser()
         if not top.is_dir():
             raise BadInput(f"no folder '{given}': give runs' folders, or a folder that holds some")
-        for folder in run_folders(top):
+        for folder in (files.path for files in runs_below(top)):
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
@@ -125,47 +124,25 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
-def run_folders(top: Path) -> Iterator[Path]:
-    """Folders with a config.json of ours, in order of their names; what lies inside a run is not searched."""
-    been = set()
-    for parent, inside, files in os.walk(top, followlinks=True):
-        here = os.path.realpath(parent)
-        if here in been:  # a link back up
-            inside.clear()
-            continue
-        been.add(here)
-        if "config.json" in files and is_run(Path(parent)):
-            inside.clear()
-            yield Path(parent)
-        inside.sort()
-
-
 def read_run(folder: Path) -> Run:
     """One run, finished or not; BadInput where its files are not what leashrl wrote."""
-    optional = lambda name: read_json(folder / name) if (folder / name).exists() else None
-    config, result, diagnostics = (
-        read_json(folder / "config.json"),
-        *map(optional, ("result.json", "diagnostics.json")),
-    )
-    path = folder / "config.json"
+    files, name = RunFolder(folder), "config.json"
+    config, result = files.config(), files.result() if files.finished else None
+    diagnostics = files.diagnostics()
     try:
         _ = [config["algorithm"] + config["preset"], config["config"].items(), config["data"].items()]
         _ = [int(member["seed"]) for member in config["members"]], config["versions"].items()
-        path = folder / "result.json"
+        name = "result.json"
         _ = [(m["name"], m["score"]["final"], m["diverged"]) for m in (result or {"members": []})["members"]]
-        path = folder / "diagnostics.json"
+        name = "diagnostics.json"
         _ = diagnostics and [diagnostics[k] for k in ("data", "behaviour", "skipped", "actions", "members")]
-        path = folder / "metrics.jsonl"
-        metrics = [row for row in Lines.read(path) if isinstance(row["step"], int)]
-        path = folder / "evaluations.jsonl"
-        evaluations = [
-            row
-            for row in Lines.read(path)
-            if isinstance(row["step"] + row["return"] + (row["score"] or 0.0), float)
-        ]
+        name = "metrics.jsonl"
+        metrics = [row for row in files.metrics() if isinstance(row["step"], int)]
+        name = "evaluations.jsonl"
+        is_number = lambda row: isinstance(row["step"] + row["return"] + (row["score"] or 0.0), float)
+        evaluations = [row for row in files.evaluations() if is_number(row)]
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(f"'{path}' is not what leashrl wrote: {type(error).__name__} {reason}") from None
+        raise files.malformed(name, error) from None
     return Run(folder, config, result, metrics, evaluations, diagnostics)
 
 
@@ -188,8 +165,7 @@ def lines_of(runs: Sequence[Run]) -> list[Line]:
 
 def read_member(run: Run, values: Row, unit: str) -> Member:
     """A member of a finished run, or as far as it has got."""
-    name = ",".join([f"seed-{values['seed']}", *(f"{k}={v:g}" for k, v in values.items() if k != "seed")])
-    rows = [row for row in run.evaluations if values.items() <= row.items()]
+    name, rows = member_name(values), rows_of(values, run.evaluations)
     points = [(row["step"], row[unit]) for row in rows] if unit else []
     final, last_ten = None, sum(v for _, v in points[-10:]) / len(points[-10:]) if points else None
     found = next((m for m in run.result["members"] if m["name"] == name), None) if run.result else None

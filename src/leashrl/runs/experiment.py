@@ -7,6 +7,10 @@ from typing import Any
 
 from leashrl.core import Preprocess, State
 from leashrl.data import Dataset, load
+from leashrl.disk.checkpoint import load_checkpoint, restore
+from leashrl.disk.claim import claim_folder, hold
+from leashrl.disk.files import versions
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.runs.plan import (
     DECISIVE,
@@ -23,8 +27,6 @@ from leashrl.runs.run import Report, Result, Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
-from leashrl.disk.artefacts import check_ours, claim_folder, hold, read_json, versions, write_json
-from leashrl.disk.checkpoint import load_checkpoint, restore
 
 
 def train(
@@ -117,7 +119,7 @@ def train(
     name = dataset.name if dataset else f"{place.name}-online" if place else ""
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{name}"
     with claim_folder(folder, overwrite):
-        write_json(folder / "config.json", plan.to_json() | {"versions": versions()})
+        RunFolder(folder).write_config(plan.to_json() | {"versions": versions()})
         return run.execute(folder, None, report)
 
 
@@ -138,12 +140,12 @@ def resume(
     """
     folder = Path(folder)
     plan, before = read_plan(folder)
-    if (folder / "result.json").exists():
+    if RunFolder(folder).finished:
         return Result.read(folder)
     run = rebuild(folder, plan, data)
     with hold(folder):
         warn_of_versions(folder, before)
-        found = load_checkpoint(folder / "checkpoint")
+        found = load_checkpoint(RunFolder(folder).checkpoint)
         if found is None and plan.switch:
             again = f"`leashrl finetune {plan.switch.folder} ... --out {folder} --overwrite`"
             raise BadInput(
@@ -160,25 +162,24 @@ def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) 
     folder = Path(folder)
     plan, _ = read_plan(folder)
     run = rebuild(folder, plan, data)
-    found = load_checkpoint(folder / "checkpoint")
+    found = load_checkpoint(RunFolder(folder).checkpoint)
     if found is None:
         raise BadInput(f"'{folder}' has no checkpoint yet: `leashrl resume {folder}` starts it")
     step, flat, _ = found
     like = loop.blank(run.algorithm, run.data, run.keys, run.hp, step)
-    return run, restore(like, flat, str(folder / "checkpoint"))["state"]
+    return run, restore(like, flat, str(RunFolder(folder).checkpoint))["state"]
 
 
 def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
     """What `config.json` says: the plan, and the versions that it was started with."""
-    values = read_json(folder / "config.json")
-    check_ours(folder, values)
+    files = RunFolder(folder)
+    values = files.own_config()
     try:
         plan = Plan.from_json(values)
         _ = plan.data["source"], plan.data["hash"]
         return plan, dict(values["versions"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = error if isinstance(error, BadInput) else f"{type(error).__name__} {error}"
-        raise BadInput(f"'{folder / 'config.json'}' is not what leashrl wrote: {reason}") from None
+        raise files.malformed("config.json", error) from None
 
 
 def rebuild(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Run:

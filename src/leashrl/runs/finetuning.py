@@ -20,14 +20,16 @@ import numpy as np
 from leashrl.algos import REGISTRY
 from leashrl.core import State, hyper, override
 from leashrl.data import Dataset
+from leashrl.disk.checkpoint import load_checkpoint, restore, save_checkpoint
+from leashrl.disk.claim import claim_folder
+from leashrl.disk.files import versions
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, nearest
 from leashrl.runs.experiment import read_plan, same_data, source_of
 from leashrl.runs.plan import ONLINE, Plan, Switch, find_algorithm, find_place
 from leashrl.runs.run import Report, Result, Run
 from leashrl.tasks import of_environment
 from leashrl.training import loop
-from leashrl.disk.artefacts import claim_folder, versions, write_json
-from leashrl.disk.checkpoint import load_checkpoint, restore, save_checkpoint
 
 ANNEALED = 0.1
 """Rates that ended at 0 by a schedule go on at this part of where they began, and stay there."""
@@ -93,7 +95,7 @@ def finetune(
     if to.resolve() == folder.resolve():
         raise BadInput(f"'{folder}' stays as it is: choose another --out")
     config, rows = configured(old, steps, options or {})
-    found = load_checkpoint(folder / "checkpoint")
+    found = load_checkpoint(RunFolder(folder).checkpoint)
     if found is None:
         raise BadInput(f"'{folder}' has no checkpoint to go on from")
     _, arrays, meta = found
@@ -127,10 +129,11 @@ def finetune(
     run = Run.build(plan, dataset)
     state = carried_over(folder, len(rows), kept, arrays, run)
     with claim_folder(to, overwrite):
-        write_json(to / "config.json", plan.to_json() | {"versions": versions()})
+        new = RunFolder(to)
+        new.write_config(plan.to_json() | {"versions": versions()})
         tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
-        save_checkpoint(to / "checkpoint", 0, {"state": state, "tally": tally}, {"rows": 0})
-        return run.execute(to, load_checkpoint(to / "checkpoint"), report)
+        save_checkpoint(new.checkpoint, 0, {"state": state, "tally": tally}, {"rows": 0})
+        return run.execute(to, load_checkpoint(new.checkpoint), report)
 
 
 def trained(folder: Path, plan: Plan) -> list[int]:
@@ -143,7 +146,7 @@ def trained(folder: Path, plan: Plan) -> list[int]:
     if plan.switch:
         begun = plan.switch.folder
         raise BadInput(f"'{folder}' is fine-tuned already: start again from '{begun}', with more --steps")
-    if not (folder / "result.json").exists():
+    if not RunFolder(folder).finished:
         raise BadInput(f"'{folder}' has not finished: `leashrl resume {folder}` goes on with it")
     rows = Result.read(folder).values["members"]
     kept = [i for i, row in enumerate(rows) if not row["diverged"]]
@@ -184,5 +187,5 @@ def carried_over(
     """The offline state of the members that are kept, with the new run's hyper-parameters."""
     keys, hp = jax.tree.map(lambda x: x[jnp.zeros(members, int)], (run.keys, run.hp))
     like = jax.eval_shape(jax.vmap(run.algorithm.init), keys, hp)
-    state = restore({"state": like}, arrays, str(folder / "checkpoint"))["state"]
+    state = restore({"state": like}, arrays, str(RunFolder(folder).checkpoint))["state"]
     return dataclasses.replace(jax.tree.map(lambda x: x[np.array(kept)], state), hp=run.hp)

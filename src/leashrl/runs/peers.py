@@ -16,13 +16,15 @@ import numpy as np
 
 from leashrl.algos.common import positive, within
 from leashrl.core import override, to_json
-from leashrl.tasks.making import env_seed, make_one, whole
+from leashrl.disk.claim import claim_folder
+from leashrl.disk.files import Lines, versions
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, Diverged
 from leashrl.runs.plan import ONLINE, Plan, make_members, member_name
 from leashrl.runs.run import Report, Result, outcome
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
-from leashrl.disk.artefacts import Lines, claim_folder, versions, write_json
+from leashrl.tasks.making import env_seed, make_one, whole
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -137,10 +139,10 @@ def train(
     library = f"stable-baselines3 {found.get('stable-baselines3', '')}".strip()
     folder = Path(out) if out else Path("runs") / f"{name}-{place.name}-online"
     with claim_folder(folder, overwrite):
-        write_json(folder / "config.json", plan.to_json() | {"library": library, "versions": found})
+        files = RunFolder(folder)
+        files.write_config(plan.to_json() | {"library": library, "versions": found})
         say("start", {"plan": plan, "library": library, "folder": folder})
-        ended = Lines(folder / "episodes.jsonl", keep_to=-1)
-        looks = Lines(folder / "evaluations.jsonl", keep_to=-1)
+        ended, looks = files.episodes_to(-1), files.evaluations_to(-1)
         fallen: dict[int, tuple[int, str]] = {}
         for i, member in enumerate(plan.members):
             at = train_member(plan, member, ended, looks, say)
@@ -149,7 +151,7 @@ def train(
                 say("diverged", {"member": member_name(member), "step": at})
         result = outcome(plan, folder, config.steps, fallen)
         result.values["versions"] = found
-        write_json(folder / "result.json", result.values)
+        files.write_result(result.values)
     say("end", {"result": result})
     return result
 

@@ -10,6 +10,7 @@ from typing import Any
 from leashrl.algos import REGISTRY
 from leashrl.core import Entry, override, to_json, tunable
 from leashrl.data import Dataset
+from leashrl.disk.folder import member_name
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import Task, guess, places
 from leashrl.tasks import task as find_task
@@ -181,11 +182,6 @@ def check_members(config: Any, rows: Sequence[Mapping[str, float]]) -> tuple:
     if len(max(names, key=len)) > LONGEST_NAME:
         raise BadInput(f"too many hyper-parameters vary at once: no file can be named '{names[0]}'")
     return members
-
-
-def member_name(member: Mapping[str, float]) -> str:
-    """`seed-0`, or `seed-0,gamma_1=5` where hyper-parameters vary."""
-    return ",".join([f"seed-{member['seed']}", *(f"{k}={v:g}" for k, v in member.items() if k != "seed")])
 
 
 def find_place(name: str | None, dataset: Dataset) -> Task | None:

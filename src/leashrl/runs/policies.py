@@ -15,16 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as from_bytes
 
 from leashrl.core import Policy, hyper, override
+from leashrl.disk.checkpoint import restore
+from leashrl.disk.folder import RunFolder, read_policies, read_policy
 from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
 from leashrl.runs.plan import find_algorithm
 from leashrl.tasks import task as find_task
-from leashrl.disk.artefacts import check_ours, read_json
-from leashrl.disk.checkpoint import restore
 from leashrl.types import Box, Discrete, Space, Spec, TimeStep
 
 # --- Acting ------------------------------------------------------------------
@@ -131,9 +129,7 @@ class LoadedPolicy:
         raw = np.asarray(raw)
         if not isinstance(self.spec.action, Box):
             return raw
-        # In float32 the way back to the bounds may overshoot by a rounding.
-        action = np.clip(self.spec.action.from_unit(raw), self.spec.action.low, self.spec.action.high)
-        return action.astype(np.float32)
+        return self.spec.action.executed(raw)
 
     def evaluate(
         self,
@@ -297,27 +293,7 @@ def _evaluate(
 
 def _read_about(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """The folder that holds `policy.json`, and what it says."""
-    folder = Path(folder).expanduser()
-    inner = folder / "policy"
-    if not (inner / "policy.json").exists() and not (folder / "policy.json").exists():
-        if (folder / "config.json").exists():
-            check_ours(folder, read_json(folder / "config.json"))
-            raise BadInput(
-                f"the run in '{folder}' has not finished: `leashrl resume {folder}` goes on with it"
-            )
-        raise BadInput(f"no policy in '{folder}': give a run's folder, or its policy/")
-    folder = inner if (inner / "policy.json").exists() else folder
-    about = read_json(folder / "policy.json")
-    wanted = {"algorithm": str, "config": dict, "obs_dim": int, "action_space": dict, "members": list}
-    wrong = [
-        name
-        for name, kind in (wanted | {"diverged": list}).items()
-        if not isinstance(about, dict) or not isinstance(about.get(name), kind)
-    ]
-    if wrong or not about["members"]:
-        what = wrong[0] if wrong else "members"
-        raise BadInput(f"'{folder / 'policy.json'}' is not what leashrl wrote: look at '{what}'")
-    return folder, about
+    return read_policies(Path(folder).expanduser())
 
 
 def _known_member(folder: Path, about: Mapping[str, Any], member: str) -> str:
@@ -331,12 +307,7 @@ def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedP
     config = override(entry.config(), about["config"])
     spec = Spec(about["obs_dim"], _space(folder, about["action_space"]))
     policy, like = _layout(about["algorithm"], config, spec)
-    path = folder / f"{member}.safetensors"
-    try:
-        flat = from_bytes(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise BadInput(f"cannot read '{path}': {reason}") from None
+    flat, path = read_policy(folder, member)
     found = restore(like, flat, str(path))
     return LoadedPolicy(
         name=member,
@@ -366,6 +337,4 @@ def _space(folder: Path, values: Mapping[str, Any]) -> Space:
             return Discrete(int(values["n"]))
         return Box(tuple(map(float, values["low"])), tuple(map(float, values["high"])))
     except (KeyError, TypeError, ValueError):
-        raise BadInput(
-            f"'{folder / 'policy.json'}' is not what leashrl wrote: look at 'action_space'"
-        ) from None
+        raise RunFolder(folder).malformed("policy.json", "look at 'action_space'") from None

@@ -1,17 +1,6 @@
-"""A plan carried out, and what it leaves on disk.
+"""A plan carried out: the hooks around the one loop, and what they leave in a run's folder.
 
-    DIR/config.json         the plan: everything that decides the bits of the result, and all versions
-    DIR/metrics.jsonl       one line a logged step and member
-    DIR/episodes.jsonl      one line an episode of training, where the run is online
-    DIR/evaluations.jsonl   one line an evaluation and member
-    DIR/replay/             the rows that an online run has seen
-    DIR/checkpoint/         the last two; `resume` continues from the newest, bit for bit
-    DIR/snapshots/          the policies of every evaluation, where they are asked for
-    DIR/policy/             one safetensors file a member, and policy.json to read them with
-    DIR/result.json         final and last-ten mean score of each member; of one that diverged where, and what
-                            its last finite policy scores
-
-The seam between compute and presentation: what reads a run reads these files.
+`disk.folder` lists the files. What reads a run reads these files alone.
 """
 
 import dataclasses
@@ -27,16 +16,17 @@ import numpy as np
 
 from leashrl.core import Algorithm, Data, hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, prepare
+from leashrl.disk.checkpoint import restore, save_checkpoint, to_bytes
+from leashrl.disk.files import versions
+from leashrl.disk.folder import RunFolder, rows_of, write_policies
 from leashrl.errors import BadInput
 from leashrl.evaluate.statistics import summary
-from leashrl.training.simulator import Offline, Simulator, recent, spec_of
 from leashrl.runs.plan import ONLINE, Plan, describe_space, find_algorithm, member_name
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
-from leashrl.disk.artefacts import Lines, make_folder, read_json, versions, write_atomically, write_json
-from leashrl.disk.checkpoint import restore, save_checkpoint, to_bytes
 from leashrl.training.interrupts import Interrupts
+from leashrl.training.simulator import Offline, Simulator, recent, spec_of
 from leashrl.types import Episodes, Spec, Transitions
 
 CHECKPOINT_SECONDS = 10.0
@@ -115,7 +105,7 @@ class Run:
 
     def execute(self, folder: Path, checkpoint: tuple | None, report: Report | None) -> "Result":
         """The hooks around the one loop: log, evaluate, checkpoint, stop."""
-        plan, say = self.plan, report or (lambda event, details: None)
+        plan, say, files = self.plan, report or (lambda event, details: None), RunFolder(folder)
         total = sum(stage.steps for stage in self.algorithm.stages)
         # Pre-training is not evaluated; what offline training has left is.
         training = -1 if plan.switch else total - self.algorithm.stages[-1].steps
@@ -123,15 +113,15 @@ class Run:
         if checkpoint:
             done, flat, meta = checkpoint
             like = loop.blank(self.algorithm, self.data, self.keys, self.hp, done)
-            restored = (done, restore(like, flat, str(folder / "checkpoint")))
+            restored = (done, restore(like, flat, str(files.checkpoint)))
         if self.simulator:
             # Up to the checkpoint; what a kill has left beyond it is dropped, and will come again.
-            self.simulator.load(folder / "replay", meta["rows"] if checkpoint else 0)
-        metrics = Lines(folder / "metrics.jsonl", keep_to=done)
+            self.simulator.load(files.replay, meta["rows"] if checkpoint else 0)
+        metrics = files.metrics_to(done)
         # A visit to the simulator comes after the checkpoint of the same step.
-        episodes = Lines(folder / "episodes.jsonl", keep_to=done - 1) if self.simulator else None
+        episodes = files.episodes_to(done - 1) if self.simulator else None
         # A kill among one evaluation's lines leaves some of them: only a checkpoint says that all are there.
-        evaluations = Lines(folder / "evaluations.jsonl", keep_to=done if meta.get("evaluated") else done - 1)
+        evaluations = files.evaluations_to(done if meta.get("evaluated") else done - 1)
         say(
             "start", {"plan": plan, "task": self.task, "step": max(done, 0), "total": total, "folder": folder}
         )
@@ -179,7 +169,7 @@ class Run:
                         evaluations.write(row)
                     say("evaluation", {"step": step, "rows": [self.named(row) for row in rows]})
                     if plan.snapshots:
-                        self.save_policies(folder / "snapshots" / f"step-{step:010d}", snapshot.state, fallen)
+                        self.save_policies(files.snapshot(step), snapshot.state, fallen)
                 waited = time.monotonic() - saved_at
                 if step != saved_step and (
                     step == 0 or finished or due or interrupts.pending or waited > CHECKPOINT_SECONDS
@@ -187,8 +177,8 @@ class Run:
                     arrays = {"state": snapshot.state, "tally": snapshot.tally}
                     about = {"stage": snapshot.stage, "evaluated": step in evaluations.steps}
                     if self.simulator:
-                        about["rows"] = self.simulator.save(folder / "replay")
-                    save_checkpoint(folder / "checkpoint", step, arrays, about)
+                        about["rows"] = self.simulator.save(files.replay)
+                    save_checkpoint(files.checkpoint, step, arrays, about)
                     saved_at, saved_step = time.monotonic(), step
                     say("saved", {"step": step})
                 if interrupts.pending:
@@ -196,13 +186,13 @@ class Run:
                 if finished:
                     fallen |= self.unevaluated(folder, step, fallen)
                     tell(fallen)
-                    self.save_policies(folder / "policy", snapshot.state, fallen)
+                    self.save_policies(files.policy, snapshot.state, fallen)
                     # They stand still at their last finite state: one evaluation says all.
                     finite = [i for i in sorted(fallen) if fallen[i][1] != "action"]
                     ends = self.evaluate(snapshot.state, finite, plan.final_episodes or plan.episodes)
                     result = outcome(plan, folder, step, fallen, ends)
                     break
-        write_json(folder / "result.json", result.values)
+        files.write_result(result.values)
         if self.simulator:
             self.simulator.close()
         say("end", {"result": result})
@@ -247,36 +237,31 @@ class Run:
         """Members that trained to the end, and whose policy then gave an action that is not finite."""
         if self.task is None:
             return {}
-        rows = [row for row in Lines.read(folder / "evaluations.jsonl") if row["step"] == step]
+        rows = RunFolder(folder).evaluations(step)
         return {
             i: (step, "action")
             for i, member in enumerate(self.plan.members)
-            if i not in fallen and not any(member.items() <= row.items() for row in rows)
+            if i not in fallen and not rows_of(member, rows)
         }
 
     def save_policies(self, folder: Path, state: Any, fallen: Mapping[int, tuple[int, str]]) -> None:
-        """`NAME.safetensors` for each member, and `policy.json` to rebuild them."""
-        params = self.algorithm.policy.params(state)
-        make_folder(folder)
-        for i, member in enumerate(self.plan.members):
-            arrays = {
-                "params": jax.tree.map(lambda x, i=i: x[i], params),
-                "obs_mean": self.normaliser.mean,
-                "obs_std": self.normaliser.std,
-            }
-            write_atomically(folder / f"{member_name(member)}.safetensors", to_bytes(arrays))
-        write_json(
-            folder / "policy.json",
-            {
-                "algorithm": self.plan.algorithm,
-                "config": to_json(self.plan.config),
-                "obs_dim": self.spec.obs_dim,
-                "action_space": describe_space(self.spec.action),
-                "task": self.plan.task,
-                "members": [member_name(m) for m in self.plan.members],
-                "diverged": [member_name(self.plan.members[i]) for i in sorted(fallen)],
-            },
-        )
+        """What is needed to act, of every member."""
+        params, names = self.algorithm.policy.params(state), [member_name(m) for m in self.plan.members]
+        norm = {"obs_mean": self.normaliser.mean, "obs_std": self.normaliser.std}
+        arrays = {
+            name: to_bytes({"params": jax.tree.map(lambda x, i=i: x[i], params)} | norm)
+            for i, name in enumerate(names)
+        }
+        about = {
+            "algorithm": self.plan.algorithm,
+            "config": to_json(self.plan.config),
+            "obs_dim": self.spec.obs_dim,
+            "action_space": describe_space(self.spec.action),
+            "task": self.plan.task,
+            "members": names,
+            "diverged": [names[i] for i in sorted(fallen)],
+        }
+        write_policies(folder, about, arrays)
 
 
 def go_on(algorithm: Algorithm, done: int, steps: int) -> Algorithm:
@@ -303,11 +288,11 @@ def outcome(
     """
     if len(fallen) == len(plan.members):
         step = max(at for at, _ in fallen.values())
-    rows = Lines.read(folder / "evaluations.jsonl")
-    episodes = Lines.read(folder / "episodes.jsonl")
+    files = RunFolder(folder)
+    rows, episodes = files.evaluations(), files.episodes()
     members = []
     for i, member in enumerate(plan.members):
-        mine = [row for row in rows if all(row[k] == v for k, v in member.items())]
+        mine = rows_of(member, rows)
         out: dict[str, Any] = {"name": member_name(member)} | dict(member) | {"diverged": None}
         if i in fallen:
             end = (ends or {}).get(i, {})
@@ -346,7 +331,7 @@ class Result:
 
     @staticmethod
     def read(folder: str | Path) -> "Result":
-        return Result(Path(folder), read_json(Path(folder) / "result.json"))
+        return Result(Path(folder), RunFolder(Path(folder)).result())
 
     @property
     def score(self) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from leashrl.disk.files import write_atomically
 from leashrl.errors import BadInput, nearest
-from leashrl.disk.artefacts import write_atomically
 
 Track = Callable[[dict[str, Any]], None]
 

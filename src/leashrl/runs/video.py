@@ -15,12 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from leashrl.tasks.making import make_one
+from leashrl.disk.files import make_folder, write_atomically
 from leashrl.errors import BadInput
 from leashrl.runs.policies import LoadedPolicy
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
-from leashrl.disk.artefacts import make_folder, write_atomically
+from leashrl.tasks.making import make_one
 
 
 def film(

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.disk.artefacts import hold, make_folder, read_json, versions, write_json
+from leashrl.disk.claim import hold
+from leashrl.disk.files import make_folder, read_json, versions, write_json
+from leashrl.disk.folder import RunFolder, member_name
 from leashrl.errors import BadInput
-from leashrl.runs.plan import member_name
 from leashrl.sweep.space import Point, draw, grid, key, plain, propose
 from leashrl.sweep.spec import Spec, read_spec
 from leashrl.sweep.trials import Source, Trial, fold, look_at, trials_of
@@ -205,13 +206,13 @@ def merge(book: Book, run: dict[str, Any], out: Path) -> None:
     rows = {row["id"]: row for row in book["trials"] if row["run"] == run["name"]}
     mine = [rows[identity] for identity in run["trials"]]
     folder = out / "runs" / run["name"]
-    if not (folder / "result.json").exists():
+    if not RunFolder(folder).finished:
         run["status"] = "failed" if run["error"] else "waiting"
         for row in mine:
             row["status"] = run["status"]
         return
     run |= {"status": "done", "error": None}
-    members = read_json(folder / "result.json")["members"]
+    members = RunFolder(folder).result()["members"]
     names = [member_name(member) for member in run["train"]["members"]]
     if [member["name"] for member in members] != names:
         raise BadInput(f"'{folder}' is not the run that the sweep began: choose another out")

@@ -14,7 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from leashrl.disk.artefacts import hold
+from leashrl.disk.claim import hold
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.sweep.spec import Spec
 from leashrl.training.interrupts import SIGNALS
@@ -47,7 +48,7 @@ def carry_out(train: dict[str, Any], folder: str, environment: dict[str, str]) -
     path = Path(folder)
     try:
         wait_for(path)
-        if (path / "config.json").exists():
+        if RunFolder(path).begun:
             experiment.resume(path, data=train["data"])
         else:
             experiment.train(**train, out=path)

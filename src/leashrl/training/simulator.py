@@ -22,14 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from leashrl.core import Policy, State
 from leashrl.data import Normaliser
 from leashrl.data.dataset import after_cut, return_to_go
-from leashrl.disk.artefacts import make_folder, write_atomically
-from leashrl.disk.checkpoint import to_bytes
+from leashrl.disk.replay import drop_rows, read_rows, write_rows
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
 from leashrl.tasks.making import borrow, give_back
@@ -201,8 +198,7 @@ class Simulator:
         """An action of member i as its environment takes it."""
         if not isinstance(self.space, Box):
             return action
-        low, high = self.envs[i].action_space.low, self.envs[i].action_space.high  # pyright: ignore
-        return np.clip(self.space.from_unit(action), low, high).astype(np.float32)
+        return self.space.executed(action, self.envs[i].action_space)
 
     def take(self, action: np.ndarray, step: int) -> dict[str, np.ndarray]:
         """One step of every member's environment: a row each."""
@@ -249,9 +245,8 @@ class Simulator:
     def save(self, folder: Path) -> int:
         """Write the rows since the last time; how many each member has in all."""
         if self.unsaved:
-            make_folder(folder)
             rows = {k: np.concatenate([x[k] for x in self.unsaved], 1) for k in self.unsaved[0]}
-            write_atomically(folder / f"rows-{self.saved:010d}.safetensors", to_bytes(rows))
+            write_rows(folder, self.saved, rows)
             self.saved += rows["reward"].shape[1]
             self.unsaved = []
         return self.saved
@@ -265,7 +260,7 @@ class Simulator:
         capacity = int(self.ring.capacity)
         begun = [0] * len(self.envs)  # the row at which each member's running episode began
         while self.saved < count:
-            rows = read_rows(folder / f"rows-{self.saved:010d}.safetensors")
+            rows = read_rows(folder, self.saved)
             n = rows["reward"].shape[1]
             for i, end in enumerate(rows["terminal"] | rows["timeout"]):
                 self.episode[i] += int(end.sum())
@@ -273,9 +268,7 @@ class Simulator:
                     begun[i] = self.saved + int(np.flatnonzero(end)[-1]) + 1
             self.append(rows)
             self.saved += n
-        for path in folder.glob("rows-*.safetensors"):
-            if int(path.stem[5:]) >= count:
-                path.unlink()
+        drop_rows(folder, count)
         actions, after = np.asarray(self.ring.rows.action), np.asarray(self.ring.rows.next_obs)
         for i, env in enumerate(self.envs):
             self.episode[i] -= 1
@@ -310,15 +303,6 @@ def running_mean(returns: Sequence[float]) -> np.ndarray:
     n = np.arange(1, len(returns) + 1)
     first = np.maximum(n - RECENT, 0)
     return (total[n] - total[first]) / (n - first)
-
-
-def read_rows(path: Path) -> dict[str, np.ndarray]:
-    """One file of `replay/`."""
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise BadInput(f"cannot read '{path}', which the run needs to go on: {reason}") from None
 
 
 # --- On the device -----------------------------------------------------------

@@ -1,22 +1,18 @@
-"""A run's folder: JSON, lines of JSON, atomic writes. Knows disks, not algorithms."""
+"""Who may write to a run's folder, and what may be deleted from it."""
 
-import errno
 import fcntl
-import importlib.metadata
-import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
+from leashrl.disk.files import make_folder, unwritable
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 
-PACKAGES = ("leashrl", "jax", "jaxlib", "numpy", "gymnasium", "mujoco", "gymnasium-robotics")
 OURS = (
     "config.json",
     "metrics.jsonl",
@@ -44,20 +40,6 @@ OURS = (
 TOPS = {pattern.partition("/")[0] for pattern in OURS}
 LEFTOVER = re.compile(r"(^|/)\.([^/]+)\.\d+(?=/|$)")
 """What a kill leaves of NAME while it is written or deleted: `.NAME.PID`."""
-
-
-def versions(*more: str) -> dict[str, str]:
-    """Installed versions of all that can change a result, Python, the machine's kind and `more` included."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in (*PACKAGES, *more):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-# --- The folder --------------------------------------------------------------
 
 
 @contextmanager
@@ -112,7 +94,7 @@ def earlier_run(folder: Path, overwrite: bool) -> list[Path]:
         found = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if not found:
             return []
-        if not is_run(folder):
+        if not RunFolder(folder).ours:
             raise BadInput(f"'{folder}' exists and is not a run: choose another --out")
         if not overwrite:
             raise BadInput(
@@ -129,25 +111,6 @@ def earlier_run(folder: Path, overwrite: bool) -> list[Path]:
         return found
     except OSError as error:
         raise unwritable(folder, error) from None
-
-
-def is_run(folder: Path) -> bool:
-    """Whether `config.json` is one of ours; that of an older version is too, and many libraries have one."""
-    try:
-        values = json.loads((folder / "config.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return False
-    keys = {"algorithm", "preset", "config", "data", "members", "versions"}
-    return isinstance(values, dict) and values.keys() >= keys
-
-
-def check_ours(folder: Path, values: Any) -> None:
-    """BadInput where `config.json` says that another library trained here: it left no state and no policy."""
-    if isinstance(values, dict) and "library" in values:
-        raise BadInput(
-            f"'{folder}' was trained by {values['library']}, which leaves no checkpoint and no policy: "
-            f"start again with `leashrl train {values['algorithm']} ... --overwrite`"
-        )
 
 
 def delete(folder: Path, run: list[Path]) -> None:
@@ -168,85 +131,3 @@ def delete(folder: Path, run: list[Path]) -> None:
                 path.unlink()
     except OSError as error:
         raise unwritable(folder, error) from None
-
-
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-# --- Files that are whole or absent ------------------------------------------
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write, flush to disk, rename: `path` holds the old bytes or the new ones, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise unwritable(path, error) from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The parsed file, or BadInput naming what is missing or broken."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadInput(
-            f"no '{path.name}' in '{path.parent}': is it a run's folder, and has it got that far?"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read '{path}': {error}") from None
-
-
-def unwritable(path: Path, error: OSError) -> BadInput:
-    """The one line for a disk that does not take our bytes."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BadInput(
-            f"no space left for '{path}': free some; `leashrl resume` then goes on where it stopped"
-        )
-    return BadInput(f"cannot write '{path}': {error.strerror or error}; choose another --out")
-
-
-# --- Lines of JSON -----------------------------------------------------------
-
-
-class Lines:
-    """An append-only file of JSON objects with a `step`, cut back to a checkpoint when a run resumes."""
-
-    def __init__(self, path: Path, keep_to: int):
-        """Lines beyond step `keep_to`, and a last line that a kill cut short, are dropped."""
-        self.path = path
-        kept = [row for row in self.read(path) if row["step"] <= keep_to] if path.exists() else []
-        self.steps = {row["step"] for row in kept}
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-
-    def write(self, row: dict[str, Any]) -> None:
-        try:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from None
-        self.steps.add(row["step"])
-
-    @staticmethod
-    def read(path: Path) -> list[dict[str, Any]]:
-        """All whole lines."""
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # only a kill in the middle of a write leaves such a line
-                continue
-        return rows

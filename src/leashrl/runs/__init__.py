@@ -1,0 +1,1 @@
+"""A run's whole life: planned, trained, resumed, fine-tuned, loaded again."""
