@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from leashrl.tasks import task
-from leashrl.tasks.making import make_env
+from leashrl.tasks.making import make_one
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
         file[f"infos/{key}"][()].astype(np.float64) for key in ("qpos", "qvel", "door_body_pos")
     )
 
-    env: Any = make_env(task("door"), n=1, seed=0).envs[0]
+    env: Any = make_one(task("door"))
+    env.reset(seed=0)
     paid, plain = np.zeros(len(stored)), np.zeros(len(stored))
     for i, action in enumerate(actions):
         state = {"qpos": qpos[i], "qvel": qvel[i], "door_body_pos": door[i]}

@@ -1,6 +1,8 @@
 """A whole algorithm in one file: a deterministic actor-critic that is tied to the data by cloning."""
 
 import dataclasses
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from leashrl import nn
 from leashrl.algos.common import continuous, tanh_of
 from leashrl.core import HP, Algorithm, Entry, Preprocess, Preset, Stage, uniform
 from leashrl.ops import dual, td
-from leashrl.optim import adam_init, descend
+from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, pytree
 
 
@@ -63,36 +65,39 @@ def policy_loss(params, policy: nn.Network, q, batch: Batch, beta: Array) -> tup
     return loss, {"policy_loss": loss, "distance": distance}
 
 
+class Networks(NamedTuple):
+    policy: nn.Network
+    critic: nn.Network
+
+
 def build(config: Config, spec: Spec) -> Algorithm:
     dim = continuous("ours", spec).dim
     policy = nn.mlp(spec.obs_dim, dim, config.hidden)
-    critic = nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble)
+    n = Networks(policy, nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble))
+    stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
+    return Algorithm(partial(init, n), (stage,), tanh_of(policy))
 
-    def init(key: Array, hp: HP) -> State:
-        keys = jax.random.split(key)
-        params = {"policy": policy.init(keys[0]), "critic": critic.init(keys[1])}
-        moments = {name: adam_init(value) for name, value in params.items()}
-        return State(
-            **params, target_critic=jax.tree.map(jnp.copy, params["critic"]), optimiser=moments, hp=hp
-        )
 
-    def update(state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-        hp, next_action = state.hp, jnp.tanh(policy.apply(state.policy, batch.next_obs))
-        next_q = jnp.min(critic.apply(state.target_critic, batch.next_obs, next_action), axis=0)
-        y = td.target(batch.reward, batch.discount, next_q)
-        to_critic = jax.grad(td.critic_loss, has_aux=True)
-        critic_grads, values = to_critic(state.critic, critic.apply, batch, y)
-        min_q = lambda action: jnp.min(critic.apply(state.critic, batch.obs, action), axis=0)
-        to_policy = jax.grad(policy_loss, has_aux=True)
-        policy_grads, metrics = to_policy(state.policy, policy, min_q, batch, hp["beta"])
-        grads = {"critic": critic_grads, "policy": policy_grads}
-        averaged = dual.polyak(state.target_critic, state.critic, hp["polyak"])
-        rates = {"critic": hp["critic_rate"], "policy": hp["policy_rate"]}
-        return descend(state, grads, rates, target_critic=averaged), metrics | {"q_data": jnp.mean(values)}
+def init(n: Networks, key: Array, hp: HP) -> State:
+    keys = jax.random.split(key)
+    params = {"policy": n.policy.init(keys[0]), "critic": n.critic.init(keys[1])}
+    return begin(State, params, hp, targets=("critic",))
 
-    return Algorithm(
-        init, (Stage("train", config.steps, uniform(config.batch_size), update),), tanh_of(policy)
+
+def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
+    hp, next_action = state.hp, jnp.tanh(n.policy.apply(state.policy, batch.next_obs))
+    y = td.target(
+        batch.reward, batch.discount, nn.least(n.critic, state.target_critic, batch.next_obs, next_action)
     )
+    critic_grads, values = jax.grad(td.critic_loss, has_aux=True)(state.critic, n.critic.apply, batch, y)
+    min_q = partial(nn.least, n.critic, state.critic, batch.obs)
+    policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
+        state.policy, n.policy, min_q, batch, hp["beta"]
+    )
+    grads = {"critic": critic_grads, "policy": policy_grads}
+    new = descend(state, grads, {"critic": hp["critic_rate"], "policy": hp["policy_rate"]})
+    return dual.follow(new, "critic"), metrics | {"q_data": jnp.mean(values)}
 
 
-leashrl.REGISTRY["ours"] = Entry(Config, build, "ours", {"default": Preset("a first guess", {})})
+ENTRY = {"ours": Entry(Config, build, "ours", {"default": Preset("a first guess", {})})}
+leashrl.REGISTRY |= ENTRY

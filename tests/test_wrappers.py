@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from leashrl.tasks import TASKS, task
-from leashrl.tasks.making import make_env, make_one
+from leashrl.tasks.making import env_seed, make_one
 
 DEMOS = Path(__file__).parent / "data" / "door-demos.npz"
 DISTINCT = list({row.env_id: row for row in TASKS.values()}.values())
 
 
 def made(name: str) -> Any:
-    return make_env(task(name), n=1, seed=3).envs[0]
+    env = make_one(task(name))
+    env.reset(seed=env_seed(3, 0))
+    return env
 
 
 @pytest.mark.parametrize("row", DISTINCT, ids=lambda row: row.env_id)

@@ -83,16 +83,19 @@ class Preset(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """What is done to a data set once, before training; the policy file stores the observation part."""
+    """What is done to a data set once, before training; the policy file stores the observation part.
+
+    Args:
+      obs: `none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set.
+      reward: `none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
+        `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5);
+        `minus-one`: r - 1; `ten-minus-five`: 10 r - 5; `hundredfold`: 100 r.
+      best_percent: the percentage of episodes, those of highest return, that are learnt from.
+    """
 
     obs: str = "none"
-    """`none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set."""
     reward: str = "none"
-    """`none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
-    `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5); `minus-one`: r - 1;
-    `ten-minus-five`: 10 r - 5; `hundredfold`: 100 r."""
     best_percent: int = 100
-    """The share of episodes, those of highest return, that are learnt from."""
 
 
 class Entry(NamedTuple):

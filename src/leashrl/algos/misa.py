@@ -66,8 +66,10 @@ class Config:
         actions; `none`: leave the term out (MISA-biased).
       critic_resample: m > 0 runs the critic's backward pass on m of the k actions, drawn by their
         weights (unbiased); 0 on all of them.
-      chain_samples, burn_in, leapfrog, chain_adapt: HMC samples kept a state, samples dropped, leapfrog
-        steps a sample, iterations that adapt the step size.
+      chain_samples: HMC samples kept per state.
+      burn_in: HMC samples dropped before them.
+      leapfrog: leapfrog steps per HMC sample.
+      chain_adapt: HMC iterations that adapt the step size; 0 leaves it as it is.
       lagrange: tune gamma_1 so that log Z_Q - E_D[Q] stays below `tau` (equation 17).
       single_gamma_2: give the correction the weight gamma_2 as well, as in equation 13; then
         gamma_2_correction is not read.

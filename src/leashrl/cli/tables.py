@@ -119,12 +119,10 @@ def describe(name: str) -> dict[str, Any]:
     presets = {preset: flat(to_json(configure(name, preset, None, {}))) for preset in entry.presets}
     default = presets["default"]
     doc = inspect.getdoc(entry.config) or ""
-    about = arguments(doc)
-    kinds = {field.name: field.type for field in dataclasses.fields(entry.config)}
+    about, kinds = explained(entry.config)
     options = []
     for option, value in default.items():
-        head = option.partition(".")[0]
-        kind = kinds[head] if head == option else str
+        kind = kinds[option]
         options.append(
             {
                 "name": option,
@@ -134,7 +132,7 @@ def describe(name: str) -> dict[str, Any]:
                 "varies": kind is float,
                 "default": value,
                 "presets": {preset: values[option] for preset, values in presets.items()},
-                "about": about.get(head, ""),
+                "about": about.get(option, ""),
             }
         )
     changed = {
@@ -146,7 +144,7 @@ def describe(name: str) -> dict[str, Any]:
         "paper": entry.paper,
         "discrete": entry.discrete,
         "online": entry.online,
-        "about": doc.split("\n")[0],
+        "about": " ".join(doc.split("\n\n")[0].split()),
         "presets": [{"name": preset, "about": row.about} for preset, row in entry.presets.items()],
         "domains": {
             domain: {k: v for k, v in values.items() if v != default[k]} for domain, values in changed.items()
@@ -221,6 +219,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return found
+
+
+def explained(config: type) -> tuple[dict[str, str], dict[str, Any]]:
+    """What a Config's docstring says of each option, and the options' types, by dotted names."""
+    about, kinds = arguments(inspect.getdoc(config) or ""), {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(kind := field.type):
+            parts = explained(kind)  # pyright: ignore[reportArgumentType]
+            for mine, found in zip((about, kinds), parts, strict=True):
+                mine |= {f"{field.name}.{name}": value for name, value in found.items()}
+        else:
+            kinds[field.name] = kind
+    return about, kinds
 
 
 def arguments(doc: str) -> dict[str, str]:

@@ -115,23 +115,6 @@ def env_seed(seed: int, i: int) -> int:
     return int(np.random.SeedSequence([whole("seed", seed, 0), i]).generate_state(1)[0])
 
 
-def make_env(task: Task, *, n: int, seed: int) -> "gym.vector.SyncVectorEnv":
-    """n corrected copies of a task's environment, stepped together in this process.
-
-    Copy i is seeded from (seed, i), so the first `reset()` (and all later ones) are decided by `seed`.
-
-    Raises:
-      BadInput: as `make_one`; or n < 1.
-    """
-    seeds: list[int | None] = [env_seed(seed, i) for i in range(whole("n", n, 1))]
-    first = make_one(task)  # fails in one line before gymnasium is imported below
-    from gymnasium.vector import SyncVectorEnv
-
-    envs = SyncVectorEnv([lambda: first] + [lambda: make_one(task)] * (n - 1))
-    envs.reset(seed=seeds)
-    return envs
-
-
 # --- Environments kept between evaluations -----------------------------------
 
 _idle: dict[Task, list["gym.Env"]] = {}
