@@ -33,7 +33,7 @@ format: $(READY) ## ruff: mend what can be mended
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-types: $(READY) ## pyright, basic
+types: $(READY) ## pyright, standard
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Not with --quiet: it hides warnings from --strict as well.

@@ -43,8 +43,9 @@ def differences(run: str, data: dict[str, Dataset], every_mode: bool) -> list[di
         for format in FORMATS:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    card = export_policy(run, format, mode=mode, data=data[source], out=f"{folder}/policy")
-                    row[format] = card["check"]
+                    out = f"{folder}/policy"
+                    exported = export_policy(run, format, mode=mode, data=data[source], out=out)
+                    row[format] = exported.check.to_json()
                 except BadInput as error:
                     row[format] = {"refused": str(error)}
         print(json.dumps(row), flush=True)

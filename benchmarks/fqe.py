@@ -61,7 +61,7 @@ def measure(data: str, args: argparse.Namespace) -> dict[str, Any]:
     if not kept.exists():
         began = time.process_time()
         estimates = fqe(folders, snapshots=True, seeds=args.seeds, options=options)
-        write_json(kept, estimates | {"cpu_seconds": time.process_time() - began})
+        write_json(kept, estimates.to_json() | {"cpu_seconds": time.process_time() - began})
     estimates = read_json(kept)
     gamma = estimates["config"]["gamma"]
     rows = []
@@ -170,7 +170,8 @@ def spearman(pairs: np.ndarray) -> float:
 def draw(found: list[dict[str, Any]], out: Path) -> None:
     """A panel a data set: FQE's value against the true discounted return, a colour a run."""
     figure = need_matplotlib()(figsize=(4.6 * len(found), 4.2), dpi=150, layout="constrained")
-    for axes, one in zip(np.ravel(figure.subplots(1, len(found))), found, strict=True):
+    panels = np.ravel(figure.subplots(1, len(found)))
+    for axes, one in zip(panels, found, strict=True):
         for run, colour in zip(RUNS, COLOURS, strict=False):
             rows = [row for row in one["rows"] if f"--{run.replace(':', '-')}/snap" in row["folder"]]
             x = [row["discounted"] for row in rows]
@@ -183,8 +184,7 @@ def draw(found: list[dict[str, Any]], out: Path) -> None:
         axes.set_xlabel("true discounted return")
         axes.set_ylabel("FQE's value")
         dress(axes)
-        last = axes
-    legend_below(figure, last)
+    legend_below(figure, panels[-1])
     save(figure, out)
 
 

@@ -144,9 +144,8 @@ def shift(sets: int) -> list[dict]:
         for k, row in zip(DRIFTS, found, strict=True):
             path, weight = start + 0.1 * k * t, config.gamma**t
             beyond = (path > data.obs.max()) | (path < data.obs.min())
-            told = {
-                name: row[name] for name in ("value", "low", "high", "strange", "outside", "ess", "flags")
-            }
+            names = ("value", "low", "high", "strange", "outside", "ess", "flags")
+            told = {name: row.to_json()[name] for name in names}
             exact = {
                 "data_set": i,
                 "drift": k,

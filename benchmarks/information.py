@@ -67,7 +67,7 @@ def measure(data: Dataset, steps: int | None = None, seed: int = 0) -> dict[str,
     began, cpu = time.perf_counter(), time.process_time()
     found = information(data, rows=len(data), steps=steps, seed=seed)
     took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-    return {"hash": data.hash} | found | took
+    return {"hash": data.hash} | found.to_json() | took
 
 
 def main() -> None:

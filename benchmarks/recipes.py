@@ -188,9 +188,8 @@ def card(recipe: str, steps: int | None, times: int) -> dict[str, Any]:
         for _ in range(times):
             path.unlink(missing_ok=True)
             measured.append(made(recipe, path, steps))
-            data = load(path)
-            hashes.add(data.hash)
-        megabytes = path.stat().st_size / 1e6
+            hashes.add(load(path).hash)
+        data, megabytes = load(path), path.stat().st_size / 1e6
     if len(hashes) > 1:
         sys.exit(f"{recipe}: {times} processes made {len(hashes)} different data sets")
     found = data.returns()[:-1]  # the last episode is a cut

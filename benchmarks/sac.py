@@ -64,10 +64,11 @@ OURS = """
 import json, sys, time
 START = time.perf_counter()
 import leashrl
+from leashrl.runs.events import Stepped
 task, steps, warmup, batch, rate, seed, episodes, out = json.loads(sys.argv[1])
-def report(event, details):
-    if event == "step":
-        print(json.dumps([details["step"], time.perf_counter() - START]), flush=True)
+def report(event):
+    if isinstance(event, Stepped):
+        print(json.dumps([event.step, time.perf_counter() - START]), flush=True)
 leashrl.train("sac", task=task, seeds=[seed], steps=steps, out=out, report=report, log_every=1000,
     eval_every=steps, episodes=episodes,
     options={"warmup": warmup, "batch_size": batch, "policy_rate": rate, "critic_rate": rate})

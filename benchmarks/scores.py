@@ -31,6 +31,7 @@ from leashrl.disk.files import Lines, read_json, versions, write_json
 from leashrl.evaluate.statistics import summary
 from leashrl.report.plots import curve, draw_points
 from leashrl.runs import experiment
+from leashrl.runs.events import Evaluated, Event, MemberDiverged
 from leashrl.runs.plan import configure
 from leashrl.runs.policies import evaluate_run, load_policy
 from leashrl.tasks import guess, normalise
@@ -91,12 +92,12 @@ def train_one(data: Path, run: str, args: argparse.Namespace) -> None:
     folder = folder_of(data, run, args)
     finished, began = (folder / "result.json").exists(), time.monotonic()
 
-    def report(event: str, details: dict) -> None:
-        if event == "evaluation":
-            scores = [round(row["score"], 1) for row in details["rows"]]
-            print(f"{folder.name} {details['step']} {scores} {time.monotonic() - began:.0f} s", flush=True)
-        elif event == "diverged":
-            print(f"{folder.name} {details}", flush=True)
+    def report(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            scores = [round(row["score"], 1) for row in event.rows]
+            print(f"{folder.name} {event.step} {scores} {time.monotonic() - began:.0f} s", flush=True)
+        elif isinstance(event, MemberDiverged):
+            print(f"{folder.name} {event}", flush=True)
 
     try:
         if (folder / "config.json").exists():
@@ -143,11 +144,9 @@ def evaluate_one(folder: Path, episodes: int) -> None:
     for mode, name in FINAL.items():
         if not (folder / name).exists() and (mode is None or mode in load_policy(folder).modes):
             found = evaluate_run(folder, episodes=episodes, mode=mode)
-            write_json(folder / name, found)
-            print(
-                f"{folder.name} {mode or 'own'} {[round(m['score'], 1) for m in found['members']]}",
-                flush=True,
-            )
+            write_json(folder / name, found.to_json())
+            scores = [round(m.score, 1) for m in found.members if m.score is not None]
+            print(f"{folder.name} {mode or 'own'} {scores}", flush=True)
 
 
 # --- What is written ---------------------------------------------------------
@@ -196,8 +195,8 @@ def write_results(args: argparse.Namespace) -> None:
 
 def derived(scores: list[float], sampled: list[float] | None) -> dict:
     """The seeds' scores and what follows from them."""
-    more = {"scores": sampled, **summary(sampled)} if sampled else None
-    return {"scores": scores, **summary(scores), "sampled": more}
+    more = {"scores": sampled, **summary(sampled).to_json()} if sampled else None
+    return {"scores": scores, **summary(scores).to_json(), "sampled": more}
 
 
 def curve_seeds(folder: Path) -> list[list[list[float]]]:
@@ -219,7 +218,7 @@ def restate(file: Path) -> None:
         for step, score in (point for seed in row.get("curve_seeds", []) for point in seed):
             by_step.setdefault(int(step), []).append(score)
         new = {step: summary(scores) for step, scores in by_step.items()}
-        ends = lambda step, new=new: (new[step]["low"], new[step]["high"]) if step in new else (None, None)
+        ends = lambda step, new=new: (new[step].low, new[step].high) if step in new else (None, None)
         row["curve"] = [[step, mean, *ends(step)] for step, mean, *_ in row["curve"]]
     write(file.with_suffix(""), found)
 

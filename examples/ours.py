@@ -71,11 +71,10 @@ class Networks(NamedTuple):
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    dim = continuous("ours", spec).dim
-    policy = nn.mlp(spec.obs_dim, dim, config.hidden)
-    n = Networks(policy, nn.critic(spec.obs_dim, dim, config.hidden, ensemble=config.ensemble))
+    sizes = spec.obs_dim, continuous("ours", spec).dim, config.hidden
+    n = Networks(nn.mlp(*sizes), nn.critic(*sizes, ensemble=config.ensemble))
     stage = Stage("train", config.steps, uniform(config.batch_size), partial(update, n))
-    return Algorithm(partial(init, n), (stage,), tanh_of(policy))
+    return Algorithm(partial(init, n), (stage,), tanh_of(n.policy))
 
 
 def init(n: Networks, key: Array, hp: HP) -> State:
@@ -86,18 +85,15 @@ def init(n: Networks, key: Array, hp: HP) -> State:
 
 def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
     hp, next_action = state.hp, jnp.tanh(n.policy.apply(state.policy, batch.next_obs))
-    y = td.target(
-        batch.reward, batch.discount, nn.least(n.critic, state.target_critic, batch.next_obs, next_action)
-    )
+    next_q = nn.least(n.critic, state.target_critic, batch.next_obs, next_action)
+    y = td.target(batch.reward, batch.discount, next_q)
     critic_grads, values = jax.grad(td.critic_loss, has_aux=True)(state.critic, n.critic.apply, batch, y)
     min_q = partial(nn.least, n.critic, state.critic, batch.obs)
-    policy_grads, metrics = jax.grad(policy_loss, has_aux=True)(
-        state.policy, n.policy, min_q, batch, hp["beta"]
-    )
+    to_policy = jax.grad(policy_loss, has_aux=True)
+    policy_grads, metrics = to_policy(state.policy, n.policy, min_q, batch, hp["beta"])
     grads = {"critic": critic_grads, "policy": policy_grads}
     new = descend(state, grads, {"critic": hp["critic_rate"], "policy": hp["policy_rate"]})
     return dual.follow(new, "critic"), metrics | {"q_data": jnp.mean(values)}
 
 
-ENTRY = {"ours": Entry(Config, build, "ours", {"default": Preset("a first guess", {})})}
-leashrl.REGISTRY |= ENTRY
+leashrl.REGISTRY["ours"] = Entry(Config, build, "ours", {"default": Preset("a first guess", {})})

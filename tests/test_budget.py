@@ -195,7 +195,7 @@ def home(tmp_path_factory) -> Path:
         out=folder / "run",
     )
     found = leashrl.evaluate_run(folder / "run", episodes=4, mode="sample")
-    (folder / "sample.json").write_text(json.dumps(found))
+    (folder / "sample.json").write_text(json.dumps(found.to_json()))
     return folder
 
 

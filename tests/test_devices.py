@@ -28,6 +28,8 @@ import jax
 import leashrl
 from leashrl.training import loop
 
+from leashrl.runs.events import Saved
+
 devices, shares, run = set(), set(), loop.run
 
 def watched(*args, **named):
@@ -37,8 +39,8 @@ def watched(*args, **named):
             shares.add(x.addressable_shards[0].data.shape[0] / x.shape[0])
         yield snapshot
 
-def stop(event, details):
-    if event == "saved" and details["step"] == 10:
+def stop(event):
+    if event == Saved(10):
         raise KeyboardInterrupt
 
 loop.run = watched

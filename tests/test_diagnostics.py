@@ -92,9 +92,16 @@ def test_a_run_with_continuous_actions(tmp_path, monkeypatch, capsys):
 def test_a_run_with_discrete_actions(tmp_path):
     train("bc", "cartpole-medium", task="none", options=TINY, seeds=1, steps=20, out=tmp_path / "run")
     found = diagnose(tmp_path / "run", rows=500)
-    (dim,) = found["actions"]
-    assert dim["edges"] == [-0.5, 0.5, 1.5] and sum(dim["data"]) == 500
-    assert sum(found["members"]["seed-0"]["actions"][0]) == 500
+    (dim,) = found.actions
+    assert dim.edges == (-0.5, 0.5, 1.5) and sum(dim.data) == 500
+    member = found.members["seed-0"]
+    assert sum(member.actions[0]) == sum(member.distance.counts) == 500 and member.distance.edges[0] == 0
+    assert found.mode == "sample" and found.skipped is None and member.kl is not None
+    assert found.behaviour is not None and found.behaviour.mean_return > 0 and found.behaviour.score is None
+    text = (tmp_path / "run" / "diagnostics.json").read_text()
+    assert json.dumps(found.to_json(), indent=1) + "\n" == text
+    names = ["data", "behaviour", "skipped", "mode", "actions", "members", "versions"]
+    assert list(json.loads(text)) == names and list(json.loads(text)["behaviour"]) == ["return"]
 
 
 def test_a_policy_with_a_memory_is_left_out_with_a_sentence(tmp_path, capsys):

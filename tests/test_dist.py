@@ -98,3 +98,13 @@ def test_samples_carry_gradients():
     d_mean, d_log_std = jax.grad(total, argnums=(0, 1))(mean, log_std)
     assert float(d_mean[0]) == 1.0
     assert float(d_log_std[0]) == pytest.approx(float(total(mean, log_std)) - 0.3, abs=1e-6)
+
+
+def test_draws_stand_beside_their_state():
+    """Means 100 and 200 in two states: every one of a state's draws is near its own."""
+    pi = Normal(jnp.array([[100.0], [200.0]]), jnp.zeros((2, 1)))
+    draws = pi.draws(jax.random.key(0), 5)
+    assert draws.shape == (2, 5, 1)
+    np.testing.assert_allclose(np.asarray(draws).mean((1, 2)), [100.0, 200.0], atol=3.0)
+    wanted = norm.logpdf(np.asarray(draws)[..., 0], [[100.0], [200.0]], 1.0)
+    np.testing.assert_allclose(pi.each().log_prob(draws), wanted, rtol=1e-4)

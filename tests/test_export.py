@@ -20,6 +20,7 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.core import hyper, override
 from leashrl.data import Normaliser
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.export import check, export_policy, formats
 from leashrl.export.names import NAMES
@@ -100,7 +101,7 @@ def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
     """The file against `policy(obs)`, in modes that draw with every draw zero: then they act by the mean."""
     path = policy_of(folder, name, discrete)
     policy = load_policy(path)
-    card = export_policy(path, "onnx")
+    card = export_policy(path, "onnx").to_json()
     assert card["mode"] == policy.modes[0] and card["check"]["max_difference"] < 1e-4
     assert card["check"]["from"].startswith("drawn around the normaliser")
     if name in ("dt", "mbop"):
@@ -120,7 +121,7 @@ def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
 
 def test_draws_are_inputs(folder, session):
     """A sample is tanh(mean + std noise): one and the same noise in numpy and in the file."""
-    card = export_policy(policy_of(folder, "sac"), "onnx", mode="sample", member="seed-1")
+    card = export_policy(policy_of(folder, "sac"), "onnx", mode="sample", member="seed-1").to_json()
     assert card["member"] == "seed-1" and card["inputs"][1] == {
         "name": "noise", "shape": ["n", 2], "dtype": "float32", "draw": "standard_normal"
     }  # fmt: skip
@@ -142,7 +143,7 @@ def unit(action):
 def test_a_categorical_takes_gumbel_noise(folder, session):
     """argmax(logits + Gumbel) is a sample: each action as often as softmax says."""
     path = policy_of(folder, "bc", True)
-    card = export_policy(path, "onnx", mode="sample")
+    card = export_policy(path, "onnx", mode="sample").to_json()
     assert card["inputs"][1]["draw"] == "gumbel"
     obs = np.repeat(some_obs(1), 4000, axis=0)
     (found,) = session(card["path"])(
@@ -162,7 +163,7 @@ def test_memory_goes_in_and_comes_out(name, mode, folder, session):
     """Two episodes in one file call, the second begun three steps later; `policy.episode` is the measure."""
     path = policy_of(folder, name)
     policy = load_policy(path)
-    card = export_policy(path, "onnx", mode=mode)
+    card = export_policy(path, "onnx", mode=mode).to_json()
     run, ports = session(card["path"]), card["inputs"]
     carried = [p for p in ports if "next" in p]
     assert [p["next"] for p in carried] == [p["name"] for p in card["outputs"][1:]]
@@ -205,7 +206,7 @@ def test_what_jax2onnx_patches_is_put_back(folder):
 @pytest.mark.parametrize(("name", "discrete"), [("iql", False), ("brac-plus", False), ("cql", True)])
 def test_stablehlo_goes_round(name, discrete, folder):
     path = policy_of(folder, name, discrete)
-    card = export_policy(path, "stablehlo", mode="greedy" if discrete else "mean")
+    card = export_policy(path, "stablehlo", mode="greedy" if discrete else "mean").to_json()
     read = jax.export.deserialize(bytearray(Path(card["path"]).read_bytes()))
     assert set(read.platforms) == {"cpu", "cuda", "tpu"} == set(card["platforms"])
     for n in (1, 5):
@@ -215,7 +216,7 @@ def test_stablehlo_goes_round(name, discrete, folder):
 
 def test_stablehlo_keeps_memory(folder):
     path = policy_of(folder, "dt")
-    card = export_policy(path, "stablehlo")
+    card = export_policy(path, "stablehlo").to_json()
     read = jax.export.deserialize(bytearray(Path(card["path"]).read_bytes()))
     assert len(read.in_avals) == len(card["inputs"]) and len(read.out_avals) == len(card["outputs"])
 
@@ -223,7 +224,7 @@ def test_stablehlo_keeps_memory(folder):
 @pytest.mark.parametrize("activation", ["relu", "elu", "swish", "tanh"])
 def test_the_activation_is_told(activation, folder):
     path = policy_of(folder, "misa", False, (("policy_activation", activation),))
-    card = export_policy(path, "numpy")
+    card = export_policy(path, "numpy").to_json()
     assert (card["activation"], card["head"], card["layers"]) == (activation, "tanh", 3)
 
 
@@ -233,7 +234,7 @@ def test_the_activation_is_told(activation, folder):
 )
 def test_a_numpy_file_holds_a_plain_network(name, discrete, head, folder):
     path = policy_of(folder, name, discrete)
-    card = export_policy(path, "numpy")
+    card = export_policy(path, "numpy").to_json()
     assert (card["activation"], card["head"]) == ("relu", head)
     with np.load(card["path"], allow_pickle=False) as read:
         arrays = dict(read)
@@ -355,11 +356,32 @@ def test_a_policy_copied_alone_has_no_scores(trained, tmp_path):
     (tmp_path / "copy").mkdir()
     for file in (trained / "policy").iterdir():
         (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
-    card = export_policy(tmp_path / "copy", "numpy")
+    card = export_policy(tmp_path / "copy", "numpy").to_json()
     assert card["path"] == str(tmp_path / "copy" / "export" / "seed-0.npz")
     assert card["data"] is None and card["score"] is None and "no data found" in card["check"]["from"]
-    inside = export_policy(trained / "policy", "numpy")
+    inside = export_policy(trained / "policy", "numpy").to_json()
     assert inside["path"] == str(trained / "export" / "seed-0.npz") and inside["score"]
+
+
+def test_from_python_a_card_has_types(trained, folder):
+    exported = export_policy(trained, "numpy")
+    assert exported.path == trained / "export" / "seed-0.npz" and exported.activation == "relu"
+    assert exported.opset is None and exported.platforms is None and exported.layers == 3
+    assert exported.inputs[0].shape == ("n", 3) and exported.outputs[0].low == (-2.0,)
+    assert exported.check.source == "pendulum-medium" and exported.check.max_difference < 1e-4
+    assert exported.score is not None and exported.data is not None and not exported.stateful
+    row = json.loads((trained / "result.json").read_text())["members"][0]
+    assert exported.score.mean_return.final == row["return"]["final"] and exported.score.mode == "mean"
+    card = json.loads((trained / "export" / "seed-0.npz.json").read_text())
+    assert json.dumps(exported.to_json()) == json.dumps({"path": str(exported.path)} | card)
+    names = ["path", "card", "file", "format", "sha256", "activation", "head", "layers"]
+    names += ["algorithm", "member", "mode", "task", "stateful", "inputs", "outputs"]
+    assert list(exported.to_json()) == [*names, "normalisation", "data", "score", "check", "versions"]
+    assert list(card["check"])[:3] == ["observations", "from", "hash"]
+    obs, *rest = export_policy(policy_of(folder, "mbop"), "stablehlo").inputs
+    memory = [port for port in rest if port.next]
+    assert (obs.next, obs.initial) == (None, None) and memory
+    assert all(port.initial == 0 and port.name.startswith("carry_") for port in memory)
 
 
 def test_exports_are_the_runs_own(trained):
@@ -381,7 +403,8 @@ def test_an_online_run_is_checked_on_what_it_saw(folder, tmp_path):
         tmp_path / "replay" / "rows-0000000000.safetensors",
         to_bytes(rows | {"terminal": end, "timeout": end}),
     )
-    found = check.observations(load_policy(policy_of(folder, "sac")), None, tmp_path, {"source": "online"})
+    run = RunFolder(tmp_path)
+    found = check.observations(load_policy(policy_of(folder, "sac")), None, run, {"source": "online"})
     np.testing.assert_array_equal(found.obs, rows["obs"][0])
     assert found.first.tolist() == [True, False, True] and found.reward.tolist() == [0, 1, 0]
 
@@ -408,7 +431,7 @@ BLOCKED = "import sys; sys.modules.update(jax=None, leashrl=None); import runpy;
 @pytest.mark.parametrize("name", ["bc", "bear", "dt", "mbop"])
 def test_the_example_needs_neither_jax_nor_leashrl(name, folder):
     path = policy_of(folder, name)
-    card = export_policy(path, "onnx")
+    card = export_policy(path, "onnx").to_json()
     script = BLOCKED.format(str(ROOT / "examples" / "onnx_policy.py"))
     done = subprocess.run(
         [sys.executable, "-c", script, card["path"]], capture_output=True, text=True, check=True

@@ -22,7 +22,9 @@ from leashrl.data import load
 from leashrl.disk.checkpoint import load_checkpoint
 from leashrl.errors import BadInput
 from leashrl.runs import finetuning
+from leashrl.runs.events import Saved, Stepped
 from leashrl.runs.experiment import last_state, read_plan, rebuild
+from leashrl.runs.results import Ends, MemberResult, Result
 from leashrl.runs.run import go_on
 from leashrl.types import Batch, Discrete, Mixed, Replay, Spec, Transitions
 
@@ -50,13 +52,18 @@ def offline(name: str, out: Path, task: str = "pendulum", seeds: int = 1, **more
 def barely_begun(name: str, out: Path, task: str) -> Path:
     """The same with the state that training would have begun from: nothing is compiled for it."""
 
-    def stop(event, details):
-        if event == "saved":
+    def stop(event):
+        if isinstance(event, Saved):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         offline(name, out, task, report=stop)
-    (out / "result.json").write_text('{"members": [{"diverged": null}]}')
+    member = MemberResult("seed-0", {"seed": 0}, None, Ends(None, None), Ends(None, None))
+    result = Result(
+        folder=out, algorithm=name, preset="default", task=task, data={}, steps=4, episodes=1, evaluated=True,
+        members=(member,), score=None, versions={},
+    )  # fmt: skip
+    (out / "result.json").write_text(json.dumps(result.to_json()))
     return out
 
 
@@ -330,8 +337,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_path):
     """At step 0 nothing but the offline state is there; step 8 lies between two visits."""
 
-    def stop(event, details):
-        if event == "step" and details["step"] >= at:
+    def stop(event):
+        if isinstance(event, Stepped) and event.step >= at:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -341,7 +348,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_p
     (tmp_path / "cut" / "config.json").write_text(json.dumps(plan))
     result = leashrl.resume(tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(quiet)
-    assert result.values["members"] == leashrl.Result.read(quiet).values["members"]
+    assert result.members == leashrl.Result.read(quiet).members
 
 
 def test_a_run_without_its_first_checkpoint_is_not_begun_from_nothing(quiet, tmp_path):
@@ -361,7 +368,7 @@ def test_a_member_that_diverged_is_left_out(before, tmp_path):
     found["members"][0]["diverged"] = {"step": 3, "metric": "td_loss"}
     (tmp_path / "run" / "result.json").write_text(json.dumps(found))
     folder = leashrl.finetune(tmp_path / "run", 5, **TUNE).folder
-    assert [m["name"] for m in leashrl.Result.read(folder).values["members"]] == ["seed-1"]
+    assert [m.name for m in leashrl.Result.read(folder).members] == ["seed-1"]
     row = lines(folder, "evaluations")[0]
     assert row["returns"] == lines(before, "evaluations")[-1]["returns"] and row["seed"] == 1
     found["members"][1]["diverged"] = found["members"][0]["diverged"]

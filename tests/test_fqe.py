@@ -1,5 +1,6 @@
 """FQE finds values known in closed form, never trains on what it holds out, and says what it cannot do."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -83,11 +84,11 @@ def test_linear_quadratic_values_are_those_of_the_closed_form():
     assert logged[split.held_starts].mean() == pytest.approx(behaviour, rel=0.08)
 
     rows = fitting.judge(found, data, split, asked, actions, 0.9)
-    assert [row["rank"] for row in rows[1:]] == [3, 1, 4, 2]
-    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
-    assert not any("extrapolates" in flag for row in rows for flag in row["flags"])
-    assert all(row["strange"] < 0.3 for row in rows)  # random actions are everywhere
-    assert not any("leaves" in flag for row in rows for flag in row["flags"])  # and keep the states near 0
+    assert [row.rank for row in rows[1:]] == [3, 1, 4, 2]
+    assert all(row.low <= row.value <= row.high for row in rows)
+    assert not any("extrapolates" in flag for row in rows for flag in row.flags)
+    assert all(row.strange < 0.3 for row in rows)  # random actions are everywhere
+    assert not any("leaves" in flag for row in rows for flag in row.flags)  # and keep the states near 0
 
 
 def chain(episodes: int = 200, seed: int = 0) -> tuple[Dataset, np.ndarray]:
@@ -187,15 +188,15 @@ def test_a_policy_that_walks_out_of_the_data_is_flagged_and_one_that_stays_is_no
     drifts = (1.0, -1.0, 0.0, 0.1)
     found, split, asked, actions = fit(data, [constant(x) for x in drifts], config, seeds=(0, 1, 2))
     behaviour, *rows = fitting.judge(found, data, split, asked, actions, gamma)
-    leaves = [any(flag.startswith("leaves the data") for flag in row["flags"]) for row in rows]
+    leaves = [any(flag.startswith("leaves the data") for flag in row.flags) for row in rows]
     for drift, row, left in zip(drifts, rows, leaves, strict=True):
         value, outside = walked(drift, data, gamma)
-        inside = row["low"] <= value <= row["high"]
+        inside = row.low <= value <= row.high
         # the truth is far below, and the interval does not know: only the flag tells
         assert (inside, left) == ((False, True) if abs(drift) == 1 else (True, False)), (drift, value, row)
-        assert row["strange"] < 0.5  # its flag is for half
-        assert row["outside"] == pytest.approx(outside, abs=0.1)
-    assert behaviour["outside"] < 0.05 and behaviour["ess"] > 0.9
+        assert row.strange < 0.5  # its flag is for half
+        assert row.outside == pytest.approx(outside, abs=0.1)
+    assert behaviour.outside < 0.05 and behaviour.ess > 0.9
 
 
 def test_the_share_outside_is_what_the_exact_occupancy_says():
@@ -542,6 +543,30 @@ def test_two_controllers_are_put_in_order(cli, home):
     assert first["outside"] < 0.2 and first["ess"] > 0.02  # it keeps to the data's states
     assert found["data"]["fqe"]["outside"] < 0.1 and len(found["seeds"]) == 3
     assert "exists already" in cli("bad", "--data", "data.hdf5", "--out", "found.json", status=2)[1]
+
+
+def test_from_python_it_has_types(home):
+    found = leashrl.fqe(
+        [home / "swing", home / "dt"],
+        home / "pendulum.hdf5",
+        seeds=[4],
+        options={"steps": 20, "hidden": (8,), "batch_size": 16},
+    )
+    first, second = found.policies
+    assert first.value is not None and second.value is not None and first.value >= second.value
+    assert first.rank == 1 and first.low is None and first.algorithm == "bc" and first.step is None
+    assert first.seeds == (first.value,) and {first.member, second.member} == {"seed-0", "seed-1"}
+    assert found.left_out[0].policy.endswith("dt seed-0") and found.seeds == (4,)
+    assert found.config.hidden == (8,) and found.data.rows.held_out < found.data.rows.trained_on
+    assert found.data.fqe.policy == "" and found.data.possible[0] < found.data.value.held_out
+    values = json.loads(json.dumps(found.to_json()))
+    assert values == found.to_json()  # lists, no tuples
+    names = ["policy", "folder", "member", "algorithm", "step"]
+    names += ["value", "low", "high", "rank", "rank_low", "rank_high", "strange", "outside", "ess"]
+    more = ["seeds", "trained_on", "drift", "error", "train_error", "beyond"]
+    assert list(values["policies"][0]) == [*names, *more, "flags"]
+    assert list(values["data"]["fqe"]) == [*names[5:], *more, "flags"]
+    assert list(dataclasses.replace(first, seeds=None).to_json()) == [*names, "flags"]  # a critic diverged
 
 
 def test_the_table_is_for_people(cli):

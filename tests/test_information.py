@@ -9,7 +9,7 @@ import pytest
 from leashrl.cli import main
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
-from leashrl.information import densities
+from leashrl.information import Bound, Information, densities
 from leashrl.information.estimate import block_sums, bounds, information, meaning
 from leashrl.information.folds import choose, pieces, split, spread
 from leashrl.types import Box, Discrete
@@ -52,11 +52,12 @@ def test_gaussian_channels(nats):
     assert truth.sum() == pytest.approx(nats, abs=0.12)
     found = information(dataset(obs, action), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert found[name]["estimate"] == pytest.approx(truth.sum(), abs=0.04 + 0.02 * nats)
-        assert found[name]["low"] <= found[name]["estimate"] <= found[name]["high"]
-    for i, each in enumerate(found["dimensions"]):
-        assert each["estimate"] == pytest.approx(truth[i], abs=0.02 + 0.02 * nats)
-    assert found["ceiling"] == math.log(N / 3)
+        bound = getattr(found, name)
+        assert bound.estimate == pytest.approx(truth.sum(), abs=0.04 + 0.02 * nats)
+        assert bound.low <= bound.estimate <= bound.high
+    for i, each in enumerate(found.dimensions):
+        assert each.estimate == pytest.approx(truth[i], abs=0.02 + 0.02 * nats)
+    assert found.ceiling == math.log(N / 3) and found.entropy is None and "entropy" not in found.to_json()
 
 
 def test_information_that_no_linear_channel_has():
@@ -71,9 +72,9 @@ def test_information_that_no_linear_channel_has():
     root = lambda x: np.sqrt(np.clip(x, 0, 1))
     p = (root(a + 0.1) - root(a - 0.1)) / 0.2
     truth = -np.sum(p * np.log(np.where(p > 0, p, 1))) * (a[1] - a[0]) - math.log(0.2)
-    assert 0.7 * truth < found["misa"]["estimate"] < truth + 0.05
-    assert 0.7 * truth < found["dimensions"][0]["estimate"] < truth + 0.05
-    assert -0.1 < found["dimensions"][1]["estimate"] < 0.02  # 1,500 rows are few: bounds fall below
+    assert 0.7 * truth < found.misa.estimate < truth + 0.05
+    assert 0.7 * truth < found.dimensions[0].estimate < truth + 0.05
+    assert -0.1 < found.dimensions[1].estimate < 0.02  # 1,500 rows are few: bounds fall below
 
 
 def flipped(seed: int):
@@ -87,9 +88,9 @@ def test_discrete_actions():
     sign, action = flipped(0)
     found = information(dataset(np.stack([sign, sign], 1), (action > 0).astype(int), Discrete(2)), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert found[name]["estimate"] == pytest.approx(0.3681, abs=0.04)
-    assert found["entropy"] == pytest.approx(math.log(2), abs=1e-3)
-    assert found["dimensions"] == []
+        assert getattr(found, name).estimate == pytest.approx(0.3681, abs=0.04)
+    assert found.entropy == pytest.approx(math.log(2), abs=1e-3)
+    assert found.dimensions == ()
     assert "of the 0.69 nats of their entropy" in meaning(found)
 
 
@@ -98,8 +99,8 @@ def test_actions_on_their_bounds():
     sign, action = flipped(0)
     actions = np.stack([action, np.zeros(N)], 1)
     found = information(dataset(np.stack([sign, sign], 1), actions, Box((-1.0,) * 2, (1.0,) * 2)), steps=300)
-    assert found["misa"]["estimate"] == pytest.approx(0.3681, abs=0.05)
-    assert found["dimensions"][1]["estimate"] == pytest.approx(0.0, abs=0.02)
+    assert found.misa.estimate == pytest.approx(0.3681, abs=0.05)
+    assert found.dimensions[1].estimate == pytest.approx(0.0, abs=0.02)
 
 
 # --- What leaves it unchanged, and what takes it away ------------------------
@@ -111,27 +112,27 @@ def test_units_do_not_matter():
     units = Box((-32.0,) * 2, (48.0,) * 2)
     other = information(dataset(1024 * obs + 4096, 4 * action + 8, units), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert other[name]["estimate"] == pytest.approx(plain[name]["estimate"], abs=5e-3)
+        assert getattr(other, name).estimate == pytest.approx(getattr(plain, name).estimate, abs=5e-3)
 
 
 def test_shuffled_actions_tell_nothing():
     obs, action = gaussian(2.0, seed=3)
     found = information(dataset(obs, np.random.default_rng(0).permutation(action)), steps=100)
     for name in ("misa", "dv", "f", "ba"):
-        assert found[name]["low"] <= 0 and abs(found[name]["estimate"]) < 0.02
+        assert getattr(found, name).low <= 0 and abs(getattr(found, name).estimate) < 0.02
     assert meaning(found).startswith("The actions hardly depend on the states")
 
 
 def test_constants_tell_nothing():
     obs = gaussian(0.0)[0] * np.array([[1.0, 0.0]])
     found = information(dataset(obs, np.zeros((N, 2))), steps=100)
-    assert abs(found["misa"]["estimate"]) < 0.02
+    assert abs(found.misa.estimate) < 0.02
 
 
 def test_a_function_of_the_states_reaches_for_the_ceiling():
     obs = gaussian(0.0)[0]
     found = information(dataset(obs, obs), steps=100)
-    assert found["ceiling"] - 1 < found["misa"]["estimate"] <= found["ceiling"]
+    assert found.ceiling - 1 < found.misa.estimate <= found.ceiling
     assert meaning(found).startswith("The actions are nearly a function of the states")
 
 
@@ -187,9 +188,15 @@ def test_atoms_keep_their_order():
 
 
 def test_few_rows_are_said_to_be_few():
-    row = {"estimate": 0.1, "low": -0.1, "high": 0.3}
-    said = meaning({"misa": row, "dimensions": [row], "ceiling": 5.0})
+    row = Bound(estimate=0.1, low=-0.1, high=0.3)
+    rows = {"misa": row, "dv": row, "f": row, "ba": row, "dimensions": (row,)}
+    sizes = {"rows": 900, "rows_used": 900, "episodes": 9, "blocks": 9, "folds": 3, "steps": 3000}
+    found = Information(**rows, **sizes, ceiling=5.0, seed=0)
+    said = meaning(found)
     assert said.startswith("These rows do not tell whether the actions depend on the states: 0.100 nats")
+    values = found.to_json()
+    assert values["misa"] == {"estimate": 0.1, "low": -0.1, "high": 0.3} == values["dimensions"][0]
+    assert list(values) == [*("misa", "dv", "f", "ba", "dimensions", "ceiling"), *sizes, "seed"]
 
 
 # --- The command -------------------------------------------------------------

@@ -19,6 +19,8 @@ from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Discrete, Spec
 
+PRESETS = misa.ENTRY["misa"].presets
+
 
 def f32(x):
     return jnp.asarray(x, jnp.float32)
@@ -188,9 +190,7 @@ def test_uniform_proposals_give_the_penalty_of_cql():
 
 def test_a_separate_energy_at_a_size_that_is_cut_into_blocks():
     """Its critic has no actions to be pushed down on, and so no blocks; its energy has both."""
-    config = override(
-        misa.Config(), misa.ENTRY["misa"].presets["t"].values | {"hidden": (8, 8), "estimator": "none"}
-    )
+    config = override(misa.Config(), PRESETS["t"].values | {"hidden": (8, 8), "estimator": "none"})
     algorithm = misa.build(config, Spec(1, Box((-1.0,), (1.0,))))
     state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
     rng = np.random.default_rng(0)
@@ -212,7 +212,7 @@ class Update:
     """One compiled update of a preset, from a state whose critics are constant: Q_1 = 2, Q_2 = 1."""
 
     def __init__(self, preset, **more):
-        config = override(override(misa.Config(), misa.ENTRY["misa"].presets[preset].values), SMALL | more)
+        config = override(override(misa.Config(), PRESETS[preset].values), SMALL | more)
         algorithm = misa.build(config, SPEC)
         state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
         critic = jax.tree.map(lambda x: x, state.critic)
@@ -293,16 +293,14 @@ TABLE_1 = {  # the columns of the text's table 1: what differs from the authors'
 
 @pytest.mark.parametrize("name", TABLE_1)
 def test_columns_of_table_1_differ_in_one_thing(name):
-    config = lambda preset: dataclasses.asdict(
-        override(misa.Config(), misa.ENTRY["misa"].presets[preset].values)
-    )
+    config = lambda preset: dataclasses.asdict(override(misa.Config(), PRESETS[preset].values))
     authors, column = config("authors"), config(name)
     assert {k: v for k, v in column.items() if v != authors[k]} == TABLE_1[name]
 
 
 def test_authors_and_paper_hold_their_published_values():
     """Facts 4.1 and 4.2: what the public code does, and where the text says otherwise."""
-    config = lambda preset: override(misa.Config(), misa.ENTRY["misa"].presets[preset].values)
+    config = lambda preset: override(misa.Config(), PRESETS[preset].values)
     authors, paper = config("authors"), config("paper")
     common = {"k": 50, "chain_samples": 50, "burn_in": 5, "leapfrog": 2, "chain_step": 1.0, "gamma": 0.99}
     common |= {"bound": "misa", "barber_agakov": True, "polyak": 0.005}
@@ -336,7 +334,7 @@ def learnt_log_likelihood(preset, updates=300):
     action = np.clip(np.tanh(obs) + 0.1 * rng.standard_normal(obs.shape), -0.99, 0.99)
     batch = Batch(f32(obs), f32(action), f32(obs[:, 0]), jnp.full(256, 0.9), f32(obs[::-1]))
     more = {"hidden": (32, 32), "k": 10, "chain_samples": 10, "steps": updates}
-    config = override(override(misa.Config(), misa.ENTRY["misa"].presets[preset].values), more)
+    config = override(override(misa.Config(), PRESETS[preset].values), more)
     config = override(config, {"policy_rate": 1e-3, "critic_rate": 1e-3})
     algorithm = misa.build(config, Spec(2, Box((-1.0, -1.0), (1.0, 1.0))))
     update = algorithm.stages[0].update

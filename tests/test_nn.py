@@ -190,3 +190,15 @@ def test_gaussian_head():
         zeros | {"multiplier": jnp.float32(1.0), "offset": jnp.float32(0.0)}, jnp.ones(3)
     )
     np.testing.assert_allclose(log_std, [2.0, -5.0])
+
+
+@pytest.mark.parametrize("shape", [(7, DIM), (7, 4, DIM)])
+def test_the_least_q_is_the_ensembles_minimum(shape):
+    critic = nn.critic(OBS, DIM, HIDDEN, ensemble=3)
+    params, obs, action = shaken(critic), normal(7, OBS), normal(*shape)
+    each = np.asarray(critic.apply(params, obs, action))
+    assert len({int(i) for i in each.argmin(0).ravel()}) > 1  # not always the same critic
+    np.testing.assert_array_equal(nn.least(critic, params, obs, action), each.min(0))
+    table = nn.table_critic(OBS, 5, HIDDEN, ensemble=2)
+    params = shaken(table)
+    np.testing.assert_array_equal(nn.least(table, params, obs), np.asarray(table.apply(params, obs)).min(0))

@@ -19,6 +19,7 @@ import leashrl
 from leashrl.cli import main
 from leashrl.core import draw
 from leashrl.errors import BadInput
+from leashrl.runs.events import Stepped
 from leashrl.tasks import task
 from leashrl.training import simulator
 from leashrl.types import Replay, Transitions
@@ -163,15 +164,15 @@ def test_draws_from_a_data_set_are_uniform_over_all_of_it():
 def test_a_run_that_was_stopped_ends_with_the_same_bits(at, whole, tmp_path):
     """Steps 70 and 210 lie between two visits, whose rows are then drawn from on both sides."""
 
-    def stop(event, details):
-        if event == "step" and details["step"] >= at:
+    def stop(event):
+        if isinstance(event, Stepped) and event.step >= at:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         leashrl.train("sac", **PLAN, out=tmp_path / "cut", report=stop)
     result = leashrl.resume(tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(whole)
-    assert result.values["members"] == json.loads((whole / "result.json").read_text())["members"]
+    assert result.to_json()["members"] == json.loads((whole / "result.json").read_text())["members"]
 
 
 def test_kill_9_and_what_it_leaves(whole, tmp_path):
@@ -241,7 +242,7 @@ def test_snapshots_act_as_their_evaluation_did(tmp_path):
     assert [folder.name for folder in folders] == ["step-0000000210", "step-0000000420"]
     line = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[0])
     found = leashrl.evaluate_run(folders[0], episodes=1, seed=0)
-    assert found["members"][0]["return"] == pytest.approx(line["return"], rel=1e-4)
+    assert found.members[0].mean_return == pytest.approx(line["return"], rel=1e-4)
     leashrl.train("sac", **PLAN, out=tmp_path / "run", overwrite=True)
     assert not (tmp_path / "run" / "snapshots").exists()
 

@@ -1,5 +1,6 @@
 """Targets, optimiser, averages and multipliers against hand-worked numbers."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from leashrl.ops import dual, mi, td
-from leashrl.optim import adam, adam_init, cosine
+from leashrl.optim import adam, adam_init, begin, cosine
+from leashrl.types import pytree
 
 
 def f32(x):
@@ -70,6 +72,27 @@ def test_polyak_average():
     for _ in range(3):
         target = dual.polyak(target, online, f32(0.5))
     np.testing.assert_allclose(target["w"], [8.75, 1.0])  # 10 (1 - 1/8)
+
+
+@pytree
+class Two:
+    policy: dict
+    critic: dict
+    target_critic: dict
+    optimiser: dict
+    hp: dict
+    count: jax.Array
+
+
+def test_a_state_begins_with_copies_and_moments_and_its_targets_follow():
+    params = {"policy": {"w": f32([1.0])}, "critic": {"w": f32([8.0])}}
+    state = begin(Two, params, {"polyak": f32(0.25)}, targets=("critic",), count=jnp.zeros(()))
+    assert float(state.target_critic["w"][0]) == 8.0 and float(state.count) == 0.0
+    assert state.optimiser.keys() == {"policy", "critic"}
+    assert all(float(jnp.sum(jnp.abs(x))) == 0.0 for x in jax.tree.leaves(state.optimiser))
+    moved = dual.follow(dataclasses.replace(state, critic={"w": f32([16.0])}), "critic")
+    assert float(moved.target_critic["w"][0]) == 10.0  # a quarter of the way from 8 to 16
+    assert float(moved.critic["w"][0]) == 16.0 and moved.policy is state.policy
 
 
 def test_dual_gradient():

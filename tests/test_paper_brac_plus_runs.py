@@ -81,7 +81,7 @@ def states(runs):
 
 def at_actions(run, state):
     """D, and slopes by differences, at the actions that the figures take too."""
-    policy, critic, behaviour, _ = networks(run.plan.config, run.spec)
+    policy, critic, behaviour, *_ = networks(run.plan.config, run.spec)
     n = len(run.data.obs)
     obs = run.data.obs[np.array([i * (n - 1) // (STATES - 1) for i in range(STATES)])]
     key_distance, key_action = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))

@@ -14,7 +14,8 @@ pytest.importorskip("matplotlib")
 def write_run(folder, preset, task, episodes, algorithm="miracle"):
     """`episodes`: {seed: [(length, return), ...]}."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"algorithm": algorithm, "preset": preset, "task": task}))
+    plan = {"algorithm": algorithm, "preset": preset, "task": task, "config": {}, "data": {}}
+    (folder / "config.json").write_text(json.dumps(plan | {"members": [], "versions": {}}))
     rows = [
         {"step": 0, "return": value, "length": length, "seed": seed}
         for seed, pairs in episodes.items()

@@ -17,7 +17,7 @@ from leashrl.papers.printed import Printed, load
 from leashrl.papers.protocols import Options, Trial, setup_of
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import configure, parse_run
-from leashrl.runs.run import Result
+from leashrl.runs.results import Divergence
 
 TASK = "pendulum-medium"
 TABLE = Printed(
@@ -140,8 +140,8 @@ def test_a_table_holds_both_numbers(done, options, tmp_path):
     rows = values["rows"]
     assert [(row["column"], row["paper"]) for row in rows] == [("slow", 10.0), ("fast", 20.0)]
     for row, result in zip(rows, done.results.values(), strict=True):
-        finals = [member["score"]["final"] for member in result.values["members"]]
-        tens = [member["score"]["last_10_mean"] for member in result.values["members"]]
+        finals = [member.score.final for member in result.members]
+        tens = [member.score.last_10_mean for member in result.members]
         assert row["final"] == pytest.approx(sum(finals) / 2) and row["last ten"] == pytest.approx(
             sum(tens) / 2
         )
@@ -209,7 +209,7 @@ def fallen(done, options, tmp_path) -> tuple[experiments.Done, Options]:
 def test_a_seed_that_diverged_is_scored_at_its_last_finite_policy_and_marked(fallen, done, tmp_path):
     values, files = tables.make(TABLE, "nobody table 1", tmp_path, *fallen)
     slow, fast = values["rows"]
-    first = next(iter(done.results.values())).values["members"][0]["score"]["final"]
+    first = next(iter(done.results.values())).members[0].score.final
     assert slow["finals"] == [first, 5.0] and slow["final"] == pytest.approx((first + 5.0) / 2)
     assert slow["stopped"] == ["seed-1 diverged at update 7: its last finite policy is scored"]
     assert fast["finals"] == [5.0] and fast["diverged"] == 2 and fast["last ten"] == 5.0
@@ -221,7 +221,7 @@ def test_a_seed_that_diverged_is_scored_at_its_last_finite_policy_and_marked(fal
     results = list(fallen[0].results.values())
     assert told(results[1]).startswith("score 5.0; seed-0 diverged at update 9")
     # The run itself still says that no seed came to an end.
-    assert [m["score"]["final"] for m in results[1].values["members"]] == [None, None]
+    assert [m.score.final for m in results[1].members] == [None, None]
 
 
 def test_a_curve_that_was_stopped_has_a_cross(fallen, tmp_path, monkeypatch):
@@ -237,10 +237,13 @@ def test_a_curve_that_was_stopped_has_a_cross(fallen, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("ends", "wanted"),
-    [([None, None], (0, None)), ([{"step": 3}, None], (1, None)), ([{"step": 3}, {"step": 9}], (0, 3))],
+    [([None, None], (0, None)), ([3, None], (1, None)), ([3, 9], (0, 3))],
 )
-def test_misas_figure_takes_a_seed_that_came_to_its_end(ends, wanted, tmp_path):
-    assert seed_of(Result(tmp_path, {"members": [{"diverged": end} for end in ends]})) == wanted
+def test_misas_figure_takes_a_seed_that_came_to_its_end(ends, wanted, done):
+    result = next(iter(done.results.values()))
+    stopped = [end and Divergence(end, "td_loss") for end in ends]
+    members = [dataclasses.replace(result.members[0], diverged=end) for end in stopped]
+    assert seed_of(dataclasses.replace(result, members=tuple(members))) == wanted
 
 
 # --- Figures -------------------------------------------------------------------
@@ -252,7 +255,7 @@ def test_curves_are_drawn_and_rows_say_where_they_end(done, options, tmp_path):
     values, files = panels.make(figure, "nobody figure 2", tmp_path, done, asked)
     (row,) = values["rows"]
     result = done.results[Trial(TASK, "bc")]
-    assert row["final"] == pytest.approx(result.values["score"]["mean"]) and row["updates"] == 20
+    assert row["final"] == pytest.approx(result.score.mean) and row["updates"] == 20
     assert files[0].read_bytes().startswith(b"\x89PNG")
 
 

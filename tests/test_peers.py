@@ -116,7 +116,7 @@ def test_a_run_leaves_what_an_online_run_leaves(library, capsys):
     ]
     assert said.out.splitlines()[-1].startswith("artefacts: run (episodes.jsonl")
     names = ["config.json", "episodes.jsonl", "evaluations.jsonl", "result.json"]
-    assert sorted(path.name for path in Path("run").iterdir()) == names and RunFolder(Path("run").ours)
+    assert sorted(path.name for path in Path("run").iterdir()) == names and RunFolder(Path("run")).ours
 
     config = json.loads(Path("run/config.json").read_text())
     assert config["algorithm"] == "ddpg" and config["data"]["source"] == "online"
@@ -142,8 +142,8 @@ def test_a_run_leaves_what_an_online_run_leaves(library, capsys):
         assert row["return"] == pytest.approx(np.mean(returns)) and row["score"] == pytest.approx(score)
 
     result = Result.read("run")
-    assert result.values["steps"] == 500 and result.score and result.score["n"] == 2
-    first = result.values["members"][0]
+    assert result.steps == 500 and result.score and result.score.n == 2
+    first = result.to_json()["members"][0]
     assert first["score"]["final"] == pytest.approx(score)
     both = [sum(paid) for paid in library[0].paid[:2]]
     assert first["online"] == {
@@ -183,7 +183,7 @@ def test_a_seed_that_diverges_is_told_and_the_status_is_3(library, capsys):
     assert "seed-0 diverged at step 251: its action is not finite" in said.err
     assert "diverged at step 251 (action)" in said.out
     result = Result.read("run")
-    assert result.score is None and result.values["steps"] == 251
+    assert result.score is None and result.steps == 251
     assert rows("run/evaluations.jsonl")[-1]["step"] == 250
 
 

@@ -87,14 +87,16 @@ def test_scores_are_those_of_a_plain_loop(runs):
         returns.append(total)
     env.close()
     found = leashrl.evaluate_run(runs / "gaussian", episodes=2, seed=7)
-    assert [m["name"] for m in found["members"]] == ["seed-0", "seed-1"]
-    assert found["members"][1]["returns"] == pytest.approx(returns, rel=1e-3)
-    assert found["members"][1]["lengths"] == [200, 200]
+    assert [m.name for m in found.members] == ["seed-0", "seed-1"]
+    assert found.members[1].returns == pytest.approx(returns, rel=1e-3)
+    assert found.members[1].lengths == (200, 200)
     score = 100 * (np.mean(returns) + 1228.7) / (1228.7 - 150)
-    assert found["members"][1]["score"] == pytest.approx(score, abs=0.1)
-    assert found["score"]["mean"] == pytest.approx(np.mean([m["score"] for m in found["members"]]))
+    assert found.members[1].score == pytest.approx(score, abs=0.1)
+    assert found.score.mean == pytest.approx(np.mean([m.score for m in found.members]))
+    row = found.to_json()["members"][1]
+    assert list(row) == ["name", "return", "score", "returns", "lengths"] and row["lengths"] == [200, 200]
     alone = leashrl.load_policy(runs / "gaussian", "seed-1").evaluate(episodes=2, seed=7)
-    assert alone["returns"] == pytest.approx(returns, rel=1e-3)
+    assert alone.returns == pytest.approx(returns, rel=1e-3)
 
 
 def test_an_episode_remembers(runs):
@@ -104,7 +106,7 @@ def test_an_episode_remembers(runs):
     small = {"context": 4, "width": 8, "layers": 1, "max_steps": 200, "targets": (200, 100)}
     data, out = runs / "data.hdf5", runs / "dt"
     leashrl.train("dt", data, task="pendulum", options=small, steps=20, episodes=1, eval_every=20, out=out)
-    found = leashrl.evaluate_run(out, episodes=1, seed=7, mode="return-100")["members"][0]
+    found = leashrl.evaluate_run(out, episodes=1, seed=7, mode="return-100").members[0]
     policy = leashrl.load_policy(out)
     assert policy.modes == ("return-200", "return-100")
     env = gymnasium.make("Pendulum-v1")
@@ -117,7 +119,7 @@ def test_an_episode_remembers(runs):
         rewards.append(paid)
         done = terminated or truncated
     env.close()
-    assert sum(rewards) == pytest.approx(found["return"], rel=1e-3)
+    assert sum(rewards) == pytest.approx(found.mean_return, rel=1e-3)
     assert forgetful[0] and sum(forgetful) < 20
     with pytest.raises(BadInput, match="no mode 'mean'"):
         policy.episode(mode="mean")
@@ -138,7 +140,7 @@ def test_an_episode_draws_by_its_seed(runs):
 def test_a_seed_of_zero_repeats_the_runs_own_evaluation(runs):
     last = [json.loads(x) for x in (runs / "gaussian" / "evaluations.jsonl").read_text().splitlines()][-2:]
     found = leashrl.evaluate_run(runs / "gaussian", episodes=1, seed=0)
-    assert [m["returns"] for m in found["members"]] == [row["returns"] for row in last]
+    assert [list(m.returns) for m in found.members] == [row["returns"] for row in last]
 
 
 def test_the_policy_folder_is_whole_by_itself(runs, tmp_path):
@@ -146,7 +148,7 @@ def test_the_policy_folder_is_whole_by_itself(runs, tmp_path):
     here, there = leashrl.load_policy(tmp_path / "copy"), leashrl.load_policy(runs / "gaussian")
     assert np.array_equal(here(OBS), there(OBS))
     assert here.task == "pendulum" and here.name == "seed-0" and here.spec.action.high == (2.0,)
-    assert leashrl.evaluate_run(tmp_path / "copy", episodes=1)["task"] == "pendulum"
+    assert leashrl.evaluate_run(tmp_path / "copy", episodes=1).task == "pendulum"
 
 
 def test_a_member_that_diverged_is_left_out(runs, tmp_path):
@@ -156,7 +158,7 @@ def test_a_member_that_diverged_is_left_out(runs, tmp_path):
     assert leashrl.load_policy(tmp_path).name == "seed-1"
     assert leashrl.load_policy(tmp_path, "seed-0").name == "seed-0"  # for who insists
     found = leashrl.evaluate_run(tmp_path, episodes=1)
-    assert [m["name"] for m in found["members"]] == ["seed-1"] and found["diverged"] == ["seed-0"]
+    assert [m.name for m in found.members] == ["seed-1"] and found.diverged == ("seed-0",)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": ["seed-0", "seed-1"]}))
     for read in (leashrl.load_policy, leashrl.evaluate_run):
         with pytest.raises(BadInput, match="every member"):

@@ -56,9 +56,9 @@ def ran(tmp_path_factory) -> tuple[Path, dict]:
 
 def test_the_example_trains_and_acts(ran):
     folder, names = ran
-    members = names["result"].values["members"]
-    assert [m["seed"] for m in members] == [0, 1] and names["result"].values["steps"] == 200
-    assert names["result"].score["mean"] == pytest.approx(np.mean([m["score"]["final"] for m in members]))
+    members = names["result"].members
+    assert [m.seed for m in members] == [0, 1] and names["result"].steps == 200
+    assert names["result"].score.mean == pytest.approx(np.mean([m.score.final for m in members]))
     action = names["policy"]([1.0, 0.0, 0.5])
     assert action.shape == (1,) and abs(action[0]) <= 2  # the pendulum's torque
     assert read_json(folder / "runs" / "logs" / "result.json")["evaluated"] is False

@@ -289,7 +289,14 @@ def test_one_seed_has_no_interval_anywhere(tmp_path):
     make_run(tmp_path / "a", "a", [90.0])
     make_run(tmp_path / "b", "b", [10.0, 20.0])
     out = tmp_path / "r.html"
-    report([tmp_path], out, formats=["html", "csv", "latex", "png"])
+    found = report([tmp_path], out, formats=["html", "csv", "latex", "png"])
+    b, a = sorted(found.summary, key=lambda row: row.n, reverse=True)
+    assert (a.mean, a.low, a.high, a.std) == (90.0, None, None, None) and b.label == "b" and b.mean == 15.0
+    assert [file.suffix for file in found.files] == [".html", ".csv", ".tex", ".png"]
+    assert (found.runs, found.members, found.problems) == (2, 3, ()) and found.summary[0] == a
+    values = found.to_json()
+    assert list(values) == ["files", "runs", "problems", "summary", "members"]
+    assert values["summary"] == summaries(read(tmp_path))
     (a, _) = summaries(read(tmp_path))
     assert score_lines(summary([90.0])) == ["score over 1 members: mean 90.0, IQM 90.0, no interval"]
     assert (a["low"], a["high"], a["std"]) == (None, None, None)

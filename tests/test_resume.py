@@ -24,6 +24,7 @@ from leashrl.cli import main
 from leashrl.data import Dataset, load, make
 from leashrl.disk import claim
 from leashrl.errors import BadInput
+from leashrl.runs.events import Evaluated, Event, Started, Stepped
 from leashrl.types import Box
 
 STEPS = 9000
@@ -144,17 +145,17 @@ def test_kill_9_at_a_random_moment(moment, home, whole, monkeypatch):
 # --- Stopped where it hurts --------------------------------------------------
 
 
-def stop_at(event: str, step: int):
+def stop_at(event: type, step: int):
     """A report that presses Ctrl-C at that event."""
 
-    def report(name: str, details: dict) -> None:
-        if name == event and details["step"] >= step:
+    def report(told: Event) -> None:
+        if isinstance(told, event) and told.step >= step:
             os.kill(os.getpid(), signal.SIGINT)
 
     return report
 
 
-def stopped(home: Path, out: str, event: str, step: int) -> Path:
+def stopped(home: Path, out: str, event: type, step: int) -> Path:
     """A run of the same plan that was interrupted there."""
     settings = {"task": "pendulum", "seeds": 2, "steps": STEPS, "options": OPTIONS, "episodes": 1}
     settings |= {"eval_every": 3000, "log_every": 500, "out": home / out}
@@ -165,7 +166,7 @@ def stopped(home: Path, out: str, event: str, step: int) -> Path:
 
 def test_half_an_evaluation_is_done_again(home, whole):
     """The checkpoint is at step 3000, before its evaluation, of which a kill left one line and a half."""
-    run = stopped(home, "half", "step", 3000)
+    run = stopped(home, "half", Stepped, 3000)
     assert max((run / "checkpoint").glob("step-*")).name == "step-0000003000"
     with open(run / "evaluations.jsonl", "a") as file:
         file.write('{"step": 3000, "seed": 0, "return": 1.0, "score": 1.0}\n{"step": 3000, "se')
@@ -174,19 +175,19 @@ def test_half_an_evaluation_is_done_again(home, whole):
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(home, whole):
-    run = stopped(home, "damaged", "evaluation", 6000)
+    run = stopped(home, "damaged", Evaluated, 6000)
     old, new = sorted((run / "checkpoint").glob("step-*"))
     data = bytearray((new / "arrays.safetensors").read_bytes())
     data[-3] ^= 64
     (new / "arrays.safetensors").write_bytes(data)
     seen = []
-    leashrl.resume(run, report=lambda event, details: seen.append((event, details.get("step"))))
-    assert seen[0] == ("start", int(old.name[5:]))
+    leashrl.resume(run, report=seen.append)
+    assert isinstance(seen[0], Started) and seen[0].step == int(old.name[5:])
     assert digest(run) == whole
 
 
 def test_what_a_kill_leaves_half_written_is_not_in_the_way(home, whole):
-    run = stopped(home, "litter", "evaluation", 3000)
+    run = stopped(home, "litter", Evaluated, 3000)
     (run / "checkpoint" / ".writing-1").mkdir()
     (run / "checkpoint" / ".writing-1" / "arrays.safetensors").write_bytes(b"half")
     (run / ".metrics.jsonl.1").write_text('{"step": 1')
@@ -197,7 +198,7 @@ def test_what_a_kill_leaves_half_written_is_not_in_the_way(home, whole):
 
 
 def test_no_checkpoint_yet(home, whole, monkeypatch):
-    run = stopped(home, "early", "step", 1)
+    run = stopped(home, "early", Stepped, 1)
     shutil.rmtree(run / "checkpoint")
     leashrl.resume(run)
     assert digest(run) == whole
@@ -214,13 +215,13 @@ def test_a_kill_before_the_plan_is_written_leaves_a_folder_that_can_be_used(home
 
 def test_a_finished_run_is_left_alone(home, whole):
     seen = []
-    result = leashrl.resume(home / "whole", report=lambda event, details: seen.append(event))
+    result = leashrl.resume(home / "whole", report=seen.append)
     assert seen == [] and digest(home / "whole") == whole
-    assert result.values == json.loads((home / "whole" / "result.json").read_text())
+    assert result.to_json() == json.loads((home / "whole" / "result.json").read_text())
 
 
 def test_resume_from_another_folder_and_with_moved_data(home, whole, tmp_path, monkeypatch):
-    run = stopped(home, "moved", "evaluation", 6000)
+    run = stopped(home, "moved", Evaluated, 6000)
     shutil.move(run, tmp_path / "moved")
     shutil.copy(home / "data.hdf5", tmp_path / "elsewhere.hdf5")
     config = json.loads((tmp_path / "moved" / "config.json").read_text())
@@ -298,7 +299,7 @@ def test_the_limit_of_episodes_belongs_to_the_data_where_they_have_no_time_outs(
     (run / "result.json").unlink()
     with pytest.raises(BadInput, match="max episode steps differs and the transitions differs"):
         leashrl.resume(run, data=limited(100))
-    assert leashrl.resume(run, data=limited(200)).values["data"]["transitions"] == 398
+    assert leashrl.resume(run, data=limited(200)).data["transitions"] == 398
 
     run = leashrl.train("bc", limited(200, rows.timeout), **arguments, out=tmp_path / "marked").folder
     (run / "result.json").unlink()
@@ -408,8 +409,8 @@ def test_the_last_evaluation_may_have_more_episodes(home, tmp_path):
     found = leashrl.train("bc", home / "data.hdf5", **given, episodes=1, final_episodes=2, out=tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a" / "evaluations.jsonl").read_text().splitlines()]
     assert [(row["step"], len(row["returns"])) for row in rows] == [(3, 1), (3, 1), (6, 2), (6, 2)]
-    assert found.values["episodes"] == 2
-    assert found.values["members"][0]["return"]["final"] == pytest.approx(np.mean(rows[2]["returns"]))
+    assert found.episodes == 2
+    assert found.members[0].returns.final == pytest.approx(np.mean(rows[2]["returns"]))
     with pytest.raises(BadInput, match="'final_episodes' must be at least 1"):
         leashrl.train("bc", home / "data.hdf5", **given, final_episodes=0, out=tmp_path / "b")
 
@@ -423,8 +424,8 @@ def test_the_steps_of_a_run_that_diverged_do_not_depend_on_where_the_host_looked
         "bc", home / "data.hdf5", task="none", seeds=2, steps=200, log_every=log_every,
         options=OPTIONS | {"policy_rate": 0.5}, out=tmp_path / "run",
     )  # fmt: skip
-    assert [m["diverged"]["step"] for m in result.values["members"]] == [21, 21]
-    assert result.values["steps"] == 21 and result.score is None
+    assert [m.diverged.step for m in result.members] == [21, 21]
+    assert result.steps == 21 and result.score is None
 
 
 # --- Where the host looks in changes nothing ---------------------------------

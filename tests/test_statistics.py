@@ -108,19 +108,20 @@ def test_interval_properties():
 
 def test_summary_by_hand():
     row = summary([10.0, 20.0, 60.0])
-    assert row["mean"] == 30.0
-    assert row["iqm"] == 30.0
-    assert row["std"] == pytest.approx(np.sqrt((400 + 100 + 900) / 2))
-    assert row["n"] == 3
+    assert row.mean == 30.0
+    assert row.iqm == 30.0
+    assert row.std == pytest.approx(np.sqrt((400 + 100 + 900) / 2))
+    assert row.n == 3
     # tables: t of 2 degrees of freedom leaves 1.25 % above 6.2053
-    assert (row["low"], row["high"]) == pytest.approx(
+    assert (row.low, row.high) == pytest.approx(
         (30 - 6.2053 * np.sqrt(700 / 3), 30 + 6.2053 * np.sqrt(700 / 3)), rel=1e-4
     )
-    assert summary([5.0]) == {"mean": 5.0, "iqm": 5.0, "low": None, "high": None, "std": None, "n": 1}
+    alone = {"mean": 5.0, "iqm": 5.0, "low": None, "high": None, "std": None, "n": 1}
+    assert summary([5.0]).to_json() == alone
     same = summary([5.0, 5.0, 5.0])
-    assert (same["low"], same["high"], same["std"]) == (None, None, 0.0)  # no scatter to judge by
+    assert (same.low, same.high, same.std) == (None, None, 0.0)  # no scatter to judge by
     # over two tasks the spread is that of the runs' means, 1.5 and 3.5
-    assert summary([[1.0, 2.0], [3.0, 4.0]])["std"] == pytest.approx(np.sqrt(2.0))
+    assert summary([[1.0, 2.0], [3.0, 4.0]]).std == pytest.approx(np.sqrt(2.0))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sweeps: what a file may say, where values come from, how trials fold, and how a sweep goes on."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -195,21 +196,30 @@ def test_what_differs_in_floats_and_seeds_is_one_run(capsys):
 
 
 def test_a_run_takes_no_more_members_than_it_may():
-    book = sweep(spec("members = 3\n" + SMALL.replace("seeds = 2", "seeds = 8")), out="out", dry=True)
-    assert [len(run["trials"]) for run in book["runs"]] == [3, 3, 2]
+    found = sweep(spec("members = 3\n" + SMALL.replace("seeds = 2", "seeds = 8")), out="out", dry=True)
+    assert [len(run.trials) for run in found.runs] == [3, 3, 2]
+    assert {(row.status, row.score, row.mean_return) for row in found.trials} == {("waiting", None, None)}
+    assert found.points == () and found.folder == Path("out") and not Path("out").exists()
 
 
 def test_a_trial_in_a_run_of_many_is_the_trial_alone():
-    book = sweep(spec(SMALL + "[grid]\npolicy_rate = [0.1, 0.001]"), out="out", workers=0)
+    found = sweep(spec(SMALL + "[grid]\npolicy_rate = [0.1, 0.001]"), out="out", workers=0)
     options = {"hidden": [4], "batch_size": 4, "policy_rate": 0.001}
     alone = leashrl.train(
         "bc", "data.hdf5", task="pendulum", seeds=[1], steps=20, eval_every=10, episodes=1, options=options
     )
-    row = next(row for row in book["trials"] if (row["seed"], row["values"]["policy_rate"]) == (1, 0.001))
-    assert row["return"] == alone.values["members"][0]["return"] and row["status"] == "done"
-    assert [point["values"]["policy_rate"] for point in book["points"]] in ([0.1, 0.001], [0.001, 0.1])
-    means = [point["last_10_mean"] for point in book["points"]]
+    row = next(row for row in found.trials if (row.seed, row.values["policy_rate"]) == (1, 0.001))
+    assert row.mean_return is not None and row.status == "done" and row.diverged is None
+    assert dataclasses.asdict(row.mean_return) == alone.to_json()["members"][0]["return"]
+    assert [point.values["policy_rate"] for point in found.points] in ([0.1, 0.001], [0.001, 0.1])
+    means = [point.last_10_mean for point in found.points]
     assert means == sorted(means, reverse=True)
+    assert found.points[0].measure == "score" and found.points[0].done == 2
+    run = found.runs[0]
+    assert run.trials == tuple(trial.id for trial in found.trials) and run.train["algorithm"] == "bc"
+    assert (run.status, run.attempts, run.error) == ("done", 1, None) and found.search is None
+    text = Path("out/sweep.json").read_text()
+    assert json.dumps(found.to_json(), indent=1) + "\n" == text  # the same names in the same order
 
 
 def test_members_must_be_rows_of_the_same_names():
@@ -296,6 +306,9 @@ def test_a_trial_that_diverges_is_a_result(capsys):
     found = {(row["values"]["policy_rate"], row["seed"]): row["status"] for row in book["trials"]}
     assert found == {(0.001, 0): "done", (0.001, 1): "done", (1e30, 0): "diverged", (1e30, 1): "diverged"}
     assert book["runs"][0]["attempts"] == 1 and "0, 2 diverged" in capsys.readouterr().out
+    again = sweep(path, out="out", workers=0)
+    assert again.to_json() == book
+    assert again.trials[2].diverged is not None and again.trials[2].diverged.step <= 20
 
 
 # --- Search ------------------------------------------------------------------
@@ -312,7 +325,11 @@ policy_rate = {low = 1e-4, high = 1e-1, log = true}
 
 def test_a_search_comes_again_and_goes_on_where_it_was_stopped():
     path = spec(SMALL + SEARCH)
-    whole = sweep(path, out="whole", workers=0)
+    result = sweep(path, out="whole", workers=0)
+    assert result.search is not None and result.search.seed == 3
+    whole = result.to_json()
+    assert whole == json.loads(Path("whole/sweep.json").read_text())
+    assert whole["search"]["space"] == {"bc": {"policy_rate": [1e-4, 1e-1, True, False]}}
     points = list(dict.fromkeys(row["values"]["policy_rate"] for row in whole["trials"]))
     assert len(points) == 5 and len(whole["trials"]) == 10
     assert [len(run["trials"]) for run in whole["runs"]] == [4, 4, 2]  # two rates at once, two seeds each
@@ -326,10 +343,10 @@ def test_a_search_comes_again_and_goes_on_where_it_was_stopped():
     with pytest.raises(KeyboardInterrupt):
         sweep(path, out="stopped", workers=0, report=stop)
     assert len(json.loads(Path("stopped/sweep.json").read_text())["trials"]) == 4
-    again = sweep(path, out="stopped", workers=0)
+    again = sweep(path, out="stopped", workers=0).to_json()
     assert again["trials"] == whole["trials"] and again["points"] == whole["points"]
     grown = spec(SMALL + SEARCH.replace("trials = 5", "trials = 6"))
-    more = sweep(grown, out="stopped", workers=0)
+    more = sweep(grown, out="stopped", workers=0).to_json()
     assert more["trials"][:10] == whole["trials"] and len(more["trials"]) == 12
     with pytest.raises(BadInput, match="only trials may grow"):
         sweep(spec(SMALL + SEARCH.replace("1e-4", "1e-5")), out="stopped", workers=0)

@@ -108,7 +108,7 @@ def test_a_killed_driver_and_a_worker_killed_twice(place):
         assert Counter((r["step"], r["seed"], r["policy_rate"]) for r in rows) == {
             (step, seed, rate): 1 for step in (10000, 20000) for seed in (0, 1) for rate in (1e-2, 1e-3)
         }
-    assert book["trials"] == sweep("s.toml", out="here", workers=0)["trials"]  # to the bit
+    assert book["trials"] == sweep("s.toml", out="here", workers=0).to_json()["trials"]  # to the bit
 
 
 def test_ray_has_not_what_a_run_needs():

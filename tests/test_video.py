@@ -67,9 +67,9 @@ def decoded(file: str) -> tuple[str, np.ndarray]:
 
 @pytest.mark.parametrize("algorithm", ["bc", "dt"])
 def test_the_film_is_of_the_evaluations_first_episode(algorithm, runs, tmp_path):
-    made = film(leashrl.load_policy(runs / algorithm), tmp_path / "film.mp4")
-    evaluated = leashrl.evaluate_run(runs / algorithm, episodes=2)["members"][0]
-    assert made["return"] == evaluated["returns"][0] and made["length"] == evaluated["lengths"][0]
+    made = film(leashrl.load_policy(runs / algorithm), tmp_path / "film.mp4").to_json()
+    evaluated = leashrl.evaluate_run(runs / algorithm, episodes=2).members[0]
+    assert made["return"] == evaluated.returns[0] and made["length"] == evaluated.lengths[0]
     assert (made["member"], made["seed"], made["episode"]) == ("seed-0", 1, 0)
     assert made["frames"] == made["length"] + 1 > 5
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

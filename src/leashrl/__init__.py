@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from leashrl.errors import BadInput, Diverged
     from leashrl.export import export_policy
     from leashrl.ope.fqe import fqe
-    from leashrl.runs.experiment import Result, resume, train
+    from leashrl.runs.experiment import resume, train
     from leashrl.runs.finetuning import finetune
     from leashrl.runs.policies import LoadedPolicy, evaluate_run, load_policy
+    from leashrl.runs.results import Result
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
 
@@ -34,7 +35,7 @@ _HOME = {
     "load": "data",
     "BadInput": "errors",
     "Diverged": "errors",
-    "Result": "runs.experiment",
+    "Result": "runs.results",
     "resume": "runs.experiment",
     "train": "runs.experiment",
     "export_policy": "export",

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, Diverged, nearest
+from leashrl.evaluate.statistics import Score
+from leashrl.runs.events import Evaluated, Event, MemberDiverged, Started
 from leashrl.training.interrupts import interruptible
 
 RECIPE = "pendulum-medium"
@@ -59,9 +61,9 @@ def demo(folder: Path, size: Size) -> list[str]:
     task = guess(RECIPE)
     assert task is not None
     behaviour = summary(normalise(task, dataset.returns()))
-    say(f"      {len(dataset)} rows, {behaviour['n']} episodes, mean score {behaviour['mean']:.1f}")
+    say(f"      {len(dataset)} rows, {behaviour.n} episodes, mean score {behaviour.mean:.1f}")
 
-    rows = [("behaviour (the data)", behaviour, f"{behaviour['n']} episodes")]
+    rows = [("behaviour (the data)", behaviour, f"{behaviour.n} episodes")]
     for name, options in ALGORITHMS.items():
         try:
             result = train(
@@ -84,17 +86,17 @@ def demo(folder: Path, size: Size) -> list[str]:
             ) from None
         if result.score is None:
             raise Diverged(f"every seed of {name} diverged: {result.folder}/metrics.jsonl says where")
-        rows.append((name, result.score, f"{result.score['n']} seeds"))
+        rows.append((name, result.score, f"{result.score.n} seeds"))
 
     picture = plots.draw(
         {name: [folder / name] for name in ALGORITHMS},
         folder / "curves.png",
         f"{RECIPE}: mean of {size.seeds} seeds and its 95 % interval",
-        levels={"behaviour (the data)": behaviour["mean"]},
+        levels={"behaviour (the data)": behaviour.mean},
     )
     return [
         f"{'':22}{'score':>6}   {'95 % interval':<16}over",
-        *(f"{n:22}{s['mean']:6.1f}   {ends(s)} {o:>13}" for n, s, o in rows),
+        *(f"{n:22}{s.mean:6.1f}   {ends(s)} {o:>13}" for n, s, o in rows),
         "",
         f"Score: 0 is a random policy, 100 an expert. Mean over seeds after {size.steps} updates"
         f"{', too few to learn' if size == QUICK else ''}; {size.episodes} episodes each.",
@@ -107,11 +109,11 @@ def demo(folder: Path, size: Size) -> list[str]:
     ]
 
 
-def ends(score: dict[str, Any]) -> str:
+def ends(score: Score) -> str:
     """The interval; of one seed left, or of seeds that score the same, there is none."""
-    if score["low"] is None:
+    if score.low is None:
         return f"{'–':^15}"
-    return f"{score['low']:6.1f} to {score['high']:5.1f}"
+    return f"{score.low:6.1f} to {score.high:5.1f}"
 
 
 def claim(folder: Path) -> None:
@@ -134,16 +136,16 @@ class Progress:
         self.name = name
         self.total, self.began = 0, time.monotonic()
 
-    def __call__(self, event: str, details: dict[str, Any]) -> None:
-        if event == "start":
-            self.total = details["total"]
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.total = event.total
             say(f"{self.name}: compiling ...")
-        elif event == "evaluation":
-            scores = ", ".join(f"{row['score']:.0f}" for row in details["rows"])
+        elif isinstance(event, Evaluated):
+            scores = ", ".join(f"{row['score']:.0f}" for row in event.rows)
             took = time.monotonic() - self.began
-            say(f"{self.name}: update {details['step']} of {self.total}, {took:.0f} s: scores {scores}")
-        elif event == "diverged":
-            say(f"{self.name}: {details['member']} diverged at update {details['step']}")
+            say(f"{self.name}: update {event.step} of {self.total}, {took:.0f} s: scores {scores}")
+        elif isinstance(event, MemberDiverged):
+            say(f"{self.name}: {event.member} diverged at update {event.step}")
 
 
 def say(line: str) -> None:

@@ -24,7 +24,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("miza", ["misa", "bc"])
     "did you mean 'misa'? (known: bc, misa)"
     >>> nearest("fig", ["apple", "cherry", "grape", "lemon", "orange", "pear", "plum"])
-    'known: apple, cherry, grape, lemon, orange, and 2 more'
+    'known: grape, lemon, orange, pear, plum, and 2 more'
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)

@@ -255,7 +255,7 @@ def act(n: Networks, params, carry: dict[str, Array], timestep: TimeStep, key: A
         name: jnp.where(full, jnp.roll(x, -1, axis=0), x) if x.ndim else x for name, x in carry.items()
     }
     at = jnp.minimum(t, n.config.context - 1)
-    target = n.asked.get(mode, params["best"])
+    target = n.asked[mode] if mode in n.asked else params["best"]
     before = row_of(carry["to_go"], jnp.maximum(at - 1, 0))
     to_go = jnp.where(t == 0, target, before - timestep.reward / n.config.scale)
     carry = carry | {

@@ -202,8 +202,8 @@ def exact_policy_loss(params, policy, q: Array, energies: Array, batch: Batch, a
     if config.estimator != "none":
         log_n = math.log(energies.shape[-1])  # log Z is of a mean over actions
         log_z = mi.log_partition(config.bound, energies + pi.log_probs + log_n)
-    entropy, log_pi_data = jnp.mean(pi.entropy()), jnp.mean(pi.log_prob(batch.action))
-    return objective(jnp.mean(pi.expect(q)), entropy, log_pi_data, log_z, alpha, hp, config)
+    q_policy, entropy = jnp.mean(pi.expect(q)), jnp.mean(pi.entropy())
+    return objective(q_policy, entropy, jnp.mean(pi.log_prob(batch.action)), log_z, alpha, hp, config)
 
 
 # --- Build -------------------------------------------------------------------

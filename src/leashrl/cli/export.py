@@ -1,10 +1,13 @@
 """`leashrl export`."""
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from leashrl.cli.arguments import Parser
 from leashrl.cli.tables import columns, show
+
+if TYPE_CHECKING:
+    from leashrl.export import Exported, ExportedPort
 
 
 def arguments(parser: Parser) -> None:
@@ -23,30 +26,29 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     from leashrl.export import export_policy
 
-    card = export_policy(
+    exported = export_policy(
         args.folder, args.format, member=args.member, mode=args.mode, data=args.data, out=args.out
     )
-    show(args, card, lines(card))
+    show(args, exported.to_json(), lines(exported))
     return 0
 
 
-def lines(card: dict[str, Any]) -> list[str]:
-    def ports(which: str) -> str:
-        return ", ".join(f"{p['name']} ({', '.join(map(str, p['shape']))})" for p in card[which])
+def lines(exported: "Exported") -> list[str]:
+    def listed(ports: "tuple[ExportedPort, ...]") -> str:
+        return ", ".join(f"{port.name} ({', '.join(map(str, port.shape))})" for port in ports)
 
-    check = card["check"]
+    check = exported.check
     found = (
-        f"on {check['observations']} observations, {check['from']}: "
-        f"maximum difference {check['max_difference']:.2g}"
+        f"on {check.observations} observations, {check.source}: maximum difference {check.max_difference:.2g}"
     )
-    if check["chose_another"]:
-        found += f"; {check['chose_another']} times another of several that are equally good"
+    if check.chose_another:
+        found += f"; {check.chose_another} times another of several that are equally good"
     rows = [
-        ["policy", f"{card['algorithm']}, {card['member']}, mode {card['mode']}"],
-        ["inputs", ports("inputs")],
-        ["outputs", ports("outputs")],
+        ["policy", f"{exported.algorithm}, {exported.member}, mode {exported.mode}"],
+        ["inputs", listed(exported.inputs)],
+        ["outputs", listed(exported.outputs)],
         ["checked", found],
-        ["file", card["path"]],
-        ["card", f"{card['path']}.json"],
+        ["file", str(exported.path)],
+        ["card", f"{exported.path}.json"],
     ]
     return columns(rows)

@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leashrl.cli.arguments import Parser, pairs, whole
 from leashrl.cli.arguments import seeds as which
@@ -13,6 +14,9 @@ from leashrl.cli.progress import clock
 from leashrl.cli.runs import use_compilation_cache
 from leashrl.cli.tables import columns, show
 from leashrl.errors import BadInput
+
+if TYPE_CHECKING:
+    from leashrl.ope import FqeResult, FqeRow
 
 
 def arguments(parser: Parser) -> None:
@@ -76,8 +80,8 @@ def run(args: Namespace) -> int:
         report=progress(),
     )
     if out is not None:
-        write_json(out, found)
-    show(args, found, [*lines(found), *([f"written: {out}"] if out else [])])
+        write_json(out, found.to_json())
+    show(args, found.to_json(), [*lines(found), *([f"written: {out}"] if out else [])])
     return 0
 
 
@@ -118,27 +122,26 @@ NO_INTERVAL = "No intervals: they take two seeds (--seeds), and two episodes on 
 # --- Printing ----------------------------------------------------------------
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    data, behaviour, config = found["data"], found["data"]["fqe"], found["config"]
-    episodes, seeds = data["episodes"], ", ".join(map(str, found["seeds"]))
+def lines(found: "FqeResult") -> list[str]:
+    data, config = found.data, found.config
+    episodes, seeds = data.episodes, ", ".join(map(str, found.seeds))
     head = [
-        f"discounted values (gamma {config['gamma']:g}) in the rewards' units: not returns, and not scores",
-        f"on {data['name']}: starts of {episodes['held_out']} held-out episodes of "
-        f"{sum(episodes.values())}, FQE's seeds {seeds} (each on its own resample of the other episodes), "
-        f"{config['steps']} updates",
+        f"discounted values (gamma {config.gamma:g}) in the rewards' units: not returns, and not scores",
+        f"on {data.name}: starts of {episodes.held_out} held-out episodes of "
+        f"{episodes.held_out + episodes.trained_on}, FQE's seeds {seeds} (each on its own resample of the "
+        f"other episodes), {config.steps} updates",
         "",
     ]
     titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", "outside", "ESS", ""]
-    table = [titles, *(cells(row, row["policy"]) for row in found["policies"])]
-    known = behaviour | {"rank": None}
-    table.append(cells(known, "the data's behaviour, by FQE"))
-    table.append(["", "", "the data's behaviour, as logged", digits(data["value"]["held_out"]), *[""] * 6])
+    table = [titles, *(cells(row, row.policy) for row in found.policies)]
+    table.append(cells(replace(data.fqe, rank=None), "the data's behaviour, by FQE"))
+    table.append(["", "", "the data's behaviour, as logged", digits(data.value.held_out), *[""] * 6])
     notes = []
-    if found["data"]["off"]:
-        notes.append(f"warning: {found['data']['off']}")
-    left = [f"left out: {row['policy']}: {row['why']}" for row in found["left_out"]]
-    first = found["policies"][0]
-    no_interval = [NO_INTERVAL] if first["value"] is not None and first["low"] is None else []
+    if data.off:
+        notes.append(f"warning: {data.off}")
+    left = [f"left out: {row.policy}: {row.why}" for row in found.left_out]
+    first = found.policies[0]
+    no_interval = [NO_INTERVAL] if first.value is not None and first.low is None else []
     return [
         *head,
         *columns([[str(cell) for cell in row] for row in table]),
@@ -154,16 +157,16 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def cells(row: dict[str, Any], name: str) -> list[str]:
-    flags, shares = "; ".join(row["flags"]), [share(row[x]) for x in ("strange", "outside", "ess")]
-    if row["value"] is None:
+def cells(row: "FqeRow", name: str) -> list[str]:
+    flags, shares = "; ".join(row.flags), [share(x) for x in (row.strange, row.outside, row.ess)]
+    if row.value is None or row.error is None:
         return ["", "", name, "-", "", "", *shares, flags]
-    known = row["low"] is not None
-    interval = f"{digits(row['low'])} to {digits(row['high'])}" if known else "-"
-    rank = ["", ""]
-    if row["rank"]:
-        rank = [str(row["rank"]), f"{row['rank_low']} to {row['rank_high']}" if known else "-"]
-    return [*rank, name, digits(row["value"]), interval, digits(row["error"]), *shares, flags]
+    interval, rank = "-", ["", ""]
+    if row.low is not None and row.high is not None:
+        interval = f"{digits(row.low)} to {digits(row.high)}"
+    if row.rank:
+        rank = [str(row.rank), "-" if row.low is None else f"{row.rank_low} to {row.rank_high}"]
+    return [*rank, name, digits(row.value), interval, digits(row.error), *shares, flags]
 
 
 def share(value: float) -> str:

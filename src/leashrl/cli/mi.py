@@ -4,11 +4,14 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.data import reading, source_arguments
 from leashrl.cli.tables import columns, show
+
+if TYPE_CHECKING:
+    from leashrl.information import Bound, Information
 
 ABOUT = {
     "misa": "MISA's bound (equation 10)",
@@ -35,28 +38,29 @@ def run(args: Namespace) -> int:
 
     data = load(args.source, **reading(args))
     found = information(data, rows=args.rows, steps=args.steps, seed=args.seed, report=progress())
-    found = {"source": args.source, "hash": data.hash} | found | {"meaning": meaning(found)}
-    show(args, found, [*table(found), "", found["meaning"]])
+    values = {"source": args.source, "hash": data.hash} | found.to_json() | {"meaning": meaning(found)}
+    show(args, values, [*table(found), "", meaning(found)])
     return 0
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: "Information") -> list[str]:
     rows = [["", "nats", "95 % interval", ""]]
-    rows += [[name, *number(found[name]), about] for name, about in ABOUT.items()]
-    if len(found["dimensions"]) > 1:
-        rows += [[f"action {i}", *number(d), "by itself"] for i, d in enumerate(found["dimensions"])]
-    used = f"{found['rows_used']} of {found['rows']} rows, {found['folds']} folds of whole episodes"
-    if found["blocks"] != found["episodes"] and found["rows_used"] == found["rows"]:
-        used = f"{found['rows']} rows, {found['folds']} folds of pieces of the {found['episodes']} episodes"
-    return [*columns(rows), "", f"{used}; lower bounds, of which none can exceed {found['ceiling']:.1f} nats"]
+    rows += [[name, *number(getattr(found, name)), about] for name, about in ABOUT.items()]
+    if len(found.dimensions) > 1:
+        rows += [[f"action {i}", *number(d), "by itself"] for i, d in enumerate(found.dimensions)]
+    used = f"{found.rows_used} of {found.rows} rows, {found.folds} folds of whole episodes"
+    if found.blocks != found.episodes and found.rows_used == found.rows:
+        used = f"{found.rows} rows, {found.folds} folds of pieces of the {found.episodes} episodes"
+    return [*columns(rows), "", f"{used}; lower bounds, of which none can exceed {found.ceiling:.1f} nats"]
 
 
-def number(row: dict[str, float]) -> list[str]:
+def number(bound: "Bound") -> list[str]:
     """
-    >>> number({"estimate": 0.5, "low": 0.25, "high": 10.0})
+    >>> from leashrl.information import Bound
+    >>> number(Bound(0.5, 0.25, 10.0))
     ['  0.500', ' 0.250 to 10.000']
     """
-    return [f"{row['estimate']:7.3f}", f"{row['low']:6.3f} to {row['high']:6.3f}"]
+    return [f"{bound.estimate:7.3f}", f"{bound.low:6.3f} to {bound.high:6.3f}"]
 
 
 def progress(every: float = 10.0) -> Callable[[str, int, int], None]:

@@ -4,15 +4,23 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from leashrl.cli.tables import assignments
+from leashrl.runs.events import (
+    Ended,
+    Evaluated,
+    Event,
+    Interrupted,
+    MemberDiverged,
+    Started,
+    Stepped,
+)
 
 ASSUMED = "taken for D4RL's [-1, 1]: the file says no bounds; `leashrl data convert` writes yours into a copy"
 
 
 class Screen:
-    """Takes `experiment`'s events; `close` leaves the terminal as it was."""
+    """Takes a run's events; `close` leaves the terminal as it was."""
 
     def __init__(self, why_no_task: str):
         self.why_no_task = why_no_task
@@ -23,41 +31,47 @@ class Screen:
         self.train_seconds = self.eval_seconds = 0.0  # of all updates since the first; of the last evaluation
         self.mark = time.monotonic()
 
-    def __call__(self, event: str, details: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         now = time.monotonic()
         took, self.mark = now - self.mark, now
-        if event == "start":
-            self.start(details)
-        elif event == "step":
-            self.advance(details, took)
-        elif event == "evaluation":
-            self.eval_seconds = took
-            values = [row["return" if row["score"] is None else "score"] for row in details["rows"]]
-            if values:
-                what = "return" if details["rows"][0]["score"] is None else "score"
-                self.score = f"{what} {sum(values) / len(values):.1f}"
-            if self.bar is None and values:
-                each = ", ".join(f"{v:.1f}" for v in values)
-                self.line(f"step {details['step']}: {self.score}{f' ({each})' if len(values) > 1 else ''}")
-        elif event == "diverged":
-            loss = details["metric"].endswith("_loss")
-            what = f"{details['metric']} is not finite{' or beyond 1e30' if loss else ''}"
-            self.line(f"{details['member']} diverged at step {details['step']}: {what}")
-        elif event == "interrupt" and sys.stderr.isatty():
-            # from a signal handler: nothing that locks
-            os.write(2, b"\nstopping at the next checkpoint; Ctrl-C again stops at once\n")
-        elif event == "end":
-            self.close()
+        match event:
+            case Started():
+                self.start(event)
+            case Stepped():
+                self.advance(event, took)
+            case Evaluated():
+                self.evaluated(event, took)
+            case MemberDiverged():
+                limit = " or beyond 1e30" if event.metric.endswith("_loss") else ""
+                self.line(
+                    f"{event.member} diverged at step {event.step}: {event.metric} is not finite{limit}"
+                )
+            case Interrupted() if sys.stderr.isatty():
+                # from a signal handler: nothing that locks
+                os.write(2, b"\nstopping at the next checkpoint; Ctrl-C again stops at once\n")
+            case Ended():
+                self.close()
         self.mark = time.monotonic()
 
-    def start(self, details: dict[str, Any]) -> None:
+    def evaluated(self, event: Evaluated, took: float) -> None:
+        self.eval_seconds = took
+        values = [row["return" if row["score"] is None else "score"] for row in event.rows]
+        if not values:
+            return
+        what = "return" if event.rows[0]["score"] is None else "score"
+        self.score = f"{what} {sum(values) / len(values):.1f}"
+        if self.bar is None:
+            each = ", ".join(f"{v:.1f}" for v in values)
+            self.line(f"step {event.step}: {self.score}{f' ({each})' if len(values) > 1 else ''}")
+
+    def start(self, event: Started) -> None:
         from leashrl.algos import REGISTRY
         from leashrl.runs.plan import ONLINE
         from leashrl.tasks import places
 
-        plan, task = details["plan"], details["task"]
-        self.folder, self.total = details["folder"], details["total"]
-        self.step = self.begin = details["step"]
+        plan, task = event.plan, event.task
+        self.folder, self.total = event.folder, event.total
+        self.step = self.begin = event.step
         self.members, self.eval_every = len(plan.members), plan.eval_every if task else 0
         entry = REGISTRY[plan.algorithm]
         data = plan.data
@@ -66,7 +80,7 @@ class Screen:
         self.line(f"algorithm  {plan.algorithm}, preset {plan.preset}: {entry.presets[plan.preset].about}")
         if domain and task:
             self.line(f"domain     {task.name} sets {assignments(domain)}")
-        if data == ONLINE:
+        if data == ONLINE and task:
             self.line(f"data       what each member sees of {task.env_id}, one update a step")
         else:
             self.line(f"data       {data['name']}, {data['rows']} rows, hash {data['hash'][:12]}")
@@ -86,12 +100,12 @@ class Screen:
         else:
             self.line("compiling ...")
 
-    def advance(self, details: dict[str, Any], took: float) -> None:
-        if self.begin < self.step < details["step"]:  # the first call compiles: it tells nothing of the rate
+    def advance(self, event: Stepped, took: float) -> None:
+        if self.begin < self.step < event.step:  # the first call compiles: it tells nothing of the rate
             self.train_seconds += took
-        if self.step == self.begin < details["step"]:
-            self.begin_rate = details["step"]
-        self.step = details["step"]
+        if self.step == self.begin < event.step:
+            self.begin_rate = event.step
+        self.step = event.step
         rate = (self.step - self.begin_rate) / self.train_seconds if self.train_seconds else 0.0
         pace, left = "", ""
         if rate:
@@ -100,7 +114,7 @@ class Screen:
                 seconds += (self.total // self.eval_every - self.step // self.eval_every) * self.eval_seconds
             pace, left = f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s", clock(seconds)
         if self.bar is not None:
-            doing = details["stage"] if self.step > self.begin else "compiling ..."
+            doing = event.stage if self.step > self.begin else "compiling ..."
             if self.eval_every and self.step > self.begin:
                 due = self.step % self.eval_every == 0 or self.step == self.total
                 doing = "evaluating" if due else doing
@@ -108,7 +122,7 @@ class Screen:
             self.bar.update(
                 self.row, completed=self.step, description=doing, pace=pace, left=left, score=self.score
             )
-        elif details["rows"]:
+        elif event.rows:
             every = f"{rate:.4g} updates/s" if rate else ""
             if rate and self.members > 1:
                 every += f" ({rate * self.members:.4g} over {self.members} members)"

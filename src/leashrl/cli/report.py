@@ -33,14 +33,13 @@ def run(args: Namespace) -> int:
     if args.diagnose:
         diagnose(args.folders)
     found = report(args.folders, args.out, formats=formats, title=args.title)
-    for problem in found["problems"]:
+    for problem in found.problems:
         print(f"leashrl: warning: left out: {problem}", file=sys.stderr)
     head = ["setting", "data", "mean", "low", "high", "last 10", "seeds"]
     rows = [
-        [r["label"], r["data"], r["mean"], r["low"], r["high"], r["last_10_mean"], f"{r['n']} of {r['of']}"]
-        for r in found["summary"]
+        [r.label, r.data, r.mean, r.low, r.high, r.last_10_mean, f"{r.n} of {r.of}"] for r in found.summary
     ]
-    show(args, found, [*columns([head, *rows]), *found["files"]])
+    show(args, found.to_json(), [*columns([head, *rows]), *map(str, found.files)])
     return 0
 
 
@@ -58,5 +57,5 @@ def diagnose(folders: list[str]) -> None:
         except BadInput as error:
             print(f"leashrl: warning: no diagnostics of '{run.folder}': {error}", file=sys.stderr)
             continue
-        skipped = f": {found['skipped']}" if found["skipped"] else ""
+        skipped = f": {found.skipped}" if found.skipped else ""
         print(f"{run.folder}/diagnostics.json{skipped}", file=sys.stderr)

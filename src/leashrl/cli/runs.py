@@ -3,13 +3,20 @@
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leashrl.cli.arguments import Parser, numbers, pairs, seeds, whole
 from leashrl.cli.progress import Screen
 from leashrl.cli.tables import columns, show
 from leashrl.errors import BadInput
+from leashrl.runs.events import Evaluated, Event, MemberDiverged, Started, Stepped
 from leashrl.training.compilation import use_compilation_cache
+
+if TYPE_CHECKING:
+    from leashrl.evaluate.statistics import Score
+    from leashrl.runs.results import Divergence, EvaluatedRun, Result
+    from leashrl.runs.video import Film
+
 
 # --- train and resume --------------------------------------------------------
 
@@ -104,20 +111,19 @@ def train_peer(args: Namespace, options: dict[str, Any]) -> int:
     for option in (option for option, given in others.items() if given):
         raise BadInput(f"{name} has no use for {option}: it is stable-baselines3's, in a loop of its own")
 
-    def report(event: str, details: dict[str, Any]) -> None:
-        if event == "start":
-            begun.append(details["folder"])
-            plan = details["plan"]
-            lines = [f"{name} of {details['library']} on {plan.task}, {plan.config.steps} steps a seed"]
-            lines += [f"folder {begun[0]}: such a run cannot be resumed, and leaves no policy"]
-        elif event == "evaluation":
-            row = details["rows"][0]
-            found = f"return {row['return']:.1f}" if row["score"] is None else f"score {row['score']:.1f}"
-            lines = [f"{row['member']}, step {row['step']}: {found}"]
-        elif event == "diverged":
-            lines = [f"{details['member']} diverged at step {details['step']}: its action is not finite"]
-        else:
-            return
+    def report(event: Event) -> None:
+        match event:
+            case Started(plan=plan):
+                begun.append(event.folder)
+                lines = [f"{name} of {event.library} on {plan.task}, {plan.config.steps} steps a seed"]
+                lines += [f"folder {begun[0]}: such a run cannot be resumed, and leaves no policy"]
+            case Evaluated(rows=[row, *_]):
+                found = f"return {row['return']:.1f}" if row["score"] is None else f"score {row['score']:.1f}"
+                lines = [f"{row['member']}, step {row['step']}: {found}"]
+            case MemberDiverged():
+                lines = [f"{event.member} diverged at step {event.step}: its action is not finite"]
+            case _:
+                return
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     try:
@@ -138,7 +144,7 @@ def train_peer(args: Namespace, options: dict[str, Any]) -> int:
         raise KeyboardInterrupt(kept) from None
     left = f"artefacts: {result.folder} (episodes.jsonl, evaluations.jsonl, result.json; no policy)"
     lines = [*result_lines(result)[:-1], left]
-    show(args, {"folder": str(result.folder)} | result.values, lines)
+    show(args, {"folder": str(result.folder)} | result.to_json(), lines)
     return 3 if result.diverged else 0
 
 
@@ -172,14 +178,13 @@ def watch(args: Namespace, begin: Callable[[Callable], Any], why_no_task: str) -
 
         open_tracker = find_tracker(args.track)
 
-    def report(event: str, details: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         nonlocal track
-        screen(event, details)
-        if open_tracker is not None:
-            if event == "start":
-                track = open_tracker(details["folder"], details["plan"].to_json(), details["step"])
-            for row in details.get("rows", ()):
-                assert track is not None
+        screen(event)
+        if open_tracker is not None and isinstance(event, Started):
+            track = open_tracker(event.folder, event.plan.to_json(), event.step)
+        if track is not None and isinstance(event, Stepped | Evaluated):
+            for row in event.rows:
                 track(row)
 
     try:
@@ -194,45 +199,43 @@ def watch(args: Namespace, begin: Callable[[Callable], Any], why_no_task: str) -
         screen.close()
     if screen.folder is None:
         print(f"{result.folder} has finished already", file=sys.stderr)
-        for member in result.values["members"]:
-            if member["diverged"]:
-                details = {"member": member["name"], **member["diverged"]}
-                screen("diverged", details)
-    show(args, {"folder": str(result.folder)} | result.values, result_lines(result))
+        for member in result.members:
+            if end := member.diverged:
+                screen(MemberDiverged(member.name, end.step, end.metric))
+    show(args, {"folder": str(result.folder)} | result.to_json(), result_lines(result))
     return 3 if result.diverged else 0
 
 
-def result_lines(result: Any) -> list[str]:
+def result_lines(result: "Result") -> list[str]:
     """Each member's final and last-ten mean, the score over members, and where everything is."""
-    values = result.values
     rows: list[list[Any]] = []
-    for m in values["members"]:
-        end = diverged_words(m["diverged"]) if m["diverged"] else ""
-        row = [m[what][when] for what in ("score", "return") for when in ("final", "last_10_mean")]
-        rows.append([m["name"], *row, end])
-    if not values["evaluated"]:
+    for m in result.members:
+        end = diverged_words(m.diverged) if m.diverged else ""
+        row = [value for ends in (m.score, m.returns) for value in (ends.final, ends.last_10_mean)]
+        rows.append([m.name, *row, end])
+    if not result.evaluated:
         lines = columns([["member", ""], *([row[0], row[-1] or "trained, not evaluated"] for row in rows)])
     else:
         head = ["member", "score", "last 10", "return", "last 10", ""]
-        keep = [0, *(i for i in range(1, 5) if values["score"] or i > 2), 5]
+        keep = [0, *(i for i in range(1, 5) if result.score or i > 2), 5]
         lines = columns([[row[i] for i in keep] for row in [head, *rows]])
-        lines += score_lines(values["score"])
+        lines += score_lines(result.score)
     return [*lines, f"artefacts: {result.folder} (policy/, metrics.jsonl, evaluations.jsonl, result.json)"]
 
 
-def diverged_words(end: Any) -> str:
+def diverged_words(end: "Divergence") -> str:
     """Where a seed diverged, and what its last finite policy gets where it was evaluated."""
-    words = f"diverged at step {end['step']} ({end['metric']})"
-    known = [(what, end[what]) for what in ("score", "return") if end.get(what) is not None]
+    words = f"diverged at step {end.step} ({end.metric})"
+    known = [(what, x) for what, x in (("score", end.score), ("return", end.mean_return)) if x is not None]
     return words + "".join(f"; its last finite policy: {what} {value:.1f}" for what, value in known[:1])
 
 
-def score_lines(score: dict[str, Any] | None) -> list[str]:
+def score_lines(score: "Score | None") -> list[str]:
     if not score:
         return []
-    known = score["low"] is not None and score["high"] is not None  # not of one member
-    interval = f"95 % interval {score['low']:.1f} to {score['high']:.1f}" if known else "no interval"
-    return [f"score over {score['n']} members: mean {score['mean']:.1f}, IQM {score['iqm']:.1f}, {interval}"]
+    known = score.low is not None and score.high is not None  # not of one member
+    interval = f"95 % interval {score.low:.1f} to {score.high:.1f}" if known else "no interval"
+    return [f"score over {score.n} members: mean {score.mean:.1f}, IQM {score.iqm:.1f}, {interval}"]
 
 
 # --- eval and bench ----------------------------------------------------------
@@ -272,14 +275,19 @@ def evaluate(args: Namespace) -> int:
     asked = {"task": args.task, "episodes": args.episodes, "seed": args.seed, "member": args.member}
     found = [evaluate_run(args.folder, **asked, mode=mode) for mode in modes]
     lines = [line for one in found for line in evaluated(one)]
-    if not args.member and (left := found[0]["diverged"]):
+    if not args.member and (left := found[0].diverged):
         lines.append(f"left out, diverged: {', '.join(left)}")
-    values = found[0] if len(found) == 1 else {"modes": found}
-    show(args, values | ({"videos": videos} if videos else {}), [*lines, *map(film_line, videos)])
+    each = [one.to_json() for one in found]
+    values = each[0] if len(each) == 1 else {"modes": each}
+    show(
+        args,
+        values | ({"videos": [made.to_json() for made in videos]} if videos else {}),
+        [*lines, *map(film_line, videos)],
+    )
     return 0
 
 
-def films(policy: Any, modes: list[Any], args: Namespace) -> list[dict[str, Any]]:
+def films(policy: Any, modes: list[Any], args: Namespace) -> "list[Film]":
     """One film a mode."""
     from leashrl.runs.video import film
 
@@ -288,22 +296,23 @@ def films(policy: Any, modes: list[Any], args: Namespace) -> list[dict[str, Any]
     return [film(policy, args.video, task=args.task, seed=args.seed, mode=mode) for mode in modes]
 
 
-def film_line(made: dict[str, Any]) -> str:
+def film_line(made: "Film") -> str:
     return (
-        "{file}: {member}, mode {mode}, episode {episode} of seed {seed}, return {return:.1f} in {length} "
-        "steps; {width} x {height}, {fps} frames a second"
-    ).format_map(made)
+        f"{made.file}: {made.member}, mode {made.mode}, episode {made.episode} of seed {made.seed}, return "
+        f"{made.mean_return:.1f} in {made.length} steps; {made.width} x {made.height}, "
+        f"{made.fps} frames a second"
+    )
 
 
-def evaluated(found: dict[str, Any]) -> list[str]:
-    scored = found["score"] is not None
+def evaluated(found: "EvaluatedRun") -> list[str]:
+    scored = found.score is not None
     head = ["member", *(["score"] if scored else []), "return", "length"]
     rows = [
-        [m["name"], *([m["score"]] if scored else []), m["return"], sum(m["lengths"]) / len(m["lengths"])]
-        for m in found["members"]
+        [m.name, *([m.score] if scored else []), m.mean_return, sum(m.lengths) / len(m.lengths)]
+        for m in found.members
     ]
-    title = "{algorithm} on {task}, {episodes} episodes, seed {seed}, mode {mode}".format_map(found)
-    return [title, *columns([head, *rows]), *score_lines(found["score"])]
+    title = f"{found.algorithm} on {found.task}, {found.episodes} episodes, seed {found.seed}, "
+    return [f"{title}mode {found.mode}", *columns([head, *rows]), *score_lines(found.score)]
 
 
 def bench_arguments(parser: Parser) -> None:

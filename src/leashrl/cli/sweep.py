@@ -3,12 +3,15 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.tables import assignments, columns, show
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
+
+if TYPE_CHECKING:
+    from leashrl.sweep import SweepPoint, SweepResult, SweepRun
 
 ROWS = 30
 """Of the live table: those that are done give way first."""
@@ -29,12 +32,12 @@ def run(args: Namespace) -> int:
     from leashrl.sweep.driver import sweep
 
     if args.dry_run:
-        book = sweep(args.spec, out=args.out, workers=args.workers, dry=True)
-        show(args, book, planned(book))
+        result = sweep(args.spec, out=args.out, workers=args.workers, dry=True)
+        show(args, result.to_json(), planned(result))
         return 0
     screen = Screen()
     try:
-        book = sweep(args.spec, out=args.out, workers=args.workers, report=screen)
+        result = sweep(args.spec, out=args.out, workers=args.workers, report=screen)
     except KeyboardInterrupt:
         screen.close()
         raise KeyboardInterrupt(
@@ -42,18 +45,18 @@ def run(args: Namespace) -> int:
         ) from None
     finally:
         screen.close()
-    show(args, book, found(book))
-    return 1 if any(run["status"] == "failed" for run in book["runs"]) else 0
+    show(args, result.to_json(), found(result))
+    return 1 if any(run.status == "failed" for run in result.runs) else 0
 
 
 # --- What is printed at the end ----------------------------------------------
 
 
-def planned(book: dict[str, Any]) -> list[str]:
-    rows = [[run["name"], len(run["trials"]), run["status"], describe(run)] for run in book["runs"]]
+def planned(result: "SweepResult") -> list[str]:
+    rows = [[run.name, len(run.trials), run.status, describe(run)] for run in result.runs]
     lines = columns([["run", "members", "status", "what all have"], *rows])
-    more = "; later ones follow from their scores" if book["kind"] == "search" else ""
-    return [*lines, f"{folded(len(book['trials']), len(book['runs']))}{more}"]
+    more = "; later ones follow from their scores" if result.kind == "search" else ""
+    return [*lines, f"{folded(len(result.trials), len(result.runs))}{more}"]
 
 
 def folded(trials: int, runs: int) -> str:
@@ -64,38 +67,38 @@ def folded(trials: int, runs: int) -> str:
     return " in ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in ((trials, "trial"), (runs, "run")))
 
 
-def describe(run: dict[str, Any]) -> str:
-    return assignments(run["train"]["options"])
+def describe(run: "SweepRun") -> str:
+    return assignments(run.train["options"])
 
 
-def found(book: dict[str, Any]) -> list[str]:
+def found(result: "SweepResult") -> list[str]:
     """Every point, the best first within its algorithm and data; then what went wrong."""
     rows = [
         [
-            p["algorithm"],
-            p["data"] or "online",
-            assignments(p["values"]) or "-",
-            p["last_10_mean"],
-            p["final"],
+            p.algorithm,
+            p.data or "online",
+            assignments(p.values) or "-",
+            p.last_10_mean,
+            p.final,
             seeds(p),
         ]
-        for p in book["points"]
+        for p in result.points
     ]
-    measures = {p["measure"] for p in book["points"] if p["last_10_mean"] is not None}
+    measures = {p.measure for p in result.points if p.last_10_mean is not None}
     head = ["algorithm", "data", "values", "last 10", "final", "seeds"]
     lines = columns([head, *rows])
     lines.append(
         f"{' or '.join(sorted(measures)) or 'nothing'}: means over seeds; the best of many is partly luck"
     )
-    for run in book["runs"]:
-        if run["status"] == "failed":
-            lines.append(f"failed: {run['name']}: {run['error']}")
+    for run in result.runs:
+        if run.status == "failed":
+            lines.append(f"failed: {run.name}: {run.error}")
     return lines
 
 
-def seeds(point: dict[str, Any]) -> str:
-    lost = point["seeds"] - point["done"] - point["diverged"]
-    parts = [f"{point['done']}", *([f"{point['diverged']} diverged"] if point["diverged"] else [])]
+def seeds(point: "SweepPoint") -> str:
+    lost = point.seeds - point.done - point.diverged
+    parts = [f"{point.done}", *([f"{point.diverged} diverged"] if point.diverged else [])]
     return ", ".join([*parts, *([f"{lost} failed"] if lost else [])])
 
 

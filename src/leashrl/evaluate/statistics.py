@@ -10,6 +10,7 @@ Intervals are not theirs. Their percentile bootstrap over n runs covers a mean i
 runs; `benchmarks/coverage.py` simulates it and says where it does not.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -183,31 +184,40 @@ def stratified_bootstrap_interval(
     return float(low), float(high)
 
 
-def summary(scores: Any, *, level: float = 0.95) -> dict[str, Any]:
-    """One row of a table of results: mean, iqm, low and high (of `mean_interval`), std and n.
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One row of a table of results, over `n` runs."""
+
+    mean: float
+    iqm: float
+    """Interquartile mean."""
+    low: float | None
+    high: float | None
+    """The ends of `mean_interval`; None for one run, and where all runs are the same."""
+    std: float | None
+    """Sample standard deviation (n - 1) over the runs' means over tasks; None for one run."""
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def summary(scores: Any, *, level: float = 0.95) -> Score:
+    """Mean, interquartile mean, interval and standard deviation of scores.
 
     Args:
       scores: (runs, tasks), or (runs,) for one task: one number per training seed, not per episode;
         episodes of one seed are not independent runs.
       level: of the interval.
 
-    `std` is the sample standard deviation (n - 1) over the runs' means over tasks; `n` is the number of runs.
-    With one run `low`, `high` and `std` are None, and where all runs are the same `low` and `high` are.
-
-    >>> summary([10.0, 20.0, 30.0])["mean"]
+    >>> summary([10.0, 20.0, 30.0]).mean
     20.0
     """
     table = table_of(scores)
     runs = table.shape[0]
     low, high = mean_interval(table, level=level) or (None, None)
-    return {
-        "mean": float(mean(table)),
-        "iqm": float(interquartile_mean(table)),
-        "low": low,
-        "high": high,
-        "std": float(table.mean(1).std(ddof=1)) if runs > 1 else None,
-        "n": runs,
-    }
+    std = float(table.mean(1).std(ddof=1)) if runs > 1 else None
+    return Score(float(mean(table)), float(interquartile_mean(table)), low, high, std, runs)
 
 
 def _half_width(table: np.ndarray, trimmed: int, level: float) -> float | None:

@@ -3,11 +3,15 @@
     leashrl export runs/misa --format onnx
     runs/misa/export/seed-0.onnx, runs/misa/export/seed-0.onnx.json
 
+    exported = leashrl.export_policy("runs/misa", "onnx")
+    print(exported.path, exported.check.max_difference)
+
 The file takes observations and gives actions, both in the environment's units: the normaliser is in it. The
 card says all that one needs to run it. Before either is written, the file's bytes are run beside the policy.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,28 @@ from leashrl.export.check import compare, observations
 from leashrl.export.formats import FORMATS
 from leashrl.export.names import names
 from leashrl.export.program import Port, Program, trace
+from leashrl.export.results import (
+    Check,
+    Exported,
+    ExportedPort,
+    ExportedScore,
+    Normalisation,
+    TrainedOn,
+)
 from leashrl.runs.policies import LoadedPolicy, load_policy
+from leashrl.runs.results import Ends
 from leashrl.types import Box
 
-__all__ = ["CARD", "export_policy"]
+__all__ = [
+    "CARD",
+    "Check",
+    "Exported",
+    "ExportedPort",
+    "ExportedScore",
+    "Normalisation",
+    "TrainedOn",
+    "export_policy",
+]
 
 CARD = 1
 """The card's own version: it grows where a field changes its meaning."""
@@ -36,8 +58,8 @@ def export_policy(
     mode: str | None = None,
     data: str | Path | Dataset | None = None,
     out: str | Path | None = None,
-) -> dict[str, Any]:
-    """Write a policy's file and its card, `FILE.json`, and return the card with the file's path as `path`.
+) -> Exported:
+    """Write a policy's file and its card, `FILE.json`, and return both: the file's path and the card.
 
     Args:
       folder: a run's folder, or its `policy/` alone.
@@ -66,31 +88,31 @@ def export_policy(
         if out
         else (run.path if run else Path(folder).expanduser()) / "export" / f"{policy.name}{ending}"
     )
-    card = {
-        "card": CARD,
-        "file": path.name,
-        "format": format,
-        "sha256": hashlib.sha256(made.data).hexdigest(),
+    inputs, outputs = signature(program, policy)
+    exported = Exported(
+        path=path,
+        card=CARD,
+        file=path.name,
+        format=format,
+        sha256=hashlib.sha256(made.data).hexdigest(),
         **made.about,
-        "algorithm": policy.algorithm,
-        "member": policy.name,
-        "mode": mode,
-        "task": policy.task,
-        **signature(program, policy),
-        "normalisation": {
-            "inside": True,
-            "obs_mean": policy.obs_mean.tolist(),
-            "obs_std": policy.obs_std.tolist(),
-        },
-        "data": {name: plan["data"].get(name) for name in ("name", "hash")} if plan else None,
-        "score": score(run, policy),
-        "check": check,
-        "versions": versions("onnx", "jax2onnx", "onnxruntime"),
-    }
+        algorithm=policy.algorithm,
+        member=policy.name,
+        mode=mode,
+        task=policy.task,
+        stateful=program.stateful,
+        inputs=inputs,
+        outputs=outputs,
+        normalisation=Normalisation(tuple(policy.obs_mean.tolist()), tuple(policy.obs_std.tolist())),
+        data=TrainedOn(plan["data"].get("name"), plan["data"].get("hash")) if plan else None,
+        score=score(run, policy),
+        check=check,
+        versions=versions("onnx", "jax2onnx", "onnxruntime"),
+    )
     make_folder(path.parent)
     write_atomically(path, made.data)
-    write_json(path.with_name(f"{path.name}.json"), card)
-    return {"path": str(path)} | card
+    write_json(path.with_name(f"{path.name}.json"), exported.to_card())
+    return exported
 
 
 def find_run(folder: Path) -> tuple[RunFolder | None, dict[str, Any]]:
@@ -105,28 +127,30 @@ def find_run(folder: Path) -> tuple[RunFolder | None, dict[str, Any]]:
 # --- The card ----------------------------------------------------------------
 
 
-def signature(program: Program, policy: LoadedPolicy) -> dict[str, Any]:
+def signature(
+    program: Program, policy: LoadedPolicy
+) -> tuple[tuple[ExportedPort, ...], tuple[ExportedPort, ...]]:
     """The inputs and outputs, each with a leading axis n of any length; names and bounds where there are."""
     obs, action = names(policy.task, policy.spec)
     inputs, outputs = ([port_of(port) for port in ports] for ports in (program.inputs, program.outputs))
-    inputs[0]["names"], outputs[0]["names"] = obs, action
     space = policy.spec.action
-    if isinstance(space, Box):
-        outputs[0] |= {"low": list(space.low), "high": list(space.high)}
-    return {"stateful": program.stateful, "inputs": inputs, "outputs": outputs}
+    bounds = {"low": tuple(space.low), "high": tuple(space.high)} if isinstance(space, Box) else {}
+    inputs[0] = replace(inputs[0], names=tuple(obs))
+    outputs[0] = replace(outputs[0], names=tuple(action), **bounds)
+    return tuple(inputs), tuple(outputs)
 
 
-def port_of(port: Port) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": port.name, "shape": ["n", *port.shape], "dtype": port.dtype.name}
-    if port.draw:
-        found["draw"] = port.draw
-    if port.initial is not None:
-        found["next"] = port.name.replace("carry_", "next_", 1)
-        found["initial"] = port.initial.tolist() if port.initial.any() else 0
-    return found
+def port_of(port: Port) -> ExportedPort:
+    found = ExportedPort(
+        name=port.name, shape=("n", *port.shape), dtype=port.dtype.name, draw=port.draw or None
+    )
+    if port.initial is None:
+        return found
+    initial = port.initial.tolist() if port.initial.any() else 0
+    return replace(found, next=port.name.replace("carry_", "next_", 1), initial=initial)
 
 
-def score(run: RunFolder | None, policy: LoadedPolicy) -> dict[str, Any] | None:
+def score(run: RunFolder | None, policy: LoadedPolicy) -> ExportedScore | None:
     """The member's final score and return, and the means of its last ten; None where it was not evaluated."""
     if run is None or not run.finished:
         return None
@@ -135,7 +159,12 @@ def score(run: RunFolder | None, policy: LoadedPolicy) -> dict[str, Any] | None:
         if not result["evaluated"]:
             return None
         row = next(row for row in result["members"] if row["name"] == policy.name)
-        about = {"task": result["task"], "episodes": result["episodes"], "mode": policy.modes[0]}
-        return about | {"score": row["score"], "return": row["return"]}
+        return ExportedScore(
+            task=result["task"],
+            episodes=result["episodes"],
+            mode=policy.modes[0],
+            score=Ends(**row["score"]),
+            mean_return=Ends(**row["return"]),
+        )
     except (KeyError, TypeError, StopIteration):
         raise run.malformed("result.json", "look at 'members'") from None

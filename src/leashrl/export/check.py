@@ -13,6 +13,7 @@ from leashrl.disk.replay import newest_rows
 from leashrl.errors import BadInput
 from leashrl.export.formats import Made
 from leashrl.export.program import Program
+from leashrl.export.results import Check
 from leashrl.runs.plan import ONLINE
 from leashrl.runs.policies import LoadedPolicy
 from leashrl.types import Box
@@ -88,7 +89,7 @@ def drawn(policy: LoadedPolicy) -> Rows:
 # --- Comparison --------------------------------------------------------------
 
 
-def compare(program: Program, made: Made, policy: LoadedPolicy, mode: str, rows: Rows) -> dict[str, Any]:
+def compare(program: Program, made: Made, policy: LoadedPolicy, mode: str, rows: Rows) -> Check:
     """What the card says of the check.
 
     A policy without memory sees rows from all over the data at once. One with memory acts through the first
@@ -113,14 +114,14 @@ def compare(program: Program, made: Made, policy: LoadedPolicy, mode: str, rows:
             f"{np.max(apart):.3g}; nothing was written"
         )
     close = apart[worst <= TOLERANCE]
-    return {
-        "observations": len(pick),
-        "from": rows.source,
-        "hash": rows.hash,
-        "max_difference": float(close.max()),
-        "chose_another": other,
-        "tolerance": TOLERANCE,
-    }
+    return Check(
+        observations=len(pick),
+        source=rows.source,
+        hash=rows.hash,
+        max_difference=float(close.max()),
+        chose_another=other,
+        tolerance=TOLERANCE,
+    )
 
 
 def at_once(program: Program, made: Made, policy: LoadedPolicy, mode: str, rows: Rows) -> tuple:

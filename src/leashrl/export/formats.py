@@ -29,7 +29,7 @@ class Made(NamedTuple):
     run: Callable[[Arrays], Arrays]
     """The program's inputs, each with a leading axis of rows, to its outputs."""
     about: dict[str, Any]
-    """What the card says of the format."""
+    """What the card says of the format: fields of `Exported`."""
 
 
 # --- ONNX --------------------------------------------------------------------
@@ -93,7 +93,7 @@ def stablehlo(program: Program, policy: LoadedPolicy) -> Made:
         raise missing("stablehlo", "flatbuffers") from None
     read = export.deserialize(bytearray(data))
     call = jax.jit(read.call)
-    about = {"platforms": list(PLATFORMS), "calling_convention_version": read.calling_convention_version}
+    about = {"platforms": PLATFORMS, "calling_convention_version": read.calling_convention_version}
     return Made(data, lambda rows: [np.asarray(x) for x in call(*rows)], about)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -13,7 +14,6 @@ from leashrl.information.channel import channel, scores, train
 from leashrl.information.folds import AXES, FOLDS, choose, pieces, split
 from leashrl.types import Box
 
-BOUNDS = ("misa", "dv", "f", "ba")
 FEWEST_ROWS = 400
 RESAMPLES = 1000
 LITTLE = 0.05
@@ -23,10 +23,52 @@ Report = Callable[[str, int, int], None]
 """(phase, done, total)"""
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A lower bound of I(S;A) in nats: its mean over folds, and a 95 % interval of that."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Information:
+    """Lower bounds of I(S;A), and what they were estimated from."""
+
+    misa: Bound
+    dv: Bound
+    f: Bound
+    ba: Bound
+    dimensions: tuple[Bound, ...]
+    """`ba` of each action dimension by itself; empty for discrete actions."""
+    entropy: float | None = None
+    """H(A) in nats of discrete actions; None for continuous ones."""
+    ceiling: float
+    """Log of the number of held-out states, which no bound can exceed."""
+    rows: int
+    """Of the data set."""
+    rows_used: int
+    episodes: int
+    """Of the data set."""
+    blocks: int
+    """Whole episodes, or pieces of long ones, that were dealt into folds."""
+    folds: int
+    steps: int
+    """Updates of the policy."""
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        row = asdict(self) | {"dimensions": [asdict(bound) for bound in self.dimensions]}
+        if self.entropy is None:
+            del row["entropy"]
+        return row
+
+
 def information(
     dataset: Dataset, *, rows: int = 100_000, steps: int | None = None, seed: int = 0,
     report: Report | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Information:  # fmt: skip
     """Lower bounds of the mutual information I(S;A) between states and actions, in nats.
 
     Three folds of whole episodes: what is fitted on two, with some of their episodes kept for early stopping,
@@ -42,11 +84,9 @@ def information(
       report: is told how far it has come.
 
     Returns:
-      For each bound `{"estimate", "low", "high"}`: the mean over folds and a 95 % interval from a bootstrap
-      over folds and their episodes. It says what the bound would be on other episodes and folds; the
-      information itself may lie above. `dimensions` holds the same of each action dimension by itself (`ba`,
-      of one-dimensional mixtures), and nothing for discrete actions, which have their H(A) under `entropy`.
-      Further `ceiling`, `rows`, `rows_used`, `episodes`, `blocks`, `folds`, `steps` and `seed`.
+      For each bound its mean over folds and a 95 % interval from a bootstrap over folds and their episodes.
+      It says what the bound would be on other episodes and folds; the information itself may lie above.
+      `dimensions` holds the same of each action dimension by itself (`ba`, of one-dimensional mixtures).
 
     Raises:
       BadInput: too few rows, or no steps.
@@ -74,33 +114,42 @@ def information(
         found = scores(made, *fitted, fold, jax.random.key(seed))
         found = {name: np.asarray(value, np.float64) for name, value in found.items()}
         tables.append(block_sums(found, owners[i]))
-    result = intervals(tables, rng)
+    misa, dv, f, ba, *dimensions = intervals(tables, rng)
+    entropy = None
     if not isinstance(space, Box):
         counts = np.bincount(dataset.action[np.concatenate(blocks)])
         share = counts[counts > 0] / counts.sum()
-        result["entropy"] = float(-(share * np.log(share)).sum())
-    return result | {
-        "ceiling": math.log(folds.test.shape[1]),
-        "rows": len(dataset),
-        "rows_used": used,
-        "episodes": len(dataset.episodes()),
-        "blocks": len(blocks),
-        "folds": FOLDS,
-        "steps": steps,
-        "seed": seed,
-    }
+        entropy = float(-(share * np.log(share)).sum())
+    return Information(
+        misa=misa,
+        dv=dv,
+        f=f,
+        ba=ba,
+        dimensions=tuple(dimensions),
+        entropy=entropy,
+        ceiling=math.log(folds.test.shape[1]),
+        rows=len(dataset),
+        rows_used=used,
+        episodes=len(dataset.episodes()),
+        blocks=len(blocks),
+        folds=FOLDS,
+        steps=steps,
+        seed=seed,
+    )
 
 
-def meaning(found: dict[str, Any]) -> str:
+def meaning(found: Information) -> str:
     """What the result of `information` means for MISA, in a sentence.
 
-    >>> row = {"estimate": 0.001, "low": -0.002, "high": 0.003}
-    >>> meaning({"misa": row, "dimensions": [row], "ceiling": 9.0})[:50]
+    >>> row, size = Bound(0.001, -0.002, 0.003), {"rows": 900, "rows_used": 900, "episodes": 9, "blocks": 9}
+    >>> found = Information(misa=row, dv=row, f=row, ba=row, dimensions=(row,), ceiling=9.0, **size,
+    ...                     folds=3, steps=3000, seed=0)
+    >>> meaning(found)[:50]
     'The actions hardly depend on the states (0.001 nat'
     """
-    estimate, low, high = (found["misa"][name] for name in ("estimate", "low", "high"))
-    dim = len(found["dimensions"])
-    if high < LITTLE * found.get("entropy", dim):
+    estimate, low, high = found.misa.estimate, found.misa.low, found.misa.high
+    dim = len(found.dimensions)
+    if high < LITTLE * (dim if found.entropy is None else found.entropy):
         return (
             f"The actions hardly depend on the states ({estimate:.3f} nats), so that MISA's bound has next "
             "to nothing to hold on to: on D4RL's random data, which are like this, its authors report "
@@ -111,13 +160,13 @@ def meaning(found: dict[str, Any]) -> str:
             f"These rows do not tell whether the actions depend on the states: {estimate:.3f} nats, 95 % "
             f"interval {low:.3f} to {high:.3f}. Use more of them."
         )
-    if estimate > found["ceiling"] - 1:
+    if estimate > found.ceiling - 1:
         return (
             f"The actions are nearly a function of the states: at least {estimate:.1f} nats, close to the "
-            f"most that can be shown ({found['ceiling']:.1f}), and MISA's bound holds a policy to that."
+            f"most that can be shown ({found.ceiling:.1f}), and MISA's bound holds a policy to that."
         )
-    if "entropy" in found:
-        share = f"{estimate / found['entropy']:.0%} of the {found['entropy']:.2f} nats of their entropy"
+    if found.entropy is not None:
+        share = f"{estimate / found.entropy:.0%} of the {found.entropy:.2f} nats of their entropy"
     else:
         noise = math.exp(-estimate / dim)
         share = f"as if each action dimension were {noise:.0%} noise, by standard deviation"
@@ -143,7 +192,7 @@ def block_sums(scores: dict[str, np.ndarray], owner: np.ndarray) -> np.ndarray:
 
 
 def bounds(sums: np.ndarray) -> np.ndarray:
-    """Rows (..., columns) of `block_sums`, added up, to (..., 4 + dimensions): BOUNDS, then each dimension.
+    """Rows (..., columns) of `block_sums`, added up, to (..., 4 + dimensions): misa, dv, f, ba, dimensions.
 
     E[T] - log E[e^T] for `dv`, and for `f` E[T] - E[e^{T - 1}] at T + 1.
     """
@@ -153,7 +202,7 @@ def bounds(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([three, means[..., 6:]], axis=-1)
 
 
-def intervals(tables: list[np.ndarray], rng: np.random.Generator) -> dict[str, Any]:
+def intervals(tables: list[np.ndarray], rng: np.random.Generator) -> list[Bound]:
     """Means over folds with their 95 % bootstrap interval: folds are drawn, and blocks within each."""
     estimate = np.mean([bounds(table.sum(axis=0)) for table in tables], axis=0)
     drawn = []  # of each fold (RESAMPLES, FOLDS, 4 + dimensions): a resample may draw it FOLDS times
@@ -163,8 +212,4 @@ def intervals(tables: list[np.ndarray], rng: np.random.Generator) -> dict[str, A
     which = rng.integers(FOLDS, size=(RESAMPLES, FOLDS, 1, 1))
     picked = np.take_along_axis(np.stack(drawn, axis=-1), which, axis=-1)[..., 0]
     low, high = np.quantile(picked.mean(axis=1), (0.025, 0.975), axis=0)
-    rows = [
-        {"estimate": e, "low": a, "high": b}
-        for e, a, b in zip(estimate.tolist(), low.tolist(), high.tolist(), strict=True)
-    ]
-    return dict(zip(BOUNDS, rows[:4], strict=True)) | {"dimensions": rows[4:]}
+    return [Bound(*row) for row in zip(estimate.tolist(), low.tolist(), high.tolist(), strict=True)]

@@ -1,9 +1,8 @@
 """The policies that are to be put in order, and the data on which they are. Part of layer 10."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from leashrl.data import Dataset, load
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
+from leashrl.ope.results import FqeRow, LeftOut
 from leashrl.runs.experiment import read_plan, same_data
 from leashrl.runs.plan import ONLINE
 from leashrl.runs.policies import LoadedPolicy, load_members
@@ -30,14 +30,20 @@ class Candidate:
     step: int | None  # of a snapshot
     gamma: float | None  # the discount that it was trained with, where it has one
 
-    def about(self) -> dict[str, Any]:
-        return {
-            "policy": f"{self.folder} {self.policy.name}",
-            "folder": str(self.folder),
-            "member": self.policy.name,
-            "algorithm": self.policy.algorithm,
-            "step": self.step,
-        }
+    @property
+    def title(self) -> str:
+        return f"{self.folder} {self.policy.name}"
+
+    def named(self, row: FqeRow) -> FqeRow:
+        """What FQE says of it, with its names."""
+        return replace(
+            row,
+            policy=self.title,
+            folder=str(self.folder),
+            member=self.policy.name,
+            algorithm=self.policy.algorithm,
+            step=self.step,
+        )
 
     def actions(self, obs: np.ndarray, mode: str | None) -> np.ndarray:
         """Its actions in all these states, in the environment's units; found in equal pieces."""
@@ -48,31 +54,30 @@ class Candidate:
             pieces.append(self.policy(padded, mode=mode, seed=i)[: len(here)])
         found = np.concatenate(pieces)
         if not np.isfinite(found).all():
-            raise BadInput(f"{self.about()['policy']} gives an action that is not finite: train it again")
+            raise BadInput(f"{self.title} gives an action that is not finite: train it again")
         return found
 
 
 def read(
     folders: Sequence[str | Path], snapshots: bool, mode: str | None
-) -> tuple[list[Candidate], list[dict[str, str]]]:
+) -> tuple[list[Candidate], list[LeftOut]]:
     """The policies that FQE can evaluate, and why it cannot evaluate the others."""
     candidates, left_out = [], []
     for top in folders:
         for step, folder in snapshots_of(Path(top)) if snapshots else [(None, Path(top))]:
             about, policies = load_members(folder)
             left_out += [
-                {"policy": f"{folder} {name}", "why": "it diverged when it was trained"}
-                for name in about["diverged"]
+                LeftOut(f"{folder} {name}", "it diverged when it was trained") for name in about["diverged"]
             ]
             for policy in policies:
                 policy.known_mode(mode)
                 if jax.tree.leaves(policy.policy.init(policy.params)):
                     why = f"{policy.algorithm} acts by what it remembers of an episode, and FQE looks at rows"
-                    left_out.append({"policy": f"{folder} {policy.name}", "why": why})
+                    left_out.append(LeftOut(f"{folder} {policy.name}", why))
                 else:
                     candidates.append(Candidate(policy, folder, step, about["config"].get("gamma")))
     if not candidates:
-        raise BadInput(f"no policy to evaluate: {left_out[0]['policy']}: {left_out[0]['why']}")
+        raise BadInput(f"no policy to evaluate: {left_out[0].policy}: {left_out[0].why}")
     return candidates, left_out
 
 
@@ -127,6 +132,6 @@ def check_fit(candidate: Candidate, dataset: Dataset) -> None:
     for what, (own, other) in sizes.items():
         if own != other:
             raise BadInput(
-                f"{candidate.about()['policy']} knows {what} {own}, '{dataset.name}' has {other}: "
+                f"{candidate.title} knows {what} {own}, '{dataset.name}' has {other}: "
                 "name the data that fit with --data"
             )

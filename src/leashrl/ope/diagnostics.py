@@ -14,7 +14,7 @@ and for discrete actions, with half a count added to each, KL = sum_a pi(a) log(
 distributions the estimate is not 0 but about 0.03 a dimension, and it is coarse where states are far apart.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from leashrl.data.sources import info
 from leashrl.disk.files import versions
 from leashrl.disk.folder import RunFolder, read_policies
 from leashrl.errors import BadInput
+from leashrl.ope.results import ActionHistogram, Behaviour, Diagnostics, Histogram, MemberDiagnostics
 from leashrl.runs.experiment import read_plan, same_data
 from leashrl.runs.plan import ONLINE
 from leashrl.runs.policies import LoadedPolicy, load_policy
@@ -41,7 +42,7 @@ KL_EDGES = np.geomspace(1e-2, 1e3, BINS + 1)
 
 def diagnose(
     folder: str | Path, *, data: str | Path | Dataset | None = None, rows: int = ROWS
-) -> dict[str, Any]:
+) -> Diagnostics:
     """Measure, and leave `diagnostics.json` in the run's folder.
 
     Args:
@@ -50,49 +51,45 @@ def diagnose(
       rows: most rows of it that are looked at; they are drawn with a fixed seed.
 
     Returns:
-      What the file holds: `data` (as `leashrl data info`), `behaviour` (mean return and score of the data's
-      episodes), `skipped` (a sentence where the policy cannot be held against single rows, or None), `mode`,
-      `actions` (a dimension each: `name`, `edges`, `data`) and `members`: by name, `actions`
-      (counts a dimension), `distance` and `kl` (`edges`, `counts`, `median`; `kl` is None for a policy that
-      does not draw).
+      What the file holds: the data's figures, and histograms of each member.
 
     Raises:
       BadInput: an unfinished run, a missing or another data set, a damaged file, an unwritable disk.
     """
     folder = Path(folder)
     plan, _ = read_plan(folder)
-    found: dict[str, Any] = {"data": None, "behaviour": None, "skipped": None, "mode": None, "actions": []}
-    found |= {"members": {}, "versions": versions()}
+    found = Diagnostics(versions=versions())
     policy = load_policy(folder, next(iter(read_policies(folder)[1]["members"]), None))
     if plan.data == ONLINE:
-        found["skipped"] = "it learnt online, so there is no data set to hold it against"
+        found = replace(found, skipped="it learnt online, so there is no data set to hold it against")
     else:
         dataset = same_data(folder, plan, data)
-        found["data"] = info(dataset)
-        found["behaviour"] = behaviour(found["data"]["return"]["mean"], plan.task)
+        about = info(dataset)
+        found = replace(found, data=about, behaviour=behaviour(about["return"]["mean"], plan.task))
         if policy.policy.init(policy.params) != ():
-            found["skipped"] = "its policy remembers the episode so far, so single rows say nothing about it"
+            why = "its policy remembers the episode so far, so single rows say nothing about it"
+            found = replace(found, skipped=why)
         else:
-            found |= measure(folder, dataset, rows)
-    RunFolder(folder).write_diagnostics(found)
+            found = measure(found, folder, dataset, rows)
+    RunFolder(folder).write_diagnostics(found.to_json())
     return found
 
 
-def behaviour(mean: float, task: str | None) -> dict[str, float]:
+def behaviour(mean: float, task: str | None) -> Behaviour:
     """The data's mean return, and its score where the task has reference scores."""
     place = find_task(task) if task else None
     if place is None or place.min_score is None:
-        return {"return": mean}
-    return {"return": mean, "score": float(normalise(place, mean))}
+        return Behaviour(mean)
+    return Behaviour(mean, float(normalise(place, mean)))
 
 
-def measure(folder: Path, dataset: Dataset, rows: int) -> dict[str, Any]:
-    """`mode`, `actions` and `members` of a run whose policies look at one observation only."""
+def measure(found: Diagnostics, folder: Path, dataset: Dataset, rows: int) -> Diagnostics:
+    """With `mode`, `actions` and `members` of a run whose policies look at one observation only."""
     random = np.random.default_rng(0)
     chosen = np.sort(random.choice(len(dataset), min(rows, len(dataset)), replace=False))
     _, about = read_policies(folder)
     obs, logged = dataset.obs[chosen], dataset.action[chosen]
-    space, out = dataset.action_space, {}
+    space, members = dataset.action_space, {}
     names = [f"action {i}" for i in range(space.dim)] if isinstance(space, Box) else ["action"]
     edges = [edges_of(space, i) for i in range(len(names))]
     mode = None
@@ -102,18 +99,15 @@ def measure(folder: Path, dataset: Dataset, rows: int) -> dict[str, Any]:
         acted, drawn = policy(obs), policy(obs, mode=mode)
         near = random.choice(len(obs), min(STATES, len(obs)), replace=False)
         kl = kl_from_behaviour(policy, obs, logged, near) if mode == "sample" else None
-        out[name] = {
-            "actions": [
-                histogram(column, e)["counts"] for column, e in zip(columns(drawn), edges, strict=True)
-            ],
-            "distance": histogram(distance(space, acted, logged), np.linspace(0, 1, BINS + 1)),
-            "kl": None if kl is None else histogram(kl, KL_EDGES),
-        }
-    actions = [
-        {"name": name, "edges": e.tolist(), "data": histogram(column, e)["counts"]}
-        for name, column, e in zip(names, columns(logged), edges, strict=True)
-    ]
-    return {"mode": mode, "actions": actions, "members": out}
+        counts = [histogram(column, e).counts for column, e in zip(columns(drawn), edges, strict=True)]
+        members[name] = MemberDiagnostics(
+            actions=tuple(counts),
+            distance=histogram(distance(space, acted, logged), np.linspace(0, 1, BINS + 1)),
+            kl=None if kl is None else histogram(kl, KL_EDGES),
+        )
+    seen = [histogram(column, e) for column, e in zip(columns(logged), edges, strict=True)]
+    actions = tuple(ActionHistogram(name, h.edges, h.counts) for name, h in zip(names, seen, strict=True))
+    return replace(found, mode=mode, actions=actions, members=members)
 
 
 # --- KL ----------------------------------------------------------------------
@@ -176,10 +170,10 @@ def distance(space: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(np.sqrt(((space.to_unit(a) - space.to_unit(b)) ** 2).mean(-1)) / 2, 0, 1)
 
 
-def histogram(values: np.ndarray, edges: np.ndarray) -> Mapping[str, Any]:
+def histogram(values: np.ndarray, edges: np.ndarray) -> Histogram:
     """Counts a bin, what lies outside in the bins at the ends; and the median."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    return {"edges": edges.tolist(), "counts": counts.tolist(), "median": float(np.median(values))}
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), float(np.median(values)))
 
 
 def edges_of(space: Any, dim: int) -> np.ndarray:

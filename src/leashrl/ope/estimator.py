@@ -396,18 +396,18 @@ def flags(row: Mapping[str, Any], limits: tuple[float, float], scale: float) -> 
     return found
 
 
-def calibration(behaviour: Mapping[str, Any], logged: float, scale: float) -> str | None:
+def calibration(value: float | None, logged: float, scale: float) -> str | None:
     """What to think where FQE misses the one value that is known: that of the data's own behaviour.
 
-    >>> calibration({"value": 9.0}, 10.0, scale=8.0)
-    >>> calibration({"value": 4.0}, 10.0, scale=8.0)
+    >>> calibration(9.0, 10.0, scale=8.0)
+    >>> calibration(4.0, 10.0, scale=8.0)
     "FQE gives the data's own behaviour 4, its rewards add up to 10: trust no value here, try more --steps"
     """
-    if behaviour["value"] is None:
+    if value is None:
         return "FQE diverged on the data's own behaviour: trust no value here"
-    if abs(behaviour["value"] - logged) <= 0.25 * scale:
+    if abs(value - logged) <= 0.25 * scale:
         return None
     return (
-        f"FQE gives the data's own behaviour {behaviour['value']:.4g}, its rewards add up to {logged:.4g}: "
+        f"FQE gives the data's own behaviour {value:.4g}, its rewards add up to {logged:.4g}: "
         "trust no value here, try more --steps"
     )

@@ -13,6 +13,7 @@ from leashrl.data import Dataset
 from leashrl.ope import estimator
 from leashrl.ope.occupancy import Occupancy, occupancies
 from leashrl.ope.occupancy import Rows as Logged
+from leashrl.ope.results import FqeRow
 from leashrl.training import loop
 from leashrl.types import Array, Box, Spec
 
@@ -197,7 +198,7 @@ def _ask(ask: Callable, which: np.ndarray, state: Any, obs: np.ndarray, action: 
 
 def judge(
     fits: Fits, dataset: Dataset, split: estimator.Split, asked: Asked, actions: np.ndarray, gamma: float
-) -> list[dict[str, Any]]:
+) -> list[FqeRow]:
     """A row a policy, the behaviour's first: value, interval, rank among the others, errors, flags."""
     limits = estimator.bounds(dataset, gamma)
     strange = strangeness(dataset, asked, actions)
@@ -227,18 +228,18 @@ def judge(
     for i in range(len(actions)):
         row: dict[str, Any] = said.get(i, nothing) | {"strange": float(strange[i])} | covered[i]._asdict()
         if i not in said:
-            rows.append(row | {"flags": ["diverged: a critic of FQE left every scale of the rewards"]})
+            rows.append(FqeRow(**row, flags=("diverged: a critic of FQE left every scale of the rewards",)))
             continue
         q = fits.held_q[i]
         row |= {
-            "seeds": fits.values[i].mean(1).tolist(),
+            "seeds": tuple(fits.values[i].mean(1).tolist()),
             "trained_on": float(fits.train_values[i].mean()),
             "drift": float(fits.path[-1, i] - fits.path[max(0, len(fits.path) - 3), i]),
             "error": float(fits.error[i].mean()),
             "train_error": float(fits.train_error[i].mean()),
             "beyond": float(np.mean(np.logical_or(q < limits[0], q > limits[1]))) if q.size else 0.0,
         }
-        rows.append(row | {"flags": estimator.flags(row, limits, fits.scale)})
+        rows.append(FqeRow(**row, flags=tuple(estimator.flags(row, limits, fits.scale))))
     return rows
 
 

@@ -1,8 +1,8 @@
 """Trained policies put in order without a simulator, by fitted Q evaluation.
 
     found = fqe(["runs/bc", "runs/misa"])          # the data that they were trained on
-    for row in found["policies"]:                  # the best estimate first
-        print(row["policy"], row["value"], row["low"], row["high"], row["flags"])
+    for row in found.policies:                     # the best estimate first
+        print(row.policy, row.value, row.low, row.high, row.flags)
 
 `leashrl.ope.estimator` has the estimator; this module asks the policies, fits, and says what came out.
 """
@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.core import override, to_json
+from leashrl.core import override
 from leashrl.data import Dataset
 from leashrl.disk.files import versions
 from leashrl.errors import BadInput
 from leashrl.ope import estimator
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
 from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
+from leashrl.ope.results import FqeData, FqeResult, SplitCounts, SplitValues
 
 __all__ = ["fqe"]
 
@@ -37,7 +38,7 @@ def fqe(
     rows: int = 200_000,
     options: Mapping[str, Any] | None = None,
     report: Report | None = None,
-) -> dict[str, Any]:
+) -> FqeResult:
     """Estimate the discounted value of every policy in some runs, and rank them.
 
     Args:
@@ -55,8 +56,8 @@ def fqe(
       report: called as it goes on.
 
     Returns:
-      A JSON-ready dictionary: `policies`, the best estimate first and those without one last; `data`, with
-      the logged behaviour's value as it is and as FQE finds it; `left_out`, with reasons; what was asked.
+      `policies`, the best estimate first and those without one last; `data`, with the logged behaviour's
+      value as it is and as FQE finds it; `left_out`, with reasons; what was asked.
 
     Raises:
       BadInput: no policy there, none that can be evaluated, data that are missing or of other sizes.
@@ -81,26 +82,27 @@ def fqe(
     fits = fit(dataset, split, asked, actions, config, chosen, logged, report)
     judged = judge(fits, dataset, split, asked, actions, config.gamma)
     behaviour, rest = judged[0], judged[1:]
-    named = [one.about() | row for one, row in zip(candidates, rest, strict=True)]
-    starts = {"held_out": split.held_starts, "trained_on": split.train_starts}
-    return {
-        "policies": sorted(named, key=lambda row: row["rank"] or len(named) + 1),  # without a value: last
-        "left_out": left_out,
-        "data": {
-            "name": dataset.name,
-            "hash": dataset.hash,
-            "episodes": {name: len(first) for name, first in starts.items()},
-            "rows": {"trained_on": len(split.train), "held_out": len(split.held)},
-            "value": {name: float(logged[first].mean()) for name, first in starts.items()},
-            "fqe": behaviour,
-            "off": estimator.calibration(behaviour, float(logged[split.held_starts].mean()), fits.scale),
-            "possible": list(limits),
-            "spread": fits.scale,
-        },
-        "mode": mode,
-        "seeds": chosen,
-        "held_percent": held_percent,
-        "split_seed": split_seed,
-        "config": to_json(config),
-        "versions": versions(),
-    }
+    named = [one.named(row) for one, row in zip(candidates, rest, strict=True)]
+    held, trained = split.held_starts, split.train_starts
+    value = SplitValues(float(logged[held].mean()), float(logged[trained].mean()))
+    return FqeResult(
+        policies=tuple(sorted(named, key=lambda row: row.rank or len(named) + 1)),  # without a value: last
+        left_out=tuple(left_out),
+        data=FqeData(
+            name=dataset.name,
+            hash=dataset.hash,
+            episodes=SplitCounts(len(held), len(trained)),
+            rows=SplitCounts(len(split.held), len(split.train)),
+            value=value,
+            fqe=behaviour,
+            off=estimator.calibration(behaviour.value, value.held_out, fits.scale),
+            possible=limits,
+            spread=fits.scale,
+        ),
+        mode=mode,
+        seeds=tuple(chosen),
+        held_percent=held_percent,
+        split_seed=split_seed,
+        config=config,
+        versions=versions(),
+    )

@@ -250,7 +250,7 @@ def curve(members: Sequence[Member]) -> tuple[str, list[Point], list[tuple[int, 
         steps.setdefault(row["step"] - before, []).append(row[measure])
     found = [(step, summary(values)) for step, values in sorted(steps.items())]
     stops = [(m.end["step"] - before, m.end.get(measure)) for m in members if m.end]
-    points = [(step, s["mean"], s["low"], s["high"]) for step, s in found]
+    points = [(step, s.mean, s.low, s.high) for step, s in found]
     return measure, points, [(step, value) for step, value in stops if value is not None]
 
 

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from leashrl.disk.folder import RunFolder, runs_below
 from leashrl.errors import BadInput, nearest
 from leashrl.papers.protocols import FULL, SCALES, Options, Setup, Trial, check, setup_of
 from leashrl.runs import experiment, peers
+from leashrl.runs.events import Event, MemberDiverged, Saved
 from leashrl.runs.peers import PEERS
-from leashrl.runs.run import Result
+from leashrl.runs.results import Result
 from leashrl.tasks import D4RL, d4rl_file
 
 # --- Data ----------------------------------------------------------------------
@@ -160,11 +161,11 @@ def one(
     if ended:
         return Result.read(folder)
 
-    def report(event: str, details: dict[str, Any]) -> None:
-        if event == "saved" and deadline and time.monotonic() > deadline:
+    def report(event: Event) -> None:
+        if isinstance(event, Saved) and deadline and time.monotonic() > deadline:
             raise OutOfTime
-        if event == "diverged":
-            say(f"  {details['member']} diverged at step {details['step']} ({details['metric']})")
+        if isinstance(event, MemberDiverged):
+            say(f"  {event.member} diverged at step {event.step} ({event.metric})")
 
     if started:
         return experiment.resume(folder, data=source.path, report=report)
@@ -236,11 +237,11 @@ def read_scores(result: Result) -> dict[str, list[float]]:
     are scored in print too. `stopped` names the members.
     """
     found: dict[str, list[float]] = {"final": [], "last_10_mean": []}
-    for member in result.values["members"]:
-        end = member["diverged"]
-        score = dict.fromkeys(found, end.get("score")) if end else member["score"]
+    for member in result.members:
+        end = member.diverged
         for what, values in found.items():
-            if (value := score[what]) is not None:
+            value = end.score if end else getattr(member.score, what)
+            if value is not None:
                 values.append(float(value))
     return found
 
@@ -248,9 +249,9 @@ def read_scores(result: Result) -> dict[str, list[float]]:
 def stopped(result: Result) -> list[tuple[int, str]]:
     """The members that diverged: the update, and a sentence without a full stop."""
     found = []
-    for member in result.values["members"]:
-        if end := member["diverged"]:
-            known = end.get("score") is not None
+    for member in result.members:
+        if end := member.diverged:
+            known = end.score is not None
             what = "its last finite policy is scored" if known else "it has no finite policy"
-            found.append((end["step"], f"{member['name']} diverged at update {end['step']:,}: {what}"))
+            found.append((end.step, f"{member.name} diverged at update {end.step:,}: {what}"))
     return found

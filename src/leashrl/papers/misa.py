@@ -22,7 +22,8 @@ from leashrl.papers.printed import Printed
 from leashrl.papers.protocols import Options, Trial, in_words
 from leashrl.report.plots import FAINT, INK, need_matplotlib, save
 from leashrl.runs.experiment import last_state
-from leashrl.runs.run import Result, Run
+from leashrl.runs.results import Result
+from leashrl.runs.run import Run
 from leashrl.types import Array, Transitions
 
 POINTS, NEIGHBOURS = 2_000, 10
@@ -75,10 +76,8 @@ def trials(figure: Printed, options: Options) -> list[Trial]:
 
 def seed_of(result: Result) -> tuple[int, int | None]:
     """The first member that did not diverge, and None; else the first, and the update where it stopped."""
-    ends = [member["diverged"] for member in result.values["members"]]
-    if None in ends:
-        return ends.index(None), None
-    return 0, ends[0]["step"]
+    ends = [member.diverged and member.diverged.step for member in result.members]
+    return (ends.index(None), None) if None in ends else (0, ends[0])
 
 
 def finite(value: np.ndarray) -> float | None:

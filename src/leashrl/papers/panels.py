@@ -25,6 +25,7 @@ from leashrl.report.plots import (
     need_matplotlib,
     save,
 )
+from leashrl.runs.results import MemberResult
 
 
 def trials(figure: Printed, options: Options) -> list[Trial]:
@@ -62,9 +63,9 @@ def make(
             except BadInput:  # it diverged before its first evaluation
                 measure, points = "score", []
             found.setdefault(task, {})[label] = points
-            crosses[task, label] = ends(result.values["members"], measure)
+            crosses[task, label] = ends(result.members, measure)
             row = {"task": task, "data": source.about, "curve": label, "run": run}
-            row |= {"members": len(result.values["members"]), "diverged": len(result.diverged)}
+            row |= {"members": len(result.members), "diverged": len(result.diverged)}
             end = points[-1] if points else (None,) * 4
             row |= {"updates": end[0], "measure": measure, "final": end[1], "low": end[2], "high": end[3]}
             scores = [value for _, value in crosses[task, label]]
@@ -77,10 +78,11 @@ def make(
     return values | {"unfinished": unfinished, "absent": done.absent}, [file]
 
 
-def ends(members: Sequence[Mapping[str, Any]], measure: str) -> list[tuple[int, float]]:
+def ends(members: Sequence[MemberResult], measure: str) -> list[tuple[int, float]]:
     """Of each member that diverged and has a finite policy: the update, and that policy's score or return."""
-    stops = [member["diverged"] for member in members if member["diverged"]]
-    return [(end["step"], end[measure]) for end in stops if end.get(measure) is not None]
+    stops = [member.diverged for member in members if member.diverged]
+    values = [(end.step, end.score if measure == "score" else end.mean_return) for end in stops]
+    return [(step, value) for step, value in values if value is not None]
 
 
 def why(done: Done) -> str:

@@ -12,7 +12,7 @@ from leashrl.evaluate.statistics import interquartile_mean, summary
 from leashrl.papers.experiments import Done, chosen, has_source, read_scores, stopped
 from leashrl.papers.printed import Printed
 from leashrl.papers.protocols import Options, Trial, in_words
-from leashrl.runs.run import Result
+from leashrl.runs.results import Result
 
 Row = dict[str, Any]
 
@@ -77,21 +77,21 @@ def make(
 
 def row_of(table: Printed, task: str, column: str, run: str, data: str, result: Result) -> Row:
     scores = read_scores(result)
-    found = summary(scores["final"]) if scores["final"] else dict.fromkeys(("mean", "low", "high"))
+    found = summary(scores["final"]) if scores["final"] else None
     return {
         "task": task,
         "data": data,
         "column": column,
         "run": run,
         "paper": table.cell(task, column),
-        "final": found["mean"],
-        "low": found["low"],
-        "high": found["high"],
+        "final": found and found.mean,
+        "low": found and found.low,
+        "high": found and found.high,
         "last ten": float(np.mean(scores["last_10_mean"])) if scores["last_10_mean"] else None,
-        "seeds": len(result.values["members"]),
+        "seeds": len(result.members),
         "diverged": len(result.diverged),
         "stopped": [words for _, words in stopped(result)],
-        "updates": result.values["steps"],
+        "updates": result.steps,
         "finals": scores["final"],
     }
 

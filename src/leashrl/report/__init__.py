@@ -1,7 +1,8 @@
 """Reports: runs' folders in, one page or a paper's table out.
 
     from leashrl.report import report
-    report(["runs/misa", "runs/iql"], "report.html")
+    found = report(["runs/misa", "runs/iql"], "report.html")
+    print(found.summary[0].label, found.summary[0].mean)
 
 Made from files alone, so that it works where neither jax nor the data are: `reading` finds and labels runs,
 `failures` says what went wrong, `comparison` and `charts` compute, `html` writes the page, `tables` the rest.
@@ -9,12 +10,14 @@ Made from files alone, so that it works where neither jax nor the data are: `rea
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from leashrl.disk.files import make_folder, write_atomically
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, nearest
 from leashrl.report.reading import Line, lines_of, read_runs
+from leashrl.report.results import ReportFiles, SummaryRow
+
+__all__ = ["FORMATS", "ReportFiles", "SummaryRow", "report"]
 
 FORMATS = {"html": ".html", "png": ".png", "pdf": ".pdf", "csv": ".csv", "latex": ".tex"}
 
@@ -25,7 +28,7 @@ def report(
     *,
     formats: Sequence[str] = ("html",),
     title: str | None = None,
-) -> dict[str, Any]:
+) -> ReportFiles:
     """Compare runs, finished or not, and write what was found.
 
     Args:
@@ -36,8 +39,7 @@ def report(
       title: of the page; by default the data sets' names.
 
     Returns:
-      `files`, `runs` and `members` (how many), `problems` (a line for each run that could not be read), and
-      `summary`: a row a label and data set.
+      The files, how many runs and members were read, and the summary: a row a label and data set.
 
     Raises:
       BadInput: no readable run, an unknown format, a missing matplotlib, an unwritable disk.
@@ -68,14 +70,13 @@ def report(
         text["latex"] = lambda: tables.latex(lines)
         write_atomically(file, text[name]().encode())
         files.append(file)
-    summary = tables.summaries(lines)
-    found = {
-        "files": [str(file) for file in files],
-        "runs": len(runs),
-        "problems": problems,
-        "summary": summary,
-    }
-    return found | {"members": sum(len(line.members) for line in lines)}
+    return ReportFiles(
+        files=tuple(files),
+        runs=len(runs),
+        problems=tuple(problems),
+        summary=tuple(map(SummaryRow.from_json, tables.summaries(lines))),
+        members=sum(len(line.members) for line in lines),
+    )
 
 
 def pictures(lines: Sequence[Line], file: Path) -> list[Path]:

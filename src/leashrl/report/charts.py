@@ -65,7 +65,7 @@ def curve(line: Line) -> Row:
     points = []
     for step in thin(sorted(steps)):
         s = summary(steps[step])
-        points.append([step, *(None if s[k] is None else rounded(s[k]) for k in ("mean", "low", "high"))])
+        points.append([step, *(None if x is None else rounded(x) for x in (s.mean, s.low, s.high))])
     seeds = {seed_of(m): [[x, rounded(y)] for x, y in thin(m.points)] for m in line.members}
     return {"label": line.label, "points": points, "seeds": seeds}
 

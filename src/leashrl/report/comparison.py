@@ -70,7 +70,7 @@ def compare(lines: Sequence[Line]) -> Row | None:
     ordered, rows = {label: found[label] for label in ranked}, []
     for label, scores in ordered.items():
         low, high = iqm_interval(scores) or (None, None)
-        rows.append({"label": label} | summary(scores) | {"iqm_low": low, "iqm_high": high})
+        rows.append({"label": label} | summary(scores).to_json() | {"iqm_low": low, "iqm_high": high})
     matrix = [[None if a == b else improvement(found[a], found[b]) for b in ranked] for a in ranked]
     charts = [chart for make in CHARTS if (chart := make(lines, ordered, unit))]
     return {

@@ -52,7 +52,7 @@ def curve(folders: Sequence[str | Path]) -> tuple[str, list[Point]]:
     points = []
     for step, values in sorted(steps.items()):
         found = summary(values)
-        points.append((step, found["mean"], found["low"], found["high"]))
+        points.append((step, found.mean, found.low, found.high))
     return what, points
 
 

@@ -21,7 +21,7 @@ def summaries(lines: Sequence[Line]) -> list[Row]:
     rows = []
     for line in lines:
         final = (
-            summary(line.finals)
+            summary(line.finals).to_json()
             if line.finals
             else dict.fromkeys(("mean", "iqm", "low", "high", "std"), None)
         )

@@ -12,10 +12,13 @@ from leashrl.disk.claim import claim_folder, hold
 from leashrl.disk.files import versions
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
+from leashrl.runs.events import Report
+from leashrl.runs.execute import execute
 from leashrl.runs.plan import (
     DECISIVE,
     ONLINE,
     Plan,
+    at_least_one,
     check_members,
     configure,
     describe,
@@ -23,7 +26,8 @@ from leashrl.runs.plan import (
     find_place,
     make_members,
 )
-from leashrl.runs.run import Report, Result, Run
+from leashrl.runs.results import Result
+from leashrl.runs.run import Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
@@ -69,10 +73,10 @@ def train(
       episodes: per evaluation and member; the task's own number by default.
       final_episodes: of the last evaluation, where it has another number.
       snapshots: keep the policies of every evaluation, in `snapshots/`.
-      report: called as the run goes on.
+      report: called with the events of `runs.events` as the run goes on.
 
     Returns:
-      The result, as `result.json` holds it.
+      What `result.json` holds.
 
     Raises:
       BadInput: anything about the arguments, the data or the disk, before anything is written.
@@ -84,27 +88,24 @@ def train(
     config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
     eval_every = max(1, config.steps // 10) if eval_every is None else eval_every
     episodes = (place.episodes if place else 0) if episodes is None else episodes
-    for name, value in {
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "log_every": log_every,
-        "eval_every": eval_every,
-        "episodes": episodes if place else 1,
-        "final_episodes": 1 if final_episodes is None else final_episodes,
-    }.items():
-        if value < 1:
-            raise BadInput(f"'{name}' must be at least 1, not {value}")
+    at_least_one(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        log_every=log_every,
+        eval_every=eval_every,
+        episodes=episodes if place else 1,
+        final_episodes=1 if final_episodes is None else final_episodes,
+    )
     if dataset is None and config.preprocess != Preprocess():
         raise BadInput("option 'preprocess' needs a data set: online there are no statistics before training")
+    rows = make_members(config, seeds, vary or {}) if members is None else check_members(config, members)
     plan = Plan(
         algorithm=algorithm,
         preset=preset,
         config=config,
         data=ONLINE if dataset is None else {"source": source_of(data)} | describe(dataset),
         task=place.name if place else None,
-        members=make_members(config, seeds, vary or {})
-        if members is None
-        else check_members(config, members),
+        members=rows,
         log_every=log_every,
         eval_every=eval_every,
         episodes=episodes if place else 0,
@@ -113,14 +114,12 @@ def train(
     )
     run = Run.build(plan, dataset)
     if place:
-        from leashrl.tasks.making import borrow, give_back
-
-        give_back(place, borrow(place, 1))  # a missing simulator is told now, not after the first tenth
+        try_environment(place)
     name = dataset.name if dataset else f"{place.name}-online" if place else ""
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{name}"
     with claim_folder(folder, overwrite):
         RunFolder(folder).write_config(plan.to_json() | {"versions": versions()})
-        return run.execute(folder, None, report)
+        return execute(run, folder, None, report)
 
 
 def resume(
@@ -151,7 +150,7 @@ def resume(
             raise BadInput(
                 f"'{folder}' was stopped before it held the offline state: start again with {again}"
             )
-        return run.execute(folder, found, report)
+        return execute(run, folder, found, report)
 
 
 def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) -> tuple[Run, State]:
@@ -188,6 +187,13 @@ def rebuild(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Run:
     if dataset is None and data is not None:
         raise BadInput(f"'{folder}' is an online run: it takes no data")
     return Run.build(plan, dataset)
+
+
+def try_environment(place: Task) -> None:
+    """A missing simulator is told before training, not after its first tenth."""
+    from leashrl.tasks.making import borrow, give_back
+
+    give_back(place, borrow(place, 1))
 
 
 def online_place(algorithm: str, task: str | None) -> Task:

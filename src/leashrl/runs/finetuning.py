@@ -25,10 +25,13 @@ from leashrl.disk.claim import claim_folder
 from leashrl.disk.files import versions
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, nearest
+from leashrl.runs.events import Report
+from leashrl.runs.execute import execute
 from leashrl.runs.experiment import read_plan, same_data, source_of
-from leashrl.runs.plan import ONLINE, Plan, Switch, find_algorithm, find_place
-from leashrl.runs.run import Report, Result, Run
-from leashrl.tasks import of_environment
+from leashrl.runs.plan import ONLINE, Plan, Switch, at_least_one, find_algorithm, find_place
+from leashrl.runs.results import Result
+from leashrl.runs.run import Run
+from leashrl.tasks import Task, of_environment
 from leashrl.training import loop
 
 ANNEALED = 0.1
@@ -76,7 +79,7 @@ def finetune(
         that of the offline policy, at step 0.
 
     Returns:
-      The result, as `result.json` holds it.
+      What `result.json` holds.
 
     Raises:
       BadInput: anything about the arguments, the run, the data or the disk, before anything is written.
@@ -84,13 +87,7 @@ def finetune(
     folder = Path(folder).expanduser()
     old, _ = read_plan(folder)
     kept = trained(folder, old)
-    place = of_environment(env) if env else of_environment(old.task) if old.task else None
-    if place is None:
-        raise BadInput(f"'{folder}' was trained without a task: name one with --env (`leashrl tasks`)")
-    if place.env_id is None:
-        raise BadInput(f"task '{place.name}' has no environment to learn in")
-    if place.domain == "kitchen":
-        raise BadInput(f"task '{place.name}' pays online for other things than its data did: {place.note}")
+    place = place_of(folder, old, env)
     to = Path(out).expanduser() if out else folder.with_name(f"{folder.name}-finetuned")
     if to.resolve() == folder.resolve():
         raise BadInput(f"'{folder}' stays as it is: choose another --out")
@@ -123,9 +120,7 @@ def finetune(
         snapshots=snapshots,
         switch=switch,
     )
-    for name in ("log_every", "eval_every", "episodes"):
-        if getattr(plan, name) < 1:
-            raise BadInput(f"'{name}' must be at least 1, not {getattr(plan, name)}")
+    at_least_one(log_every=log_every, eval_every=plan.eval_every, episodes=plan.episodes)
     run = Run.build(plan, dataset)
     state = carried_over(folder, len(rows), kept, arrays, run)
     with claim_folder(to, overwrite):
@@ -133,7 +128,20 @@ def finetune(
         new.write_config(plan.to_json() | {"versions": versions()})
         tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
         save_checkpoint(new.checkpoint, 0, {"state": state, "tally": tally}, {"rows": 0})
-        return run.execute(to, load_checkpoint(new.checkpoint), report)
+        return execute(run, to, load_checkpoint(new.checkpoint), report)
+
+
+def place_of(folder: Path, plan: Plan, env: str | None) -> Task:
+    """The task that is asked for, or the run's own; its environment is one to learn in."""
+    name = env or plan.task
+    if name is None:
+        raise BadInput(f"'{folder}' was trained without a task: name one with --env (`leashrl tasks`)")
+    place = of_environment(name)
+    if place.env_id is None:
+        raise BadInput(f"task '{place.name}' has no environment to learn in")
+    if place.domain == "kitchen":
+        raise BadInput(f"task '{place.name}' pays online for other things than its data did: {place.note}")
+    return place
 
 
 def trained(folder: Path, plan: Plan) -> list[int]:
@@ -148,8 +156,7 @@ def trained(folder: Path, plan: Plan) -> list[int]:
         raise BadInput(f"'{folder}' is fine-tuned already: start again from '{begun}', with more --steps")
     if not RunFolder(folder).finished:
         raise BadInput(f"'{folder}' has not finished: `leashrl resume {folder}` goes on with it")
-    rows = Result.read(folder).values["members"]
-    kept = [i for i, row in enumerate(rows) if not row["diverged"]]
+    kept = [i for i, member in enumerate(Result.read(folder).members) if not member.diverged]
     if not kept:
         raise BadInput(f"every member of '{folder}' diverged: nothing is left to fine-tune")
     return kept

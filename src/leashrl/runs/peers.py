@@ -20,8 +20,10 @@ from leashrl.disk.claim import claim_folder
 from leashrl.disk.files import Lines, versions
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput, Diverged
+from leashrl.runs.events import Ended, Evaluated, MemberDiverged, Report, Started, silent
+from leashrl.runs.execute import outcome
 from leashrl.runs.plan import ONLINE, Plan, make_members, member_name
-from leashrl.runs.run import Report, Result, outcome
+from leashrl.runs.results import Result
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
 from leashrl.tasks.making import env_seed, make_one, whole
@@ -113,7 +115,7 @@ def train(
     Raises:
       BadInput: anything about the arguments, a missing package or the disk, before anything is written.
     """
-    say = report or (lambda event, details: None)
+    say = report or silent
     if task is None or task == "none":
         raise BadInput(f"{name} learns in a task's environment: give --task")
     place, config = find_task(task), PEERS[name].config()
@@ -141,18 +143,17 @@ def train(
     with claim_folder(folder, overwrite):
         files = RunFolder(folder)
         files.write_config(plan.to_json() | {"library": library, "versions": found})
-        say("start", {"plan": plan, "library": library, "folder": folder})
+        say(Started(plan, folder, place, total=config.steps, library=library))
         ended, looks = files.episodes_to(-1), files.evaluations_to(-1)
         fallen: dict[int, tuple[int, str]] = {}
         for i, member in enumerate(plan.members):
             at = train_member(plan, member, ended, looks, say)
             if at is not None:
                 fallen[i] = (at, "action")
-                say("diverged", {"member": member_name(member), "step": at})
-        result = outcome(plan, folder, config.steps, fallen)
-        result.values["versions"] = found
-        files.write_result(result.values)
-    say("end", {"result": result})
+                say(MemberDiverged(member_name(member), at, "action"))
+        result = dataclasses.replace(outcome(plan, files, config.steps, fallen), versions=found)
+        files.write_result(result.to_json())
+    say(Ended(result))
     return result
 
 
@@ -187,7 +188,7 @@ def train_member(
         score = None if place.min_score is None else float(normalise(place, returns).mean())
         row = {"step": step} | dict(member) | {"return": float(np.mean(returns)), "score": score}
         evaluations.write(row | {"returns": returns, "lengths": [row["length"] for row in found]})
-        say("evaluation", {"step": step, "rows": [{"member": member_name(member)} | row]})
+        say(Evaluated(step, [{"member": member_name(member)} | row]))
 
     def after_step(*_: Any) -> bool:
         if env.taken < steps and env.taken % plan.eval_every == 0:

@@ -155,6 +155,13 @@ def configure(
     return override(config, options)
 
 
+def at_least_one(**counts: int) -> None:
+    """BadInput that names the first of these numbers that is less than 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise BadInput(f"'{name}' must be at least 1, not {value}")
+
+
 def make_members(config: Any, seeds: int | Sequence[int], vary: Mapping[str, Sequence[float]]) -> tuple:
     """All seeds times all combinations of the values that vary, each one row."""
     chosen = list(range(seeds)) if isinstance(seeds, int) else seeds

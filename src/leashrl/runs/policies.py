@@ -6,6 +6,7 @@
 The folder is whole by itself: it may be copied anywhere without the rest of the run.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from leashrl.disk.folder import RunFolder, read_policies, read_policy
 from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
 from leashrl.runs.plan import find_algorithm
+from leashrl.runs.results import EvaluatedMember, EvaluatedRun
 from leashrl.tasks import task as find_task
 from leashrl.types import Box, Discrete, Space, Spec, TimeStep
 
@@ -139,14 +141,14 @@ class LoadedPolicy:
         seed: int = 1,
         mode: str | None = None,
         envs: Sequence[Any] | None = None,
-    ) -> dict[str, Any]:
-        """Whole episodes in the real environment: `return`, `score`, `returns` and `lengths`.
+    ) -> EvaluatedMember:
+        """Whole episodes in the real environment.
 
         Args and errors as in `evaluate_run`; `envs` as in `leashrl.evaluate.evaluate`.
         """
         stacked = jax.tree.map(lambda x: x[None], self.params)
         found = _evaluate(self, stacked, [self.name], task, episodes, seed, mode, envs)
-        return found["members"][0]
+        return found.members[0]
 
 
 @functools.lru_cache(maxsize=32)
@@ -215,7 +217,7 @@ def evaluate_run(
     seed: int = 1,
     mode: str | None = None,
     member: str | None = None,
-) -> dict[str, Any]:
+) -> EvaluatedRun:
     """Evaluate all members of a run side by side, those that diverged left out.
 
     Args:
@@ -226,10 +228,6 @@ def evaluate_run(
         default looks at episodes that no choice was made by.
       mode: one of the policy's modes; the algorithm's own by default.
       member: this one alone, such as `seed-1`.
-
-    Returns:
-      A JSON-ready dictionary: `members` (`name, return, score, returns, lengths`), `score` over the members
-      (`mean, iqm, low, high, std, n`; None without reference scores), `diverged` (names), and what was asked.
 
     Raises:
       BadInput: no policy there, an unknown member, no or an unfitting task, a missing simulator.
@@ -243,12 +241,12 @@ def evaluate_run(
     members = [_read_member(folder, about, name) for name in names]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *(m.params for m in members))
     found = _evaluate(members[0], stacked, names, task, episodes, seed, mode)
-    return {"folder": str(folder)} | found | {"diverged": about["diverged"]}
+    return dataclasses.replace(found, folder=folder, diverged=tuple(about["diverged"]))
 
 
 def _evaluate(
     policy: LoadedPolicy, params, names: list[str], task, episodes, seed, mode, envs=None
-) -> dict[str, Any]:
+) -> EvaluatedRun:
     from leashrl.evaluate.rollout import evaluate
 
     name = task or policy.task
@@ -269,26 +267,26 @@ def _evaluate(
     if found.failed.any():
         broken = [name for name, failed in zip(names, found.failed, strict=True) if failed]
         raise BadInput(f"the policy of {', '.join(broken)} gave an action that is not finite: train it again")
-    rows = [
-        {
-            "name": name,
-            "return": float(found.returns[i].mean()),
-            "score": None if found.scores is None else float(found.scores[i].mean()),
-            "returns": found.returns[i].tolist(),
-            "lengths": found.lengths[i].tolist(),
-        }
+    members = tuple(
+        EvaluatedMember(
+            name=name,
+            mean_return=float(found.returns[i].mean()),
+            score=None if found.scores is None else float(found.scores[i].mean()),
+            returns=tuple(found.returns[i].tolist()),
+            lengths=tuple(found.lengths[i].tolist()),
+        )
         for i, name in enumerate(names)
-    ]
-    return {
-        "algorithm": policy.algorithm,
-        "task": name,
-        "episodes": int(found.returns.shape[1]),
-        "seed": seed,
-        "mode": mode or policy.modes[0],
-        "members": rows,
-        "score": None if found.scores is None else summary(found.scores.mean(1)),
-        "versions": found.versions,
-    }
+    )
+    return EvaluatedRun(
+        algorithm=policy.algorithm,
+        task=name,
+        episodes=int(found.returns.shape[1]),
+        seed=seed,
+        mode=mode or policy.modes[0],
+        members=members,
+        score=None if found.scores is None else summary(found.scores.mean(1)),
+        versions=found.versions,
+    )
 
 
 def _read_about(folder: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,33 @@ from leashrl.tasks import task as find_task
 from leashrl.tasks.making import make_one
 
 
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """An episode as an mp4, and what one needs to find it again."""
+
+    file: Path
+    member: str
+    mode: str
+    seed: int
+    episode: int
+    mean_return: float
+    """Of the episode."""
+    score: float | None
+    """Normalised; None without reference scores."""
+    length: int
+    """Steps."""
+    frames: int
+    """One more than steps: the start is one."""
+    fps: float
+    """The environment's own, so that time passes as it does there."""
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        row = {("return" if name == "mean_return" else name): x for name, x in vars(self).items()}
+        return row | {"file": str(self.file)}
+
+
 def film(
     policy: LoadedPolicy,
     out: str | Path,
@@ -30,7 +58,7 @@ def film(
     task: str | None = None,
     seed: int = 1,
     mode: str | None = None,
-) -> dict[str, Any]:
+) -> Film:
     """Episode 0 of `policy.evaluate(task, seed=seed, mode=mode)`, with the same actions, as an mp4.
 
     Args:
@@ -39,11 +67,6 @@ def film(
       task: where; by default where the policy was evaluated while it trained.
       seed: of the evaluation.
       mode: one of the policy's modes; the algorithm's own by default.
-
-    Returns:
-      `file`, `member`, `mode`, `seed`, `episode`; the episode's `return`, `score` (None without reference
-      scores) and `length`; `frames` (one more than steps: the start is one), `fps` (the environment's own, so
-      that time passes as it does there), `width` and `height` in pixels.
 
     Raises:
       BadInput: no ffmpeg, no OpenGL, a name that is no mp4, an unwritable disk; and as `policy.evaluate`.
@@ -75,9 +98,20 @@ def film(
             write_atomically(file, draft.read_bytes())
     finally:
         close(env)
-    about = {"file": str(file), "member": policy.name, "mode": mode, "seed": seed, "episode": 0}
-    about |= {"return": found["return"], "score": found["score"], "length": found["lengths"][0]}
-    return about | {"frames": frames, "fps": fps, "width": width, "height": height}
+    return Film(
+        file=file,
+        member=policy.name,
+        mode=mode,
+        seed=seed,
+        episode=0,
+        mean_return=found.mean_return,
+        score=found.score,
+        length=found.lengths[0],
+        frames=frames,
+        fps=fps,
+        width=width,
+        height=height,
+    )
 
 
 @contextmanager

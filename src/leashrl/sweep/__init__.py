@@ -5,4 +5,9 @@ space.py    where values come from: grid, random draws, Optuna
 trials.py   trials, folded into runs
 workers.py  runs carried out: here, or by Ray
 driver.py   what is due, what was found; goes on after a kill
+results.py  what was found, with types
 """
+
+from leashrl.sweep.results import Searched, SweepPoint, SweepResult, SweepRun, SweepTrial
+
+__all__ = ["Searched", "SweepPoint", "SweepResult", "SweepRun", "SweepTrial"]

@@ -22,6 +22,7 @@ from leashrl.disk.claim import hold
 from leashrl.disk.files import make_folder, read_json, versions, write_json
 from leashrl.disk.folder import RunFolder, member_name
 from leashrl.errors import BadInput
+from leashrl.sweep.results import SweepResult
 from leashrl.sweep.space import Point, draw, grid, key, plain, propose
 from leashrl.sweep.spec import Spec, read_spec
 from leashrl.sweep.trials import Source, Trial, fold, look_at, trials_of
@@ -38,8 +39,8 @@ def sweep(
     workers: int | None = None,
     dry: bool = False,
     report: Say | None = None,
-) -> Book:
-    """Carry out a sweep, or go on with it, and return what `sweep.json` holds.
+) -> SweepResult:
+    """Carry out a sweep, or go on with it, and return all of its trials, done or not.
 
     Args:
       path: the specification, `SPEC.toml`.
@@ -60,7 +61,7 @@ def sweep(
     if dry:
         book = open_book(spec)
         plan(book, spec, sources)
-        return book
+        return SweepResult.from_json(book, spec.out)
     make_folder(spec.out)
     book = open_book(spec)  # what is no sweep's folder is refused before a lock is left in it
     with ExitStack() as stack:
@@ -82,7 +83,7 @@ def sweep(
             say("start", {"book": book, "waiting": waiting, "folder": spec.out, "ray": on_ray})
             (by_ray if on_ray else here)(waiting, spec, spec.out / "runs", note)
         save(book, spec.out)
-    return book
+    return SweepResult.from_json(book, spec.out)
 
 
 # --- What is to be done ------------------------------------------------------

@@ -40,8 +40,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 class Interrupts:
     """Ctrl-C and SIGTERM wait for the loop to come to rest; a second one does not."""
 
-    def __init__(self, say: Callable[[str, dict[str, Any]], None]):
-        self.say = say
+    def __init__(self, told: Callable[[], None]):
+        """`told` is called at the first one, from a signal handler."""
+        self.told = told
 
     def __enter__(self) -> "Interrupts":
         self.pending = False
@@ -57,7 +58,7 @@ class Interrupts:
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True
-        self.say("interrupt", {})
+        self.told()
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.before.items():
