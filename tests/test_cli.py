@@ -21,6 +21,7 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import COMMANDS, SHORT, main
 from leashrl.cli.progress import Screen
 from leashrl.data import load
+from leashrl.runs.events import Started
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import Plan
 from leashrl.tasks import TASKS
@@ -262,7 +263,7 @@ def test_assumed_bounds_of_actions_are_told(assumed, capsys):
     data = {"name": "logs", "rows": 9, "hash": "0" * 64, "action_space_assumed": assumed}
     members = ({"seed": 0},)
     plan = Plan("bc", "default", None, data, None, members, log_every=1, eval_every=1, episodes=0)
-    Screen("")("start", {"plan": plan, "task": None, "step": 0, "total": 1, "folder": Path("run")})
+    Screen("")(Started(plan, Path("run"), total=1))
     assert capsys.readouterr().err.count("D4RL's [-1, 1]: the file says no bounds") == assumed
 
 

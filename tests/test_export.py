@@ -371,7 +371,7 @@ def test_from_python_a_card_has_types(trained, folder):
     assert exported.check.source == "pendulum-medium" and exported.check.max_difference < 1e-4
     assert exported.score is not None and exported.data is not None and not exported.stateful
     row = json.loads((trained / "result.json").read_text())["members"][0]
-    assert exported.score.mean_return.final == row["return"]["final"] and exported.score.mode == "mean"
+    assert exported.score.returns.final == row["return"]["final"] and exported.score.mode == "mean"
     card = json.loads((trained / "export" / "seed-0.npz.json").read_text())
     assert json.dumps(exported.to_json()) == json.dumps({"path": str(exported.path)} | card)
     names = ["path", "card", "file", "format", "sha256", "activation", "head", "layers"]

@@ -198,7 +198,7 @@ def test_what_differs_in_floats_and_seeds_is_one_run(capsys):
 def test_a_run_takes_no_more_members_than_it_may():
     found = sweep(spec("members = 3\n" + SMALL.replace("seeds = 2", "seeds = 8")), out="out", dry=True)
     assert [len(run.trials) for run in found.runs] == [3, 3, 2]
-    assert {(row.status, row.score, row.mean_return) for row in found.trials} == {("waiting", None, None)}
+    assert {(row.status, row.score, row.returns) for row in found.trials} == {("waiting", None, None)}
     assert found.points == () and found.folder == Path("out") and not Path("out").exists()
 
 
@@ -209,8 +209,8 @@ def test_a_trial_in_a_run_of_many_is_the_trial_alone():
         "bc", "data.hdf5", task="pendulum", seeds=[1], steps=20, eval_every=10, episodes=1, options=options
     )
     row = next(row for row in found.trials if (row.seed, row.values["policy_rate"]) == (1, 0.001))
-    assert row.mean_return is not None and row.status == "done" and row.diverged is None
-    assert dataclasses.asdict(row.mean_return) == alone.to_json()["members"][0]["return"]
+    assert row.returns is not None and row.status == "done" and row.diverged is None
+    assert dataclasses.asdict(row.returns) == alone.to_json()["members"][0]["return"]
     assert [point.values["policy_rate"] for point in found.points] in ([0.1, 0.001], [0.001, 0.1])
     means = [point.last_10_mean for point in found.points]
     assert means == sorted(means, reverse=True)

@@ -164,7 +164,7 @@ def score(run: RunFolder | None, policy: LoadedPolicy) -> ExportedScore | None:
             episodes=result["episodes"],
             mode=policy.modes[0],
             score=Ends(**row["score"]),
-            mean_return=Ends(**row["return"]),
+            returns=Ends(**row["return"]),
         )
     except (KeyError, TypeError, StopIteration):
         raise run.malformed("result.json", "look at 'members'") from None

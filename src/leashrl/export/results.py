@@ -68,11 +68,11 @@ class ExportedScore:
     mode: str
     score: Ends
     """Normalised; empty where the task has no reference scores."""
-    mean_return: Ends
+    returns: Ends
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
-        row["return"] = row.pop("mean_return")
+        row["return"] = row.pop("returns")
         return row
 
 

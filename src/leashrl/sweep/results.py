@@ -28,23 +28,23 @@ class SweepTrial:
     diverged: Divergence | None
     score: Ends | None
     """Normalised; None while there is no result."""
-    mean_return: Ends | None
+    returns: Ends | None
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> "SweepTrial":
-        end, score, mean_return = row["diverged"], row["score"], row["return"]
+        end, score, returns = row["diverged"], row["score"], row["return"]
         names = ("id", "run", "algorithm", "data", "values", "seed", "status")
         return SweepTrial(
             **{name: row[name] for name in names},
             # Older runs did not evaluate what diverged.
             diverged=end and Divergence(end["step"], end["metric"], end.get("return"), end.get("score")),
             score=score and Ends(**score),
-            mean_return=mean_return and Ends(**mean_return),
+            returns=returns and Ends(**returns),
         )
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self) | {"diverged": self.diverged and self.diverged.to_json()}
-        row["return"] = row.pop("mean_return")
+        row["return"] = row.pop("returns")
         return row
 
 
