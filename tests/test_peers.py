@@ -21,7 +21,7 @@ from leashrl.cli import main
 from leashrl.disk.folder import RunFolder
 from leashrl.report.plots import curve
 from leashrl.runs.peers import PEERS, train
-from leashrl.runs.run import Result
+from leashrl.runs.results import Result
 from leashrl.tasks import TASKS, normalise
 from leashrl.tasks.making import env_seed, make_one
 from leashrl.training.simulator import Simulator
