@@ -179,9 +179,9 @@ def test_kill_9_and_what_it_leaves(whole, tmp_path):
     """Killed right after rows were written, before their checkpoint: they are beyond what is resumed."""
     code = (
         "import os, sys\n"
-        "from leashrl.training import simulator\nfrom leashrl.runs import run\n"
+        "from leashrl.training import simulator\nfrom leashrl.runs import execute\n"
         "from leashrl.cli import main\n"
-        "run.CHECKPOINT_SECONDS, save = 0.0, simulator.Simulator.save\n"
+        "execute.CHECKPOINT_SECONDS, save = 0.0, simulator.Simulator.save\n"
         "def kill(self, folder):\n"
         "    if save(self, folder) > 500: os.kill(os.getpid(), 9)\n"
         "    return self.saved\n"

@@ -87,7 +87,7 @@ def test_trials_are_trained_and_then_read(done, options):
     before = {t: (r.folder / "result.json").stat().st_mtime_ns for t, r in done.results.items()}
     again = finish(tables.trials(TABLE, options), options, lambda line: None)
     assert {t: (r.folder / "result.json").stat().st_mtime_ns for t, r in again.results.items()} == before
-    assert [r.values for r in again.results.values()] == [r.values for r in done.results.values()]
+    assert list(again.results.values()) == list(done.results.values())
 
 
 def test_time_that_is_over_leaves_the_rest_for_the_next_call(options, tmp_path, done):

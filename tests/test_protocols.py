@@ -14,6 +14,7 @@ from leashrl.papers import experiments, protocol
 from leashrl.papers.printed import PAPERS, load
 from leashrl.papers.protocols import SCALES, Options, Trial, listing, resolve, setup_of
 from leashrl.runs import experiment
+from leashrl.runs.results import Result
 from leashrl.tasks import TASKS
 
 ROWS = {paper: resolve(paper) for paper in PAPERS}
@@ -384,7 +385,10 @@ def test_runs_are_trained_by_what_is_shown(paper, run, task, wanted, monkeypatch
 
     def train(algorithm, data, **given):
         calls.append({"algorithm": algorithm} | given)
-        return None
+        return Result(
+            folder=tmp_path, algorithm=algorithm, preset="", task=task, data={}, steps=0, episodes=0,
+            evaluated=True, members=(), score=None, versions={},
+        )  # fmt: skip
 
     monkeypatch.setattr(experiment, "train", train)
     monkeypatch.setattr(

@@ -149,7 +149,7 @@ def test_classic_control_needs_pygame(tmp_path):
     policy = leashrl.load_policy(tmp_path / "run")
     if importlib.util.find_spec("pygame"):
         made = film(policy, tmp_path / "pendulum.mp4")
-        assert made["frames"] == len(decoded(made["file"])[1]) == 11
+        assert made.frames == len(decoded(str(made.file))[1]) == 11
     else:
         with pytest.raises(BadInput, match=r"cannot draw task 'pendulum'.*pygame.*leashrl\[video\]"):
             film(policy, tmp_path / "pendulum.mp4")
