@@ -10,11 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from leashrl.dist import taken
 from leashrl.nn.initial import layers
 from leashrl.nn.mlp import ACTIVATIONS, Network, Params, layer_norm, mlp
 from leashrl.types import Array
+
+Obs = Float[Array, "batch obs_dim"]
+Actions = Float[Array, "batch dim"] | Float[Array, "batch k dim"] | Float[Array, "ensemble batch k dim"]
+Values = Float[Array, "ensemble batch"]
 
 
 def critic(
@@ -40,15 +45,15 @@ def critic(
     def unit(x: Array) -> Array:
         return act(layer_norm(x) if norm else x)
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         joint = (obs_dim + action_dim, *sizes)
         (first, *rest), out = layers(key, joint, 1, initial, out_scale, lead=(ensemble,))
         kernel = first.pop("kernel")
         first |= {"obs": kernel[:, :obs_dim], "action": kernel[:, obs_dim:]}
         return {"first": first, "hidden": rest, "out": out}
 
-    def one(params: Params, obs: Array, action: Array) -> Array:
-        """One member on flat rows: `obs` (batch, obs_dim), `action` (batch, k, action_dim) -> (batch, k)."""
+    def one(params: Params, obs: Obs, action: Float[Array, "batch k dim"]) -> Float[Array, "batch k"]:
+        """One member on flat rows."""
         first = params["first"]
         state_part = obs @ first["obs"] + first["bias"][None]
         x = unit(state_part[:, None] + action @ first["action"]).reshape(-1, sizes[0])
@@ -56,7 +61,7 @@ def critic(
             x = unit(x @ layer["kernel"] + layer["bias"][None])
         return (x @ params["out"]["kernel"] + params["out"]["bias"][None]).reshape(action.shape[:2])
 
-    def apply(params: Params, obs: Array, action: Array) -> Array:
+    def apply(params: Params, obs: Obs, action: Actions) -> Values | Float[Array, "ensemble batch k"]:
         if action.ndim == 2:
             return apply(params, obs, action[:, None])[..., 0]
         return jax.vmap(one, in_axes=(0, None, 0 if action.ndim == 4 else None))(params, obs, action)
@@ -74,16 +79,18 @@ def table_critic(
     """
     one = mlp(obs_dim, n, hidden, **options)
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         return jax.vmap(one.init)(jax.random.split(key, ensemble))
 
-    def apply(params: Params, obs: Array, action: Array | None = None) -> Array:
+    def apply(
+        params: Params, obs: Obs, action: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "ensemble batch n"] | Values:
         values = jax.vmap(one.apply, in_axes=(0, None))(params, obs)
         return values if action is None else taken(values, action)
 
     return Network(init, apply)
 
 
-def least(critic: Network, params: Params, obs: Array, *action: Array) -> Array:
+def least(critic: Network, params: Params, obs: Obs, *action: Array) -> Float[Array, "batch ..."]:
     """The smallest Q over the ensemble; shapes as `critic.apply` gives them, less the first axis."""
     return jnp.min(critic.apply(params, obs, *action), axis=0)

@@ -6,10 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.dist import Mixture, Normal
 from leashrl.nn.mlp import Network, Params, bounded, gaussian, mlp
 from leashrl.types import Array
+
+Obs = Float[Array, "*batch obs_dim"]
+Points = Float[Array, "*batch dim"]
+Latents = Float[Array, "*batch latent"]
 
 
 def mixture(
@@ -35,7 +40,7 @@ def mixture(
     n = dim * components
     body = mlp(inputs, 2 * n + (n if independent else components), hidden, out_scale=out_scale)
 
-    def apply(params: Params, x: Array) -> Mixture:
+    def apply(params: Params, x: Float[Array, "*batch inputs"]) -> Mixture:
         mean, raw, logits = jnp.split(body.apply(params, x), (n, 2 * n), axis=-1)
         lead = x.shape[:-1]
         log_std = bounded(raw.reshape(*lead, *shape), bound, log_std_range)
@@ -51,9 +56,9 @@ class Vae(NamedTuple):
     a Normal or a Mixture, or a plain array (..., dim) where it is deterministic.
     """
 
-    init: Callable[[Array], Params]
-    encode: Callable[[Params, Array, Array], Normal]
-    decode: Callable[[Params, Array, Array], Any]
+    init: Callable[[PRNGKeyArray], Params]
+    encode: Callable[[Params, Obs, Points], Normal]
+    decode: Callable[[Params, Obs, Latents], Any]
     latent: int
 
 
@@ -84,14 +89,14 @@ def vae(
     else:
         decoder = mlp(inputs, dim, hidden)
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         keys = jax.random.split(key)
         return {"encoder": encoder.init(keys[0]), "decoder": decoder.init(keys[1])}
 
-    def encode(params: Params, obs: Array, x: Array) -> Normal:
+    def encode(params: Params, obs: Obs, x: Points) -> Normal:
         return Normal(*encoder.apply(params["encoder"], jnp.concatenate([obs, x], axis=-1)))
 
-    def decode(params: Params, obs: Array, z: Array) -> Any:
+    def decode(params: Params, obs: Obs, z: Latents) -> Any:
         out = decoder.apply(params["decoder"], jnp.concatenate([obs, z], axis=-1))
         out = Normal(*out) if components == 1 else out
         if min_std and components:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from leashrl.types import Array
+from jaxtyping import PRNGKeyArray
 
 Params = Any
-Layer = Callable[[Array, int, int], Params]
+Layer = Callable[[PRNGKeyArray, int, int], Params]
 """(key, fan_in, fan_out) -> kernel (fan_in, fan_out) and bias (fan_out,)."""
 
 
@@ -22,7 +21,9 @@ class Initial(NamedTuple):
     last: Layer
 
 
-def dense(key: Array, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tuple[int, ...] = ()) -> Params:
+def dense(
+    key: PRNGKeyArray, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tuple[int, ...] = ()
+) -> Params:
     """Kernel ~ U(±sqrt(3 scale / fan_in)) (variance scaling, fan-in), zero bias; `lead` adds leading axes."""
     bound = (3.0 * scale / fan_in) ** 0.5
     kernel = jax.random.uniform(key, (*lead, fan_in, fan_out), minval=-bound, maxval=bound)
@@ -32,7 +33,7 @@ def dense(key: Array, fan_in: int, fan_out: int, *, scale: float = 1.0, lead: tu
 def uniform(kernel: Callable[[int, int], float], bias: Callable[[int, int], float]) -> Layer:
     """Both uniform within ± these functions of (fan_in, fan_out)."""
 
-    def init(key: Array, fan_in: int, fan_out: int) -> Params:
+    def init(key: PRNGKeyArray, fan_in: int, fan_out: int) -> Params:
         keys, bounds = jax.random.split(key), (kernel(fan_in, fan_out), bias(fan_in, fan_out))
         shapes = {"kernel": (fan_in, fan_out), "bias": (fan_out,)}
         return {
@@ -58,7 +59,7 @@ def orthogonal(gain: float) -> Layer:
 def normal(std: float) -> Layer:
     """Kernel ~ N(0, std^2), zero bias."""
 
-    def init(key: Array, fan_in: int, fan_out: int) -> Params:
+    def init(key: PRNGKeyArray, fan_in: int, fan_out: int) -> Params:
         return {"kernel": std * jax.random.normal(key, (fan_in, fan_out)), "bias": jnp.zeros(fan_out)}
 
     return init
@@ -88,7 +89,7 @@ INITIAL: dict[str, Initial] = {
 
 
 def layers(
-    key: Array,
+    key: PRNGKeyArray,
     sizes: Sequence[int],
     outputs: int,
     initial: str,
@@ -106,7 +107,7 @@ def layers(
         hidden = [dense(k, a, b, lead=lead) for k, (a, b) in zip(keys, pairs, strict=False)]
         return hidden, dense(keys[-1], sizes[-1], outputs, scale=out_scale, lead=lead)
 
-    def draw(layer: Layer, key: Array, fan_in: int, fan_out: int) -> Params:
+    def draw(layer: Layer, key: PRNGKeyArray, fan_in: int, fan_out: int) -> Params:
         if not lead:
             return layer(key, fan_in, fan_out)
         return jax.vmap(lambda k: layer(k, fan_in, fan_out))(jax.random.split(key, lead[0]))

@@ -5,15 +5,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.nn.initial import Params, layers
 from leashrl.types import Array
+
+Inputs = Float[Array, "*batch inputs"]
+Outputs = Float[Array, "*batch outputs"]
 
 
 class Network(NamedTuple):
     """`init(key) -> params` and `apply(params, *inputs) -> outputs`."""
 
-    init: Callable[[Array], Params]
+    init: Callable[[PRNGKeyArray], Params]
     apply: Callable[..., Any]
 
 
@@ -30,11 +34,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def affine(params: Params, x: Array) -> Array:
+def affine(params: Params, x: Inputs) -> Outputs:
     return jnp.matmul(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def layer_norm(x: Array) -> Array:
+def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
@@ -55,11 +59,11 @@ def mlp(
     act = ACTIVATIONS[activation]
     sizes = (inputs, *hidden)
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         hidden, out = layers(key, sizes, outputs, initial, out_scale)
         return {"hidden": hidden, "out": out}
 
-    def apply(params: Params, x: Array, key: Array | None = None) -> Array:
+    def apply(params: Params, x: Inputs, key: PRNGKeyArray | None = None) -> Outputs:
         for i, layer in enumerate(params["hidden"]):
             x = affine(layer, x)
             x = act(layer_norm(x) if norm else x)
@@ -97,11 +101,11 @@ def gaussian(
     scaled = scalars and bound in ("clip", "soft")
     centre = jnp.tanh if mean == "tanh" else lambda x: jnp.clip(x, -mean_limit, mean_limit)
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         scale = {"multiplier": jnp.ones(()), "offset": jnp.full((), log_std_offset, jnp.float32)}
         return body.init(key) | (scale if scaled else {})
 
-    def apply(params: Params, x: Array) -> tuple[Array, Array]:
+    def apply(params: Params, x: Inputs) -> tuple[Outputs, Outputs]:
         raw_mean, raw = jnp.split(body.apply(params, x), 2, axis=-1)
         if scaled:
             raw = params["multiplier"] * raw + params["offset"]
@@ -128,10 +132,10 @@ def free_gaussian(
     body = mlp(inputs, outputs, hidden, dropout_percent=dropout_percent, initial=initial)
     bend = {"tanh": jnp.tanh, "free": lambda x: x}[mean]
 
-    def init(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         return body.init(key) | {"log_std": jnp.zeros(outputs)}
 
-    def apply(params: Params, x: Array, key: Array | None = None) -> tuple[Array, Array]:
+    def apply(params: Params, x: Inputs, key: PRNGKeyArray | None = None) -> tuple[Outputs, Outputs]:
         centre = bend(body.apply(params, x, key))
         return centre, jnp.broadcast_to(jnp.clip(params["log_std"], *log_std_range), centre.shape)
 

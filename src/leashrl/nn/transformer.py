@@ -4,10 +4,13 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.nn.initial import Layer, dense
 from leashrl.nn.mlp import Network, Params, affine, layer_norm
 from leashrl.types import Array
+
+Tokens = Float[Array, "*batch tokens width"]
 
 
 def transformer(
@@ -28,8 +31,8 @@ def transformer(
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of {heads} heads")
 
-    def init(key: Array) -> Params:
-        def block(key: Array) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
+        def block(key: PRNGKeyArray) -> Params:
             keys = jax.random.split(key, 4)
             return {
                 # Without a bias: the keys' has no gradient, which Adam would make a random walk of.
@@ -41,13 +44,13 @@ def transformer(
 
         return [block(key) for key in jax.random.split(key, layers)]
 
-    def drop(x: Array, key: Array | None, i: int, percent: int = dropout_percent) -> Array:
+    def drop(x: Array, key: PRNGKeyArray | None, i: int, percent: int = dropout_percent) -> Array:
         if not percent or key is None:
             return x
         keep = 1.0 - percent / 100
         return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape), x / keep, 0.0)
 
-    def attend(params: Params, x: Array, key: Array | None, i: int) -> Array:
+    def attend(params: Params, x: Tokens, key: PRNGKeyArray | None, i: int) -> Tokens:
         tokens = x.shape[-2]
         qkv = jnp.matmul(x, params["qkv"]).reshape(*x.shape[:-1], 3, heads, width // heads)
         q, k, v = (qkv[..., j, :, :] for j in range(3))  # (..., tokens, heads, depth)
@@ -58,7 +61,7 @@ def transformer(
         mixed = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
         return affine(params["mix"], mixed)
 
-    def apply(params: Params, x: Array, key: Array | None = None) -> Array:
+    def apply(params: Params, x: Tokens, key: PRNGKeyArray | None = None) -> Tokens:
         x = drop(x, key, 3 * len(params), input_dropout_percent)
         for i, block in enumerate(params):
             x = x + drop(attend(block, layer_norm(x), key, 3 * i), key, 3 * i + 1)

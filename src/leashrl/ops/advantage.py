@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from leashrl.types import Array, Batch
 
+Scalar = Float[Array, ""]
 
-def expectile_loss(difference: Array, expectile: Array | float) -> Array:
+
+def expectile_loss(difference: Float[Array, " batch"], expectile: Scalar | float) -> Scalar:
     """mean |expectile - 1(difference < 0)| difference^2: least where the expectile of `difference` is 0.
 
     At 0.5 it is half the squared error; towards 1 only what lies above counts (Kostrikov et al. 2021,
@@ -22,7 +25,9 @@ def expectile_loss(difference: Array, expectile: Array | float) -> Array:
     return jnp.mean(side * difference**2)
 
 
-def exponential_weight(advantage: Array, scale: Array | float, limit: float = 100.0) -> Array:
+def exponential_weight(
+    advantage: Float[Array, "*batch"], scale: Scalar | float, limit: float = 100.0
+) -> Float[Array, "*batch"]:
     """min(e^(scale * advantage), limit), without overflow.
 
     >>> [round(x, 3) for x in exponential_weight(jnp.array([0.0, 1.0, 1e4]), 2.0).tolist()]
@@ -32,13 +37,12 @@ def exponential_weight(advantage: Array, scale: Array | float, limit: float = 10
 
 
 def weighted_likelihood(
-    params: Any, pi: Callable, batch: Batch, weight: Array, *rest: Any
-) -> tuple[Array, Array]:
+    params: Any, pi: Callable, batch: Batch, weight: Float[Array, " batch"], *rest: Any
+) -> tuple[Scalar, Scalar]:
     """-E_D[weight log pi(a|s)] and E_D[log pi(a|s)].
 
     Args:
       pi: `(params, obs, *rest) -> distribution` over actions themselves.
-      weight: (batch,).
     """
     log_prob = pi(params, batch.obs, *rest).log_prob(batch.action)
     return -jnp.mean(weight * log_prob), jnp.mean(log_prob)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from leashrl.types import Array
 
@@ -17,10 +18,15 @@ BLOCK_ROWS = 1600
 """State-action pairs a block: 1600 x 256 float32 hidden units are 1.6 MB, one core's level-2 cache."""
 
 
-def sweep(apply: Callable, params: Params, obs: Array, action: Array) -> Array:
-    """`apply(params, obs, action)` for actions (batch, k, action_dim), in cache-sized blocks on a CPU.
+def sweep(
+    apply: Callable,
+    params: Params,
+    obs: Float[Array, "batch obs_dim"],
+    action: Float[Array, "batch k dim"],
+) -> Float[Array, "ensemble batch k"]:
+    """`apply(params, obs, action)`, in cache-sized blocks on a CPU.
 
-    The result is the same (ensemble, batch, k); other devices run it in one piece. A block's backward pass
+    The result is the same; other devices run it in one piece. A block's backward pass
     computes its hidden layers again, which costs less than carrying them all through memory.
     """
     blocks = _blocks(*action.shape[:2])

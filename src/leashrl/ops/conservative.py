@@ -10,11 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.dist import taken
 from leashrl.ops import mi, td
 from leashrl.ops.blocks import sweep, sweep_grad
 from leashrl.types import Array, Batch
+
+Scalar = Float[Array, ""]
+Targets = Float[Array, " batch"]
+Values = Float[Array, "ensemble batch"]
+Energies = Float[Array, "ensemble batch k"]
+Proposal = Float[Array, "batch k dim"]
+Chosen = Float[Array, "ensemble batch m dim"]
 
 
 def loss(
@@ -22,30 +30,30 @@ def loss(
     apply: Any,
     bound: str,
     batch: Batch,
-    actions: Array,
-    mass: Array | None,
-    y: Array,
-    weight: Array | float,
-    td_weight: Array | float,
-    log_q: Array | None = None,
-    floor: Array | None = None,
+    actions: Proposal | Chosen,
+    mass: Values | None,
+    y: Targets,
+    weight: Scalar | float,
+    td_weight: Scalar | float,
+    log_q: Float[Array, "batch k"] | None = None,
+    floor: Float[Array, "batch k"] | Float[Array, "ensemble batch m"] | None = None,
     gap_floor: float = -math.inf,
-):
+) -> tuple[Scalar, tuple[Values, Energies]]:
     """td_weight * sum_i E(Q_i - y)^2 + weight * sum_i (log Z_i - E_D[Q_i]).
 
     Args:
       apply: `(params, obs, actions) -> (ensemble, batch, k)`, a critic.
       bound: which log Z, as in `mi.log_partition`.
-      actions: (batch, k, dim) of the proposal, or (ensemble, batch, m, dim) chosen ones.
-      mass: None, or (ensemble, batch): the weight of a state's chosen actions; the sum over states of
-        mass * mean Q then stands for log Z (same gradient in expectation, another value).
-      log_q: (batch, k), or None for 0.
-      floor: (batch, k), or (ensemble, batch, m) of chosen ones; Q_i of the actions counts as no less, so that
-        what is below is not pushed down further (Cal-QL). None: there is none.
+      actions: all of the proposal, or m chosen ones.
+      mass: the weight of a state's chosen actions, or None; the sum over states of mass * mean Q then
+        stands for log Z (same gradient in expectation, another value).
+      log_q: None for 0.
+      floor: Q_i of the actions counts as no less, so that what is below is not pushed down further (Cal-QL).
+        None: there is none.
       gap_floor: a state whose log Z_i - Q_i(s, a) is below it has no push; with `mass` None alone.
 
     Returns:
-      the loss, and Q_i of the data (ensemble, batch) and T_i of the actions (ensemble, batch, k or m).
+      the loss, and Q_i of the data and T_i of the actions, k or m of them.
     """
     data_action = jnp.broadcast_to(batch.action[:, None], (*actions.shape[:-2], 1, actions.shape[-1]))
     values = apply(params, batch.obs, jnp.concatenate([data_action, actions], axis=-2))
@@ -75,21 +83,20 @@ def exact_loss(
     apply: Any,
     bound: str,
     batch: Batch,
-    log_mass: Array,
-    y: Array,
-    weight: Array | float,
-    td_weight: Array | float,
-):
+    log_mass: Float[Array, "batch n"],
+    y: Targets,
+    weight: Scalar | float,
+    td_weight: Scalar | float,
+) -> tuple[Scalar, tuple[Values, Float[Array, "ensemble batch n"]]]:
     """`loss` for finitely many actions: sums over all of them in place of samples.
 
     Args:
       apply: `(params, obs) -> (ensemble, batch, n)`.
-      log_mass: (batch, n) what each e^Q counts: log pi for MISA's log Z = log sum pi e^Q, 0 for
+      log_mass: what each e^Q counts: log pi for MISA's log Z = log sum pi e^Q, 0 for
         CQL(H)'s log sum e^Q.
 
     Returns:
-      the loss, Q_i of the data (ensemble, batch), and T_i = Q_i + log_mass + log n (ensemble, batch, n): the
-      mean over actions of e^T is that sum.
+      the loss, Q_i of the data, and T_i = Q_i + log_mass + log n: the mean over actions of e^T is that sum.
     """
     values = apply(params, batch.obs)
     data_values, energies = taken(values, batch.action), values + log_mass[None] + math.log(values.shape[-1])
@@ -98,11 +105,13 @@ def exact_loss(
     return td_weight * td.squared_error(data_values, y) + push, (data_values, energies)
 
 
-def choose(key: Array, bound: str, actions: Array, energies: Array, m: int) -> tuple[Array, Array]:
+def choose(
+    key: PRNGKeyArray, bound: str, actions: Proposal, energies: Energies, m: int
+) -> tuple[Chosen, Values]:
     """m of each state's k actions, drawn for each member of the ensemble by the weights of its own energies.
 
     Returns:
-      actions (ensemble, batch, m, dim) and masses (ensemble, batch), as `loss` takes them.
+      actions and masses, as `loss` takes them.
     """
 
     def member(key: Array, energies: Array) -> tuple[Array, Array]:
@@ -116,19 +125,19 @@ def gradient(
     params: Any,
     apply: Any,
     batch: Batch,
-    actions: Array,
-    y: Array,
-    weight: Array | float,
-    td_weight: Array | float,
+    actions: Proposal,
+    y: Targets,
+    weight: Scalar | float,
+    td_weight: Scalar | float,
     *,
     bound: str,
-    log_q: Array | None = None,
-    floor: Array | None = None,
+    log_q: Float[Array, "batch k"] | None = None,
+    floor: Float[Array, "batch k"] | None = None,
     gap_floor: float = -math.inf,
-    key: Array | None = None,
+    key: PRNGKeyArray | None = None,
     resample: int = 0,
-) -> tuple[Any, Array, Array]:
-    """Of `loss`; Q_i of the data (ensemble, batch) and T_i of the actions (ensemble, batch, k).
+) -> tuple[Any, Values, Energies]:
+    """Of `loss`; Q_i of the data and T_i of the actions.
 
     Args:
       resample: m > 0 runs the backward pass on m of the k actions alone, drawn with `key` (unbiased).

@@ -10,15 +10,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.ops import mcmc, mi
 from leashrl.ops.blocks import sweep
 from leashrl.types import Array
 
+Scalar = Float[Array, ""]
+Obs = Float[Array, "batch obs_dim"]
+Action = Float[Array, "batch dim"]
+Samples = Float[Array, "batch k dim"]
+Energies = Float[Array, "batch k"]
+
 ESTIMATORS = ("snis", "hmc", "hmc-action", "reparam", "none")
-Energy = Callable[[Array, Array], Array]
-"""T(s, a): observations (rows, obs_dim), actions (rows, dim) -> (rows,)."""
+Energy = Callable[[Float[Array, "rows obs_dim"], Float[Array, "rows dim"]], Float[Array, " rows"]]
+"""T(s, a)."""
 
 
 class Chain(NamedTuple):
@@ -28,13 +35,13 @@ class Chain(NamedTuple):
     burn_in: int
     leapfrog: int
     adapt: int
-    step_size: Array
+    step_size: Scalar
 
 
 class Points(NamedTuple):
-    u: Array  # (batch, n, dim)
-    weight: Array  # (batch, n)
-    acceptance: Array  # () share of accepted HMC proposals, 1 without a chain
+    u: Float[Array, "batch samples dim"]
+    weight: Float[Array, "batch samples"]
+    acceptance: Scalar  # share of accepted HMC proposals, 1 without a chain
 
 
 def correction(
@@ -43,22 +50,22 @@ def correction(
     apply: Callable,
     params: Any,
     pi: Normal,
-    obs: Array,
-    samples: Array,
-    energies: Array,
+    obs: Obs,
+    samples: Samples,
+    energies: Energies,
     *,
-    action: Array,
-    key: Array,
+    action: Action,
+    key: PRNGKeyArray,
     chain: Chain,
-) -> tuple[Callable[[Normal], Array], Array]:
+) -> tuple[Callable[[Normal], Scalar], Scalar]:
     """`new -> scalar`, whose gradient in the policy's parameters is that of log Z; HMC's acceptance.
 
     Args:
       estimator: one of ESTIMATORS; `reparam` is log Z itself, through the policy's samples, and `none` 0.
       apply, params: of a critic, whose smallest member is T.
       pi: the policy as it is, mean and log_std (batch, dim), at `obs`.
-      samples: (batch, k, dim) pre-tanh policy samples, with `energies` (batch, k) T at their actions.
-      action: (batch, dim) the data's, inside (-1, 1).
+      samples: pre-tanh policy samples, with `energies` T at their actions.
+      action: the data's, inside (-1, 1).
     """
     if estimator == "none":
         return lambda new: jnp.zeros(()), jnp.ones(())
@@ -83,12 +90,12 @@ def correction(
     return lambda new: jnp.sum(points.weight * new.each().log_prob(points.u)), points.acceptance
 
 
-def importance(bound: str, samples: Array, energies: Array) -> Points:
+def importance(bound: str, samples: Samples, energies: Energies) -> Points:
     """`snis`: the k policy samples that estimate log Z, with its own derivatives as weights.
 
     Args:
-      samples: (batch, k, dim) pre-tanh policy samples.
-      energies: (batch, k) T at their actions.
+      samples: pre-tanh policy samples.
+      energies: T at their actions.
     """
     return Points(samples, mi.weights(bound, energies), jnp.ones(()))
 
@@ -96,11 +103,11 @@ def importance(bound: str, samples: Array, energies: Array) -> Points:
 def whitened(
     bound: str,
     pi: Normal,
-    obs: Array,
-    samples: Array,
-    energies: Array,
+    obs: Obs,
+    samples: Samples,
+    energies: Energies,
     energy: Energy,
-    key: Array,
+    key: PRNGKeyArray,
     chain: Chain,
 ) -> Points:
     """`hmc`: Hamiltonian Monte Carlo in z = (u - mean) / std.
@@ -110,7 +117,7 @@ def whitened(
     of the policy samples, near their target from the first step.
 
     Args:
-      pi: mean and log_std (batch, dim), at `obs` (batch, obs_dim).
+      pi: mean and log_std (batch, dim), at `obs`.
       samples, energies: as `importance` takes them.
     """
     weights = mi.weights(bound, energies)
@@ -129,11 +136,11 @@ def whitened(
 def in_action_space(
     bound: str,
     pi: Normal,
-    obs: Array,
-    energies: Array,
+    obs: Obs,
+    energies: Energies,
     energy: Energy,
-    action: Array,
-    key: Array,
+    action: Action,
+    key: PRNGKeyArray,
     chain: Chain,
 ) -> Points:
     """`hmc-action`: HMC on the action itself, started from the data's, as MISA's authors run it.
@@ -142,7 +149,7 @@ def in_action_space(
     every proposal, so the critic is asked about those inside only.
 
     Args:
-      action: (batch, dim) the data's, inside (-1, 1).
+      action: the data's, inside (-1, 1).
     """
 
     def log_prob(a: Array, pi: Normal, obs: Array) -> Array:

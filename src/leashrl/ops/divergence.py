@@ -1,12 +1,13 @@
 """How far a policy is from the behaviour that made the data: KL, bounds of it, MMD, dual forms.
 
-All values are per state, (batch,), so that a multiplier may weigh each state on its own.
+All values are per state, so that a multiplier may weigh each state on its own.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from leashrl.dist import Mixture, Normal, kl, kl_to_standard
 from leashrl.ops.mi import safe_exp
@@ -15,7 +16,7 @@ from leashrl.types import Array
 KERNELS = ("laplacian", "gaussian")
 
 
-def kl_to_mixture(p: Normal, q: Mixture) -> Array:
+def kl_to_mixture(p: Normal, q: Mixture) -> Float[Array, "*batch"]:
     """An upper bound of KL(p || sum_i w_i q_i): -log sum_i w_i e^{-KL(p || q_i)}, exact for one component.
 
     By Jensen for any weights phi, E_p log sum w_i q_i >= sum phi_i (log w_i/phi_i + E_p log q_i), at its
@@ -29,7 +30,7 @@ def kl_to_mixture(p: Normal, q: Mixture) -> Array:
     return -jax.nn.logsumexp(jax.nn.log_softmax(q.logits) - each, axis=-1)
 
 
-def kl_bound(pi: Normal, decoded: Normal | Mixture, posterior: Normal) -> Array:
+def kl_bound(pi: Normal, decoded: Normal | Mixture, posterior: Normal) -> Float[Array, "*batch"]:
     """KL(pi || p(.|s, z)) + KL(q || N(0, I)): above KL(pi(.|s) || behaviour(.|s)) in expectation over z ~ q.
 
     BRAC+'s equation 7. The gap is the mean KL from q to the decoder's true posterior of z given the
@@ -44,15 +45,16 @@ def kl_bound(pi: Normal, decoded: Normal | Mixture, posterior: Normal) -> Array:
     return first + kl_to_standard(posterior)
 
 
-def mmd(x: Array, y: Array, kernel: str, sigma: Array | float) -> Array:
+def mmd(
+    x: Float[Array, "batch k dim"],
+    y: Float[Array, "batch m dim"],
+    kernel: str,
+    sigma: Float[Array, ""] | float,
+) -> Float[Array, " batch"]:
     """Squared maximum mean discrepancy E k(x, x') - 2 E k(x, y) + E k(y, y'), with diagonals (V-statistic).
 
     k(x, y) = exp(-d / (2 sigma)), with d = |x - y|_1 (`laplacian`) or |x - y|^2 (`gaussian`): BEAR's and
     BRAC+'s convention. BRAC's exp(-d / sigma) is half of that sigma (Gretton et al. 2007).
-
-    Args:
-      x: (batch, n, dim).
-      y: (batch, m, dim).
 
     >>> round(float(mmd(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)), "gaussian", 0.5)[0]), 4)
     1.2642
@@ -66,13 +68,15 @@ def mmd(x: Array, y: Array, kernel: str, sigma: Array | float) -> Array:
     return mean_kernel(x, x) - 2.0 * mean_kernel(x, y) + mean_kernel(y, y)
 
 
-def root(square: Array) -> Array:
+def root(square: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """sqrt(x + 1e-6): the discrepancy itself, 1e-3 and with a slope at 0, as in the public codes."""
     return jnp.sqrt(jnp.maximum(square, 0.0) + 1e-6)
 
 
-def dual(kind: str, policy: Array, behaviour: Array) -> Array:
-    """A divergence from a critic g of state and action, which climbs it; both shapes (batch, n).
+def dual(
+    kind: str, policy: Float[Array, "batch k"], behaviour: Float[Array, "batch k"]
+) -> Float[Array, " batch"]:
+    """A divergence from a critic g of state and action, which climbs it.
 
     `kl`: E_pi g - E_mu e^{g-1} <= KL(pi || mu), equal where g = 1 + log pi/mu (Nguyen et al. 2010).
     `w`: E_pi g - E_mu g, Wasserstein's distance at the best g of slope 1 (Arjovsky et al. 2017). BRAC's
@@ -82,11 +86,15 @@ def dual(kind: str, policy: Array, behaviour: Array) -> Array:
     return jnp.mean(policy, axis=-1) - jnp.mean(other, axis=-1)
 
 
-def density_loss(log_prob_data: Array, log_prob_own: Array, alpha: Any) -> Array:
+def density_loss(
+    log_prob_data: Float[Array, " batch"], log_prob_own: Float[Array, " batch"], alpha: Any
+) -> Float[Array, ""]:
     """-E_D log mu(a) + alpha E log mu(a'), a' ~ mu: cloning with an entropy bonus (BRAC, Fisher-BRC)."""
     return jnp.mean(alpha * log_prob_own) - jnp.mean(log_prob_data)
 
 
-def elbo_loss(decoded: Normal | Mixture, posterior: Normal, x: Array) -> Array:
-    """-(log p(x|s, z) - KL(q || N(0, I))), (...): minus the evidence lower bound of log p(x|s)."""
+def elbo_loss(
+    decoded: Normal | Mixture, posterior: Normal, x: Float[Array, "*batch dim"]
+) -> Float[Array, "*batch"]:
+    """-(log p(x|s, z) - KL(q || N(0, I))): minus the evidence lower bound of log p(x|s)."""
     return kl_to_standard(posterior) - decoded.log_prob(x)

@@ -5,11 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from leashrl.types import Array
 
+Scalar = Float[Array, ""]
+Each = Float[Array, "*batch"]
 
-def polyak(target: Any, online: Any, tau: Array) -> Any:
+
+def polyak(target: Any, online: Any, tau: Scalar) -> Any:
     """target <- (1 - tau) target + tau online, leaf by leaf.
 
     >>> float(polyak(jnp.float32(0.0), jnp.float32(2.0), jnp.float32(0.25)))
@@ -37,18 +41,18 @@ class Multiplier(NamedTuple):
     (1000000.0, 50.0)
     """
 
-    limit: Array | float = 1e6
+    limit: Scalar | float = 1e6
     """Its largest value."""
     form: str = "exp"
     """`exp` or `softplus`."""
 
-    def __call__(self, raw: Array) -> Array:
+    def __call__(self, raw: Each) -> Each:
         return jnp.minimum(self._free(raw), self.limit)
 
-    def _free(self, raw: Array) -> Array:
+    def _free(self, raw: Each) -> Each:
         return jax.nn.softplus(raw) if self.form == "softplus" else jnp.exp(raw)
 
-    def raw(self, value: Array) -> Array:
+    def raw(self, value: Each) -> Each:
         """The free variable of a positive value: the inverse.
 
         >>> float(Multiplier(form="softplus")(Multiplier(form="softplus").raw(jnp.float32(10.0))))
@@ -56,7 +60,7 @@ class Multiplier(NamedTuple):
         """
         return value + jnp.log(-jnp.expm1(-value)) if self.form == "softplus" else jnp.log(value)
 
-    def loss(self, raw: Array, excess: Array) -> Array:
+    def loss(self, raw: Float[Array, "*#batch"], excess: Each) -> Each:
         """-lambda * excess: descending it raises lambda while `excess = constraint - budget` is positive.
 
         At `limit` a positive excess has no gradient, so that lambda goes no further; a negative one has that
@@ -70,12 +74,12 @@ class Multiplier(NamedTuple):
         outward = (raw >= top) & (excess > 0)
         return -jnp.where(outward, jax.lax.stop_gradient(value), value) * excess
 
-    def grad(self, raw: Array, excess: Array) -> Array:
-        """The gradient of `loss` in `raw`, shapes ()."""
+    def grad(self, raw: Scalar, excess: Scalar) -> Scalar:
+        """The gradient of `loss` in `raw`."""
         return jax.grad(self.loss)(raw, excess)
 
 
-def temperature_loss(log_alpha: Array, entropy: Array, target: Array) -> Array:
+def temperature_loss(log_alpha: Scalar, entropy: Scalar, target: Scalar) -> Scalar:
     """-log alpha (target - H): descending it raises alpha while the entropy H is below its target.
 
     The public codes' form of SAC's equation 18 (Haarnoja et al. 2018, arXiv 1812.05905), same fixed point.

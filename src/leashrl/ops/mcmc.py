@@ -5,29 +5,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 from leashrl.types import Array, pytree
 
-Evaluate = Callable[..., tuple[Array, Array]]
+Scalar = Float[Array, ""]
+Points = Float[Array, "chains dim"]
+LogDensity = Float[Array, " chains"]
+Evaluate = Callable[..., tuple[LogDensity, Points]]
 
 
 @pytree
 class Chains:
     """What a run of HMC leaves behind."""
 
-    samples: Array  # (samples, chains, dim)
-    acceptance: Array  # () share of accepted proposals
-    step_size: Array  # () after adaptation
+    samples: Float[Array, "samples chains dim"]
+    acceptance: Scalar  # share of accepted proposals
+    step_size: Scalar  # after adaptation
 
 
-def differentiate(log_prob: Callable[..., Array]) -> Evaluate:
+def differentiate(log_prob: Callable[..., LogDensity]) -> Evaluate:
     """`(x, *context) -> (log_prob(x, *context), its gradient in x)`, one independent value a row of x."""
 
     def summed(x: Array, *context) -> tuple[Array, Array]:
         values = log_prob(x, *context)
         return jnp.sum(values), values
 
-    def evaluate(x: Array, *context) -> tuple[Array, Array]:
+    def evaluate(x: Points, *context) -> tuple[LogDensity, Points]:
         (_, values), gradient = jax.value_and_grad(summed, has_aux=True)(x, *context)
         return values, gradient
 
@@ -36,13 +40,13 @@ def differentiate(log_prob: Callable[..., Array]) -> Evaluate:
 
 def hmc(
     evaluate: Evaluate,
-    init: Array,
-    key: Array,
+    init: Points,
+    key: PRNGKeyArray,
     *,
     samples: int,
     burn_in: int,
     leapfrog: int,
-    step_size: Array,
+    step_size: Scalar,
     adapt: int = 0,
 ) -> Chains:
     """Sample an unnormalised density from every row of `init` (Neal 2011, arXiv 1206.1901, section 5.2).
@@ -53,8 +57,7 @@ def hmc(
     `leapfrog` gradient evaluations.
 
     Args:
-      evaluate: (chains, dim) -> the log density (chains,) and its gradient; see `differentiate`.
-      init: (chains, dim).
+      evaluate: the log density and its gradient; see `differentiate`.
       samples: states kept a chain, after `burn_in` dropped ones.
     """
 
@@ -86,13 +89,14 @@ def hmc(
     return Chains(states[burn_in:], jnp.mean(accepted), size)
 
 
-def only(mask: Callable[[Array], Array], evaluate: Evaluate, *context: Any, block: int = 16) -> Evaluate:
+def only(
+    mask: Callable[[Points], Bool[Array, " chains"]], evaluate: Evaluate, *context: Any, block: int = 16
+) -> Evaluate:
     """`evaluate(x, *context)` for the rows of x where `mask(x)` holds, NaN (a rejection) for the others.
 
     On a CPU it costs what those rows cost, a block at a time; other devices compute them all.
 
     Args:
-      mask: (rows, dim) -> (rows,) booleans.
       context: arrays with one row for each of x's.
     """
 
@@ -114,7 +118,7 @@ def only(mask: Callable[[Array], Array], evaluate: Evaluate, *context: Any, bloc
         start = (jnp.zeros((), order.dtype), jnp.full(len(x), jnp.nan), jnp.full_like(x, jnp.nan))
         return jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(inside), step, start)[1:]
 
-    def chosen(x: Array) -> tuple[Array, Array]:
+    def chosen(x: Points) -> tuple[LogDensity, Points]:
         return jax.lax.platform_dependent(x, mask(x), *context, cpu=somewhere, default=everywhere)
 
     return chosen

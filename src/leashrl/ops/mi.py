@@ -11,8 +11,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from leashrl.types import Array
+
+Energies = Float[Array, "batch k"]
 
 BOUNDS = ("misa", "dv", "f", "ba")
 MAX_EXPONENT = 20.0
@@ -39,8 +42,8 @@ def safe_exp(x: Array) -> Array:
     return jnp.where(x < MAX_EXPONENT, jnp.exp(jnp.minimum(x, MAX_EXPONENT)), top * (1.0 + x - MAX_EXPONENT))
 
 
-def log_partition(bound: str, energies: Array) -> Array:
-    """What a bound subtracts, estimated from `energies` (batch, k) of k policy actions a state.
+def log_partition(bound: str, energies: Energies) -> Float[Array, ""]:
+    """What a bound subtracts, estimated from `energies` of k policy actions a state.
 
     misa: mean_s log mean_k e^T (eq. 10) · dv: log mean_{s,k} e^T (eq. 9) · f: mean_{s,k} e^{T-1} (eq. 8)
     · ba: 0. For any energies  misa <= dv <= f  (Jensen; log x <= x/e), so the bounds order the other way.
@@ -58,8 +61,8 @@ def log_partition(bound: str, energies: Array) -> Array:
     return jnp.zeros(())
 
 
-def weights(bound: str, energies: Array) -> Array:
-    """d log_partition / d energies, (batch, k): how strongly the bound pushes each energy down.
+def weights(bound: str, energies: Energies) -> Energies:
+    """d log_partition / d energies: how strongly the bound pushes each energy down.
 
     Self-normalised within each state for `misa` (they sum to 1/batch a state), over the whole batch
     for `dv`, not normalised for `f`, zero for `ba`.
@@ -70,7 +73,7 @@ def weights(bound: str, energies: Array) -> Array:
     return jax.grad(lambda e: log_partition(bound, e))(energies)
 
 
-def effective_sample_size(weights: Array) -> Array:
+def effective_sample_size(weights: Float[Array, "batch k"]) -> Float[Array, ""]:
     """(sum_k w)^2 / sum_k w^2, averaged over states: between 1 and k.
 
     >>> float(effective_sample_size(jnp.array([[1.0, 1.0, 0.0, 0.0]])))
@@ -80,7 +83,9 @@ def effective_sample_size(weights: Array) -> Array:
     return jnp.mean(jnp.sum(weights, -1) ** 2 / jnp.maximum(jnp.sum(weights**2, -1), tiny))
 
 
-def resample(key: Array, weights: Array, m: int) -> tuple[Array, Array]:
+def resample(
+    key: PRNGKeyArray, weights: Float[Array, "batch k"], m: int
+) -> tuple[Int[Array, "batch m"], Float[Array, " batch"]]:
     """Draw m of the k actions of each state in proportion to their weights.
 
     `sum_s mass_s mean_j T(s, a_index[s, j])` then has the expectation `sum_{s,k} w_{s,k} T(s, a_k)`, so
@@ -89,11 +94,11 @@ def resample(key: Array, weights: Array, m: int) -> tuple[Array, Array]:
     the expectation and lowers the variance.
 
     Args:
-      weights: (batch, k), non-negative.
+      weights: non-negative.
       m: draws a state.
 
     Returns:
-      index (batch, m) into the k actions, and mass (batch,) = sum_k weights.
+      index into the k actions, and mass = sum_k weights.
 
     >>> index, mass = resample(jax.random.key(0), jnp.array([[0.0, 0.25, 0.0]]), 2)
     >>> index.tolist(), mass.tolist()

@@ -4,12 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from leashrl.types import Array, Batch
 
+Each = Float[Array, "*batch"]
+Values = Float[Array, "ensemble batch"]
 
-def target(reward: Array, discount: Array, next_value: Array) -> Array:
-    """y = r + discount * V(s'), with discount = gamma (1 - terminal). All shapes (batch,).
+
+def target(reward: Each, discount: Each, next_value: Each) -> Each:
+    """y = r + discount * V(s'), with discount = gamma (1 - terminal).
 
     >>> float(target(jnp.float32(1.0), jnp.float32(0.5), jnp.float32(4.0)))
     3.0
@@ -17,12 +21,8 @@ def target(reward: Array, discount: Array, next_value: Array) -> Array:
     return reward + discount * next_value
 
 
-def squared_error(values: Array, targets: Array) -> Array:
+def squared_error(values: Values, targets: Float[Array, " batch"]) -> Float[Array, ""]:
     """mean over the batch of (Q_i - y)^2, summed over the ensemble.
-
-    Args:
-      values: (ensemble, batch).
-      targets: (batch,).
 
     >>> float(squared_error(jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([0.0, 0.0])))
     2.5
@@ -30,7 +30,9 @@ def squared_error(values: Array, targets: Array) -> Array:
     return jnp.sum(jnp.mean((values - targets[None]) ** 2, axis=-1))
 
 
-def critic_loss(params: Any, apply: Callable, batch: Batch, y: Array) -> tuple[Array, Array]:
-    """sum_i E_D(Q_i(s, a) - y)^2, and Q_i (ensemble, batch). `apply` is a critic's."""
+def critic_loss(
+    params: Any, apply: Callable, batch: Batch, y: Float[Array, " batch"]
+) -> tuple[Float[Array, ""], Values]:
+    """sum_i E_D(Q_i(s, a) - y)^2, and Q_i. `apply` is a critic's."""
     values = apply(params, batch.obs, batch.action)
     return squared_error(values, y), values
