@@ -301,9 +301,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
         grads, rates = {"policy": policy_grads}, {"policy": hp["policy_rate"]}
         if config.tune:
-            grads["log_alpha"] = jax.grad(dual.dual_loss)(
-                state.log_alpha, apart - hp["threshold"], MAX_ALPHA
-            )
+            grads["log_alpha"] = jax.grad(dual.dual_loss)(state.log_alpha, apart - hp["threshold"], MAX_ALPHA)
             rates["log_alpha"] = hp["alpha_rate"]
         if config.entropy:
             excess = dim * hp["target_entropy"] - entropy
