@@ -6,6 +6,7 @@ Warnings become errors in pyproject.toml, where the reasons for exceptions stand
 import ctypes.util
 import os
 import shutil
+import zlib
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -16,11 +17,20 @@ if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def _own_draws(request: pytest.FixtureRequest) -> None:
+    """Give each test its own draws from its module's RNG, whichever tests ran before it in the same process."""
+    module = getattr(request.node, "module", None)
+    if hasattr(module, "RNG"):
+        module.RNG = np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
 def lacking(what: str) -> NoReturn:
