@@ -4,16 +4,19 @@
     python benchmarks/bits.py --against old.json
 
 For every algorithm and preset: the configuration that each task resolves to; the state and metrics after 20
-updates of each stage; the bytes of the policy's file; the actions of each mode. With discrete actions too
-where the algorithm takes them. A compiled program is one program for both checkouts only where its operations
-are the same, so that equal hashes say that a rewriting changed no bit on this machine. `--small` makes all
-layers 16 wide (compiles faster), `--only NAME ...` takes some algorithms.
+updates of each stage; the policy's parameters; the actions of each mode. With discrete actions too where the
+algorithm takes them. `--runs`: instead, what a whole run of 20 updates leaves behind: its metrics, the state
+in its last checkpoint, the policy's file, and the file that `export` makes of it for ONNX. A compiled program
+is one program for both checkouts only where its operations are the same, so that equal hashes say that a
+rewriting changed no bit on this machine. `--small` makes all layers 16 wide (compiles faster), `--only NAME
+...` takes some algorithms.
 """
 
 import argparse
 import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,7 @@ from safetensors.numpy import save
 import leashrl
 from leashrl.algos import REGISTRY
 from leashrl.core import hyper, override, to_json
-from leashrl.data import Dataset
-from leashrl.data.dataset import prepare
+from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
 from leashrl.tasks import TASKS, places
 from leashrl.types import Box, Discrete, Episodes, TimeStep, Transitions
@@ -56,7 +58,11 @@ def digest(tree: Any) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in leaves}
     flat = {name or "_": np.asarray(x, order="C") for name, x in sorted(flat.items())}
-    return hashlib.sha256(save(flat)).hexdigest()[:16]
+    return hashed(save(flat))
+
+
+def hashed(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def configuration(name: str, preset: str, task: str | None, small: bool) -> Any:
@@ -114,14 +120,37 @@ def computed(name: str, preset: str, discrete: bool, small: bool) -> dict[str, s
     return found
 
 
+def left_by_a_run(name: str, preset: str, discrete: bool, small: bool) -> dict[str, str]:
+    """Hashes of a run's files, by what they hold."""
+    config = configuration(name, preset, None, small)
+    values = {field: getattr(config, field) for field in SMALL if hasattr(config, field)} | {"batch_size": 32}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        leashrl.train(
+            name, logged(discrete), task="none", preset=preset, options=values, steps=UPDATES, seeds=1,
+            log_every=UPDATES // 2, out=run,
+        )  # fmt: skip
+        found = {
+            "run metrics": hashed((run / "metrics.jsonl").read_bytes()),
+            "run state": hashed(max(run.glob("checkpoint/*/arrays.safetensors")).read_bytes()),
+            "run policy": hashed((run / "policy/seed-0.safetensors").read_bytes()),
+        }
+        try:
+            leashrl.export_policy(run, "onnx", out=run / "policy.onnx")
+            found["onnx"] = hashed((run / "policy.onnx").read_bytes())
+        except BadInput as error:
+            found["onnx"] = str(error)
+    return found
+
+
 def resolved(name: str, preset: str) -> str:
     """Of the configurations of all tasks."""
     found = {task: to_json(configuration(name, preset, task, False)) for task in TASKS}
     found.pop("ant-random-expert-v0", None)  # came with tasks/table.py
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    return hashed(json.dumps(found, sort_keys=True).encode())
 
 
-def table(names: list[str], small: bool) -> dict[str, dict[str, str]]:
+def table(names: list[str], small: bool, runs: bool) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for name in names:
         for preset in REGISTRY[name].presets:
@@ -129,7 +158,7 @@ def table(names: list[str], small: bool) -> dict[str, dict[str, str]]:
             for discrete in (False, True) if REGISTRY[name].discrete else (False,):
                 label = f"{name}:{preset}" + (" discrete" if discrete else "")
                 try:
-                    rows = computed(name, preset, discrete, small)
+                    rows = (left_by_a_run if runs else computed)(name, preset, discrete, small)
                 except BadInput as error:
                     rows = {"refused": str(error)}
                 found[label] = found.get(label, {}) | rows
@@ -143,15 +172,17 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="such a file: what differs is printed, exit status 1")
     parser.add_argument("--only", nargs="+", default=list(REGISTRY), help="algorithms; by default all")
     parser.add_argument("--small", action="store_true", help="layers of 16")
+    parser.add_argument("--runs", action="store_true", help="the files of whole runs")
     args = parser.parse_args()
-    found = {"package": str(Path(leashrl.__file__).parent), "small": args.small}
-    rows = table(args.only, args.small)
+    how = {"small": args.small, "runs": args.runs}
+    found = {"package": str(Path(leashrl.__file__).parent), "how": how}
+    rows = table(args.only, args.small, args.runs)
     if args.write:
         args.write.write_text(json.dumps(found | {"rows": rows}, indent=1) + "\n")
     if args.against:
         old = json.loads(args.against.read_text())
-        if old["small"] != args.small:
-            sys.exit(f"{args.against} was written {'with' if old['small'] else 'without'} --small")
+        if old["how"] != how:
+            sys.exit(f"{args.against} was written with {old['how']}, this is {how}: give the same options")
         known = {label: row for label, row in old["rows"].items() if label.split(":")[0] in args.only}
         wrong = [
             f"{label}: {what}"
