@@ -16,7 +16,7 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.core import from_json, hyper, override, to_json
 from leashrl.data import Normaliser
-from leashrl.data.dataset import to_go
+from leashrl.data.preprocessing import to_go
 from leashrl.disk.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
 from leashrl.runs.plan import Plan
 from leashrl.runs.policies import load_policy

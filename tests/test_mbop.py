@@ -10,7 +10,7 @@ import pytest
 from leashrl.algos import REGISTRY, mbop
 from leashrl.core import Preprocess, hyper, override
 from leashrl.data import Dataset, prepare
-from leashrl.data.dataset import to_go
+from leashrl.data.preprocessing import to_go
 from leashrl.errors import BadInput
 from leashrl.runs.plan import configure
 from leashrl.tasks import task

@@ -1,7 +1,8 @@
 """Data sets: read, checked, converted and made. The only place with file input and output on data."""
 
 from leashrl.data.checks import Defect
-from leashrl.data.dataset import Dataset, Normaliser, prepare
+from leashrl.data.dataset import Dataset
+from leashrl.data.preprocessing import Normaliser, prepare
 from leashrl.data.recipes import RECIPES, Recipe, make
 from leashrl.data.sources import check, convert, info, load
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from leashrl.core import Policy, State
 from leashrl.data import Normaliser
-from leashrl.data.dataset import after_cut, return_to_go
+from leashrl.data.preprocessing import after_cut, return_to_go
 from leashrl.disk.replay import drop_rows, read_rows, write_rows
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
