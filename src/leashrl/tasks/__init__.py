@@ -1,20 +1,16 @@
 """Tasks: one table of names, files and reference scores, and their environments as D4RL's were."""
 
+from leashrl.tasks.lookup import KINDS, guess, of_environment, places, task
 from leashrl.tasks.table import (
     BARE,
     D4RL,
-    KINDS,
     LIMIT_OF_FILE,
     MIRACLE,
     TASKS,
     Family,
     Task,
     d4rl_file,
-    guess,
     normalise,
-    of_environment,
-    places,
-    task,
 )
 
 __all__ = [

@@ -10,16 +10,14 @@ Imports neither jax nor a simulator.
 """
 
 import dataclasses
-import difflib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from leashrl.errors import BadInput, nearest
+from leashrl.errors import BadInput
 
 D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
@@ -243,107 +241,13 @@ LIMIT_OF_FILE: dict[str, int] = {
 """The time limit of a file under its published name: v0 files may have no `timeouts`."""
 
 
-# --- Looking up --------------------------------------------------------------
+# --- Files and scores --------------------------------------------------------
 
 
 def d4rl_file(name: str) -> Path:
     """Where D4RL itself keeps this task's file: `$D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
     root = os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets"
     return Path(root) / str(D4RL[name].data_file)
-
-
-def task(name: str) -> Task:
-    """The task of that name.
-
-    Raises:
-      BadInput: there is none; the nearest names are given.
-
-    >>> task("pen-human-v0").max_episode_steps
-    100
-    """
-    if name in TASKS:
-        return TASKS[name]
-    close = difflib.get_close_matches(str(name), TASKS, n=4) or list(BARE)
-    raise BadInput(f"no task '{name}' in the table (`leashrl tasks` prints it): {nearest(str(name), close)}")
-
-
-def of_environment(name: str) -> Task:
-    """The task of that name, or the bare environment of that Gymnasium id.
-
-    Raises:
-      BadInput: neither is in the table.
-
-    >>> of_environment("Hopper-v4").name, of_environment("hopper").name
-    ('hopper', 'hopper')
-    """
-    return next((row for row in BARE.values() if row.env_id == name), None) or task(name)
-
-
-KINDS = (
-    *("umaze-diverse", "umaze", "medium-play", "medium-diverse", "large-play", "large-diverse"),
-    *("medium-expert", "medium-replay", "full-replay", "mixed", "random", "medium", "expert"),
-    *("human", "cloned"),
-)
-"""What data sets of one environment are told apart by; `mixed` is an older name of `medium-replay`."""
-
-
-def places(task: Task | None, data: str) -> tuple[str, ...]:
-    """The names under which an algorithm may keep values for a task and its data, the most general first.
-
-    >>> places(TASKS["hopper-medium-v2"], "hopper_medium-v2.hdf5")
-    ('gym', 'hopper', 'hopper-medium', 'hopper-medium-v2')
-    >>> places(BARE["door"], "door-human-dapg-replayed")
-    ('adroit', 'door', 'door-human')
-
-    D4RL's own name of a file may not say what kind of data it holds; the task's name then does.
-
-    >>> places(TASKS["pen-human-v0"], "pen-v0_demos_clipped")
-    ('adroit', 'pen', 'pen-human', 'pen-human-v0')
-
-    An AntMaze's kind is part of its name.
-
-    >>> places(BARE["antmaze-umaze"], "D4RL/antmaze/umaze-diverse-v1")
-    ('antmaze', 'antmaze-umaze', 'antmaze-umaze-diverse')
-    """
-    if task is None:
-        return ()
-    name = data.rsplit("/", 1)[-1].lower().replace("_", "-")
-    said = (k for words in (name, task.name) for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", words))
-    kind = next(said, None)
-    kind = "medium-replay" if kind == "mixed" else kind
-    family = task.name.split("-")[0]
-    names = [f"{family}-{kind}"] if kind else []
-    names = [task.name, *names] if task.name in BARE else [*names, task.name]
-    names = [task.domain, family, *names]
-    return tuple(dict.fromkeys(names))
-
-
-def guess(name: str) -> Task | None:
-    """The task that a data set's or a file's name stands for, or None if it does not name one.
-
-    In this order: a task's own name, D4RL's name of its file, the older papers' `hopper-mixed`, and last
-    an environment's name at the start (`hopper-medium-like.hdf5`, the Minari id `D4RL/door/human-v2`).
-
-    >>> guess("walker_mixed.hdf5").name
-    'walker2d-medium-replay-v0'
-    >>> guess("runs/hopper-medium-like.hdf5").name
-    'hopper'
-    >>> guess("my-logs.npz") is None
-    True
-    """
-    path = re.sub(r"\.(hdf5|h5|npz)$", "", str(name).replace("\\", "/").rstrip("/"), flags=re.IGNORECASE)
-    base = path.rsplit("/", 1)[-1].lower()
-    files = {row.data_file[: -len(".hdf5")].lower(): row for row in TASKS.values() if row.data_file}
-    found = TASKS.get(base) or files.get(base)
-    mixed = re.fullmatch(r"(hopper|walker2d|halfcheetah|ant)-mixed(-v0)?", base)
-    if found is None and mixed:
-        found = TASKS[f"{mixed[1]}-medium-replay-v0"]
-    if found is None:
-        minari = re.sub(r"^(minari:)?(d4rl|mujoco)/", "", path.lower()).replace("/", "-")
-        for candidate in (base, minari):
-            heads = [bare for bare in BARE if re.match(rf"{re.escape(bare)}($|[-_.])", candidate)]
-            found = found or (BARE[max(heads, key=len)] if heads else None)
-    return found
 
 
 def normalise(task: Task, returns: Any) -> np.ndarray:
