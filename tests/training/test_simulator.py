@@ -21,7 +21,7 @@ from leashrl.core import draw
 from leashrl.errors import BadInput
 from leashrl.runs.events import Stepped
 from leashrl.tasks import task
-from leashrl.training import simulator
+from leashrl.training import replay, simulator
 from leashrl.types import Replay, Transitions
 
 TINY = {"hidden": (8, 8), "batch_size": 8, "warmup": 250, "every": 20}
@@ -109,7 +109,7 @@ def test_the_mean_over_the_last_100_episodes():
 
 def ring(capacity, members=2):
     spec = leashrl.types.Spec(1, leashrl.Box((-1.0,), (1.0,)))
-    return simulator._empty(members, capacity, spec)
+    return replay.empty(members, capacity, spec)
 
 
 def rows_of(values):
@@ -121,8 +121,8 @@ def rows_of(values):
 
 def test_the_ring_keeps_the_newest_rows():
     data = ring(5)
-    data = simulator._append(data, rows_of([[1, 2, 3], [11, 12, 13]]))
-    data = simulator._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
+    data = replay.append(data, rows_of([[1, 2, 3], [11, 12, 13]]))
+    data = replay.append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
     assert int(data.count) == 7
     np.testing.assert_array_equal(data.rows.reward, [6, 7, 3, 4, 5, 16, 17, 13, 14, 15])
 
@@ -139,11 +139,11 @@ def one(data: Replay, member: int) -> Replay:
 
 
 def test_draws_are_uniform_over_a_members_own_rows():
-    data = simulator._append(ring(5), rows_of([[1, 2, 3], [11, 12, 13]]))
+    data = replay.append(ring(5), rows_of([[1, 2, 3], [11, 12, 13]]))
     values, share = drawn(one(data, 1))
     assert values == [11, 12, 13]  # none of the two rows that are not filled yet
     np.testing.assert_allclose(share, 1 / 3, atol=0.04)
-    data = simulator._append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
+    data = replay.append(data, rows_of([[4, 5, 6, 7], [14, 15, 16, 17]]))
     assert drawn(one(data, 0))[0] == [3, 4, 5, 6, 7]
     values, share = drawn(one(data, 0), newest=3)
     assert values == [5, 6, 7]  # row 7 lies before rows 3 and 4 in the table

@@ -4,7 +4,6 @@ Every expected value here was read from a text's appendix or a public code by ha
 """
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from leashrl.papers.protocols import SCALES, Options, Trial, listing, resolve, s
 from leashrl.runs import experiment
 from leashrl.runs.results import Result
 from leashrl.tasks import TASKS
+from support import ROOT
 
 ROWS = {paper: resolve(paper) for paper in PAPERS}
 M = 1_000_000
@@ -419,7 +419,7 @@ def test_what_is_asked_for_replaces_the_published():
 
 
 def test_the_committed_listing_is_what_the_data_give():
-    file = Path(__file__).parents[1] / "benchmarks" / "results" / "protocols.md"
+    file = ROOT / "benchmarks" / "results" / "protocols.md"
     assert file.read_text() == listing() + "\n", "make it again: leashrl paper --protocol > " + str(file)
 
 

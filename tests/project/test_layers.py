@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src"
+from support import ROOT
+
+SRC = ROOT / "src"
 
 ROOMS = (
     ("errors", "types"),

@@ -25,6 +25,7 @@ from leashrl.runs.events import Started
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import Plan
 from leashrl.tasks import TASKS
+from support import ROOT
 
 TINY = ["--set", "hidden=8", "batch_size=16"]
 
@@ -83,7 +84,7 @@ def test_alone_it_shows_the_five_most_useful_commands(cli):
     assert [words[1] for words in shown] == ["data", "train", "resume", "eval", "algos"]
 
 
-INDEX = (Path(__file__).parents[1] / "docs" / "index.md").read_text()
+INDEX = (ROOT / "docs" / "index.md").read_text()
 
 
 @pytest.mark.parametrize("text", [SHORT, INDEX], ids=["leashrl", "docs/index.md"])

@@ -7,7 +7,6 @@ in two tables, baselines that two papers quote from a third, and numbers that th
 import math
 import re
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,10 @@ from leashrl.papers.printed import PAPERS, Printed, cells, load, printed
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import parse_run
 from leashrl.tasks import TASKS
+from support import ROOT
 
 ITEMS = {(paper, *key): item for paper in PAPERS for key, item in load(paper).items()}
-PAGE = (Path(__file__).parents[1] / "docs" / "papers.md").read_text()
+PAGE = (ROOT / "docs" / "papers.md").read_text()
 TITLES = {"misa": "MISA", "brac-plus": "BRAC+", "fisher-brc": "Fisher-BRC", "miracle": "MIRACLE"}
 TABLES = {key: item for key, item in ITEMS.items() if key[1] == "table"}
 

@@ -1,6 +1,5 @@
 """Corrected environments: D4RL's rewards, ends, observations and limits."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,9 @@ import pytest
 
 from leashrl.tasks import TASKS, task
 from leashrl.tasks.making import env_seed, make_one
+from support import ROOT
 
-DEMOS = Path(__file__).parent / "data" / "door-demos.npz"
+DEMOS = ROOT / "tests" / "data" / "door-demos.npz"
 DISTINCT = list({row.env_id: row for row in TASKS.values()}.values())
 
 

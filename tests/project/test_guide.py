@@ -9,14 +9,13 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from leashrl.cli import COMMANDS, main
 from leashrl.cli.arguments import Parser, parse
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): re.findall(
         r"^```(\w*)[^\n]*\n(.*?)^```$", path.read_text(), flags=re.MULTILINE | re.DOTALL

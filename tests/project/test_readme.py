@@ -12,8 +12,8 @@ from leashrl.cli import COMMANDS
 from leashrl.cli.arguments import Parser, parse
 from leashrl.disk.files import read_json
 from leashrl.errors import BadInput
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 

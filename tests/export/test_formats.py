@@ -28,8 +28,8 @@ from leashrl.runs.plan import Plan
 from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.types import Box, Discrete, Spec
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))
 SPEC_DISCRETE = Spec(4, Discrete(3))
 MEAN, STD = np.float32([1, 2, 3, 4]), np.float32([1, 2, 0.5, 3])

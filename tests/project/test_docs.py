@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry, Preprocess, Preset, override
-
-ROOT = Path(__file__).parents[1]
+from leashrl.core import Algorithm, Entry, Policy, Preprocess, Preset, override
+from leashrl.types import Box, Discrete
+from support import ROOT
 
 
 def script(name: str) -> Any:
@@ -50,15 +50,17 @@ class Config:
     preprocess: Preprocess = dataclasses.field(default_factory=Preprocess)
 
 
+MODES = {Box: ("mean", "sample"), Discrete: ("greedy",)}
 ENTRY = Entry(
     Config,
-    lambda config, spec: None,  # pyright: ignore[reportArgumentType]
+    lambda config, spec: Algorithm(None, (), Policy(None, None, None, MODES[type(spec.action)])),  # type: ignore
     paper="Nobody, A Toy",
     presets={
         "paper": Preset("the text", {"beta": 0.5, "preprocess.obs": "standardise"}),
         "authors": Preset("the code", {"beta": 2.0}, {"adroit": {"rate": 2e-3}}),
     },
     domains={"adroit": {"rate": 3e-4}},
+    discrete=True,
 )
 
 
@@ -75,6 +77,7 @@ def test_an_algorithms_page_holds_all_of_its_config():
     assert row(page, "`beta` ∗, `rate` ∗")[1:] == ["`0.5`, `0.001`", "E[log pi(a&#124;s)] and `a|b`."]
     assert row(page, "`preprocess`")[1:] == ["`obs=none, reward=none, best_percent=100`", "of the data."]
     assert "## References\n\nNobody (2020)." in page
+    assert row(page, "`paper`, `authors`")[1:] == ["`mean`, `sample`; of discrete actions `greedy`"]
 
 
 def test_presets_and_domains_show_what_they_change():
@@ -157,3 +160,46 @@ def test_the_site_fetches_nothing_and_has_no_raw_formulas(site):
         assert not re.findall(r'<link(?![^>]*rel="canonical")[^>]*href="(?:https?:)?//', text), page.name
         assert 'class="arithmatex"' not in text and generate.MARK not in text, page.name
     assert any("<math " in page.read_text() for page in pages)
+
+
+def first_cells(page: str, section: str) -> dict[str, str]:
+    """Rows of the first table after `section`: the names in the first cell, one by one, to the last cell."""
+    lines = (
+        (ROOT / "docs" / page).read_text().split(section)[1].split("|---|")[1].split("\n\n")[0].splitlines()
+    )
+    cells = [line.strip("|").split("|") for line in lines[1:]]
+    return {name: row[-1].strip() for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_every_algorithm_is_in_the_table_of_what_each_assumes():
+    rows = first_cells("choose.md", "What each assumes")
+    lost = sorted(REGISTRY.keys() ^ rows.keys())
+    assert not lost, f"a row too few or too many in docs/choose.md, 'What each assumes': {', '.join(lost)}"
+    for name, entry in REGISTRY.items():
+        assert rows[name].startswith("no" if entry.offline_only else "yes"), (
+            f"docs/choose.md: finetune of {name}"
+        )
+
+
+def test_the_advice_names_algorithms_that_exist():
+    advice = (ROOT / "docs/choose.md").read_text().split("|---|")[1].split("\n\n")[0]
+    assert set(re.findall(r"\| (`.*?`).* \|", advice)), "no advice"
+    (discrete,) = [line for line in advice.splitlines() if "actions are discrete" in line]
+    assert set(re.findall(r"`([^`]+)`", discrete)) == {name for name, e in REGISTRY.items() if e.discrete}
+    named = {
+        name
+        for cell in re.findall(r"^\|[^|]*\|([^|]*)\|", advice, re.M)
+        for name in re.findall(r"`([^`]+)`", cell)
+    }
+    assert named <= REGISTRY.keys()
+
+
+def test_shipping_explains_every_mode():
+    explained = first_cells("shipping.md", "## Policies that draw")
+    modes = {
+        mode
+        for entry in REGISTRY.values()
+        for _, cell in generate.acting(entry)
+        for mode in re.findall(r"`([^`]+)`", cell)
+    }
+    assert modes and modes <= explained.keys()

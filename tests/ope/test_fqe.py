@@ -14,7 +14,7 @@ import leashrl
 from leashrl.cli import main
 from leashrl.data import Dataset, convert, make
 from leashrl.errors import BadInput
-from leashrl.ope import estimator, occupancy
+from leashrl.ope import estimator, occupancy, reliability
 from leashrl.ope import fits as fitting
 from leashrl.ope.occupancy import Rows as Logged
 from leashrl.ope.occupancy import occupancies
@@ -338,7 +338,7 @@ def test_one_episode_is_too_few():
 def test_flags_are_raised_where_they_should_be():
     fine = {"value": 5.0, "drift": 0.1, "error": 1.0, "train_error": 0.9, "beyond": 0.0, "strange": 0.1}
     fine |= {"outside": 0.1, "ess": 0.2}
-    flag = lambda **row: estimator.flags(fine | row, (0.0, 10.0), 2.0)
+    flag = lambda **row: reliability.flags(fine | row, (0.0, 10.0), 2.0)
     assert flag() == []
     assert flag(value=11.0) == ["extrapolates: no rewards of the data add up to this value"]
     assert flag(beyond=0.25) == ["extrapolates: 25% of its Q beyond what the data's rewards allow"]
@@ -363,28 +363,28 @@ def test_an_interval_is_students_over_the_seeds_fits():
     """Of five seeds: s sqrt(1 + 1/5) sqrt(n / (n - 1)) t to each side, where first states do not differ."""
     seeds = np.array([3.0, 5.0, 4.0, 8.0, 5.0])
     values = np.repeat(seeds[None, :, None], 40, axis=2)
-    found = estimator.intervals(values, trained_on=20)
+    found = reliability.intervals(values, trained_on=20)
     half = seeds.std(ddof=1) * np.sqrt(1.2 * 20 / 19) * stats.t.ppf(0.975, 4)
     assert found["mean"][0] == pytest.approx(5.0)
     assert found["high"][0] - 5 == pytest.approx(half, rel=0.06)
     assert 5 - found["low"][0] == pytest.approx(half, rel=0.06)
     # of first states alone, where all seeds agree: the mean's standard error, 1.97 of them for 400
     values = np.repeat(np.random.default_rng(0).normal(size=(1, 1, 400)), 3, axis=1)
-    found = estimator.intervals(values, trained_on=20)
+    found = reliability.intervals(values, trained_on=20)
     width = 2 * stats.t.ppf(0.975, 399) * values[0, 0].std(ddof=1) / 20
     assert found["high"][0] - found["low"][0] == pytest.approx(width, rel=0.06)
 
 
 def test_ranks_know_that_policies_share_their_episodes():
     chance = np.random.default_rng(0).normal(size=(1, 5, 1)) + np.zeros((1, 5, 30))
-    found = estimator.intervals(np.concatenate([chance, chance + 0.1]), trained_on=50)
+    found = reliability.intervals(np.concatenate([chance, chance + 0.1]), trained_on=50)
     assert found["low"][1] < found["high"][0]  # their values are far from known
     assert found["rank_low"].tolist() == found["rank_high"].tolist() == [2, 1]  # their order is
 
 
 @pytest.mark.parametrize(("seeds", "held", "trained"), [(1, 9, 9), (3, 1, 9), (3, 9, 1)])
 def test_where_nothing_can_be_compared_there_is_no_interval(seeds, held, trained):
-    found = estimator.intervals(np.zeros((2, seeds, held)), trained)
+    found = reliability.intervals(np.zeros((2, seeds, held)), trained)
     assert np.isnan(found["low"]).all() and np.isnan(found["high"]).all()
     assert found["rank_low"].tolist() == [1, 1] and found["rank_high"].tolist() == [2, 2]
 
@@ -457,7 +457,7 @@ def test_intervals_hold_what_other_data_would_have_said():
     hits = 0
     for seed in range(20):
         found, split, _, _ = fit(noisy(seed), [policy], config, seeds=range(5))
-        one = estimator.intervals(found.values[1:], len(split.train_starts))
+        one = reliability.intervals(found.values[1:], len(split.train_starts))
         hits += int(one["low"][0] <= truth <= one["high"][0])
     assert hits >= 16
 

@@ -6,7 +6,6 @@ The estimators run through `benchmarks/estimators.py`, so that the published tab
 import importlib.util
 import math
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,9 @@ from leashrl.dist import Normal
 from leashrl.ops import mi
 from leashrl.ops.correction import Chain, importance, whitened
 from leashrl.ops.mcmc import differentiate, hmc, only
+from support import ROOT
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "estimators.py"
+FILE = ROOT / "benchmarks" / "estimators.py"
 spec = importlib.util.spec_from_file_location("estimators", FILE)
 assert spec is not None and spec.loader is not None
 benchmark = importlib.util.module_from_spec(spec)
