@@ -20,7 +20,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry, Preprocess
+from leashrl.core import Entry, Preprocess, override
+from leashrl.types import Box, Discrete, Spec
 
 MARK = "<!-- generated -->"
 SRC = Path(__file__).parents[1] / "src" / "leashrl"
@@ -54,6 +55,9 @@ def algorithm(name: str, entry: Entry) -> str:
         "at once. The others are built into the program.",
         table(["option", "default", "meaning"], rows),
     ]
+    if modes := acting(entry):
+        parts += ["## Modes", "How a trained policy acts (`--mode`); the first is the algorithm's own."]
+        parts += [table(["presets", "modes"], modes)]
     presets = {preset: flat(row.values) for preset, row in entry.presets.items()}
     if presets:
         parts += ["## Presets", "Chosen with `--preset NAME`. A dash is the default above."]
@@ -71,6 +75,18 @@ def algorithm(name: str, entry: Entry) -> str:
                 parts += [f"In its place, for {names}:", overlay(domains)]
     parts += [f"## {title}\n\n{body}" for title, body in sections.items()]
     return "\n\n".join(parts)
+
+
+def acting(entry: Entry) -> list[list[str]]:
+    """The presets that act alike, and their modes."""
+    found: dict[str, list[str]] = {}
+    actions = [Box((-1.0,), (1.0,)), Discrete(2)] if entry.discrete else [Box((-1.0,), (1.0,))]
+    for preset, row in entry.presets.items():
+        config = override(entry.config(), row.values)
+        by_space = (entry.build(config, Spec(2, action)).policy.modes for action in actions)
+        modes = "; of discrete actions ".join(", ".join(map(code, modes)) for modes in by_space)
+        found.setdefault(modes, []).append(code(preset))
+    return [[", ".join(presets), modes] for modes, presets in found.items()]
 
 
 def algorithms() -> str:
