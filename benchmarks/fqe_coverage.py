@@ -17,7 +17,7 @@ import numpy as np
 
 from leashrl.data import Dataset
 from leashrl.disk.files import versions, write_json
-from leashrl.ope import estimator
+from leashrl.ope import estimator, reliability
 from leashrl.ope import fits as fitting
 from leashrl.types import Box
 
@@ -89,7 +89,7 @@ def coverage(sets: int) -> list[dict]:
     for i in range(sets):
         fits, split, _ = evaluate(noisy(i), policies, config, max(SEEDS))
         for n in SEEDS:
-            found = estimator.intervals(fits.values[1:, :n], len(split.train_starts))
+            found = reliability.intervals(fits.values[1:, :n], len(split.train_starts))
             hits[n].append((found["low"] <= truth) & (truth <= found["high"]))
             widths[n].append(found["high"] - found["low"])
         off.append(fits.values[1:].mean((1, 2)) - truth)

@@ -10,7 +10,7 @@ import numpy as np
 
 from leashrl.core import HP, hyper
 from leashrl.data import Dataset
-from leashrl.ope import estimator
+from leashrl.ope import estimator, reliability
 from leashrl.ope.occupancy import Occupancy, occupancies
 from leashrl.ope.occupancy import Rows as Logged
 from leashrl.ope.results import FqeRow
@@ -210,7 +210,7 @@ def judge(
     groups = [np.flatnonzero(sound[:1]), 1 + np.flatnonzero(sound[1:])]
     said: dict[int, dict[str, Any]] = {}
     for group in filter(len, groups):
-        found = estimator.intervals(fits.values[group], len(split.train_starts))
+        found = reliability.intervals(fits.values[group], len(split.train_starts))
         known = np.isfinite(found["low"][0])
         order = np.empty(len(group), int)
         order[np.argsort(-found["mean"], kind="stable")] = np.arange(1, len(group) + 1)
@@ -239,23 +239,23 @@ def judge(
             "train_error": float(fits.train_error[i].mean()),
             "beyond": float(np.mean(np.logical_or(q < limits[0], q > limits[1]))) if q.size else 0.0,
         }
-        rows.append(FqeRow(**row, flags=tuple(estimator.flags(row, limits, fits.scale))))
+        rows.append(FqeRow(**row, flags=tuple(reliability.flags(row, limits, fits.scale))))
     return rows
 
 
 def strangeness(dataset: Dataset, asked: Asked, actions: np.ndarray) -> np.ndarray:
-    """(policies,) as `evaluate.fqe.strangeness`, on few enough rows that it takes no time."""
+    """(policies,) as `reliability.strangeness`, on few enough rows that it takes no time."""
     unit = to_unit(dataset, dataset.action)
     few = lambda rows, n: rows[:: max(1, len(rows) // n)]
     held, seen = few(asked.held, 500), few(asked.train, CHECKED)
     there = asked.at(actions, held)
-    return estimator.strangeness(dataset.obs[held], there, unit[held], dataset.obs[seen], unit[seen])
+    return reliability.strangeness(dataset.obs[held], there, unit[held], dataset.obs[seen], unit[seen])
 
 
 def coverage(
     dataset: Dataset, split: estimator.Split, asked: Asked, actions: np.ndarray, gamma: float
 ) -> list[Occupancy]:
-    """Of each policy, as `evaluate.occupancy`, on few enough rows that it takes seconds."""
+    """Of each policy, as `ope.occupancy`, on few enough rows that it takes seconds."""
     unit, few = to_unit(dataset, dataset.action), asked.train[:: -(-len(asked.train) // COVERED)]
     behind, starts = after(few, len(dataset)), split.train_starts[:CHECKED]
     rows = Logged(

@@ -17,7 +17,7 @@ from leashrl.core import override
 from leashrl.data import Dataset
 from leashrl.disk.files import versions
 from leashrl.errors import BadInput
-from leashrl.ope import estimator
+from leashrl.ope import estimator, reliability
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
 from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
 from leashrl.ope.results import FqeData, FqeResult, SplitCounts, SplitValues
@@ -95,7 +95,7 @@ def fqe(
             rows=SplitCounts(len(split.held), len(split.train)),
             value=value,
             fqe=behaviour,
-            off=estimator.calibration(behaviour.value, value.held_out, fits.scale),
+            off=reliability.calibration(behaviour.value, value.held_out, fits.scale),
             possible=limits,
             spread=fits.scale,
         ),
