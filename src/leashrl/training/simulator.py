@@ -12,7 +12,6 @@ A run that began offline brings its data set along. Observations and rewards are
 environment gives them, and reach the device as the data set's did.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from leashrl.disk.replay import drop_rows, read_rows, write_rows
 from leashrl.errors import BadInput, Diverged
 from leashrl.tasks import Task
 from leashrl.tasks.making import borrow, give_back
+from leashrl.training import replay
 from leashrl.types import Array, Box, Mixed, Replay, Spec, TimeStep, Transitions
 
 RECENT = 100
@@ -119,7 +119,7 @@ class Simulator:
         if offline is not None and offline.gamma is not None:
             self.tail = after_cut(np.asarray(offline.rows.reward), offline.gamma)
         capacity = min(buffer, steps + every + least)
-        self.ring = _empty(n, capacity, spec, offline is not None, self.calibrated)
+        self.ring = replay.empty(n, capacity, spec, offline is not None, self.calibrated)
         self.running: list[list[float]] = [[] for _ in members]  # rewards, as the learner reads them
         for i in range(n):
             self.reset(i)
@@ -168,7 +168,7 @@ class Simulator:
             ready["reward"] = self.offline.normaliser.reward(rows["reward"])
         if self.calibrated:
             ready["to_go"] = np.full(rows["reward"].shape, -np.inf, np.float32)
-        self.ring = _append(self.ring, ready)
+        self.ring = replay.append(self.ring, ready)
         if self.calibrated:
             self.settle(ready["reward"], rows["terminal"], rows["timeout"])
 
@@ -188,7 +188,7 @@ class Simulator:
             place = np.where(row >= count - capacity, i * capacity + row % capacity, beyond)
             fill = (0, max(0, size - n))  # one length, so that it is compiled once
             place = np.pad(place, fill, constant_values=beyond).astype(np.int32)
-            self.ring = _settle(self.ring, place, np.pad(values, fill))
+            self.ring = replay.set_to_go(self.ring, place, np.pad(values, fill))
             self.running[i] = []
 
     def normalised(self, obs: np.ndarray) -> np.ndarray:
@@ -305,44 +305,7 @@ def running_mean(returns: Sequence[float]) -> np.ndarray:
     return (total[n] - total[first]) / (n - first)
 
 
-# --- On the device -----------------------------------------------------------
-
-
-def _empty(members: int, capacity: int, spec: Spec, next_action: bool = False, to_go: bool = False) -> Replay:
-    n = members * capacity
-    continuous = isinstance(spec.action, Box)
-    action = jnp.zeros((n, spec.action.dim)) if continuous else jnp.zeros(n, jnp.int32)
-    return Replay(
-        rows=Transitions(
-            obs=jnp.zeros((n, spec.obs_dim)),
-            action=action,
-            reward=jnp.zeros(n),
-            terminal=jnp.zeros(n, bool),
-            next_obs=jnp.zeros((n, spec.obs_dim)),
-            next_action=jnp.copy(action) if next_action else None,
-            to_go=jnp.full(n, -jnp.inf) if to_go else None,
-        ),
-        first=jnp.arange(members, dtype=jnp.int32) * capacity,
-        capacity=jnp.int32(capacity),
-        count=jnp.int32(0),
-    )
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _append(data: Replay, rows: dict[str, Array]) -> Replay:
-    """`rows` (members, n, ...), n at most the capacity, behind those that are there."""
-    n = rows["reward"].shape[1]
-    place = (data.count + jnp.arange(n, dtype=jnp.int32)) % data.capacity
-    index = data.first[:, None] + place[None]
-    put = {k: getattr(data.rows, k).at[index].set(v) for k, v in rows.items()}
-    return Replay(Transitions(**put), data.first, data.capacity, data.count + n)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _settle(data: Replay, place: Array, values: Array) -> Replay:
-    """Returns to go at these places of the table; places beyond it are left out."""
-    known = jnp.asarray(data.rows.to_go).at[place].set(values, mode="drop")
-    return dataclasses.replace(data, rows=dataclasses.replace(data.rows, to_go=known))
+# --- Actions -----------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=8)
