@@ -16,8 +16,7 @@ from leashrl.algos.brac_plus import Config, networks
 from leashrl.cli import main
 from leashrl.dist import Normal
 from leashrl.evaluate.rollout import evaluate
-from leashrl.papers import brac_plus_runs
-from leashrl.papers.brac_plus_runs import Member
+from leashrl.papers.brac_plus_members import Member, by_variant, variant
 from leashrl.runs.experiment import last_state
 
 pytest.importorskip("matplotlib")
@@ -207,10 +206,8 @@ def test_what_diverged_by_design_is_drawn_and_labelled(runs, draw, tmp_path):
 
 
 def test_names_are_of_options():
-    assert brac_plus_runs.variant(Config(divergence="mmd", slope_weight="none")) == (
-        "MMD, one multiplier, no slope penalty"
-    )
-    assert brac_plus_runs.variant(Config(divergence="cross-entropy", state_wise=True)) == (
+    assert variant(Config(divergence="mmd", slope_weight="none")) == "MMD, one multiplier, no slope penalty"
+    assert variant(Config(divergence="cross-entropy", state_wise=True)) == (
         "cross-entropy, state-wise, slope penalty"
     )
 
@@ -227,7 +224,7 @@ def test_seeds_of_several_folders_are_pooled_and_other_options_told():
             *(("e", base, "y"), ("f", far, "z"), ("h", far, "z"), ("f", base, "z")),
         )
     ]
-    found = brac_plus_runs.by_variant(members)
+    found = by_variant(members)
     names = {data: {s: [m.folder.name for m in mine] for s, mine in by.items()} for data, by in found.items()}
     label = "KL, one multiplier, no slope penalty"
     assert names == {
