@@ -103,7 +103,7 @@ def outcome(path):
     assert all(np.isfinite(x).all() for x in (data.obs, data.action, data.reward))
     assert np.abs(data.action).max() <= 1
     assert data.terminal.shape == (n,) and (data.timeout is None or data.timeout.shape == (n,))
-    json.dumps(info(data), allow_nan=False)
+    json.dumps(info(data).to_json(), allow_nan=False)
     return True
 
 

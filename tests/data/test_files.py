@@ -340,7 +340,7 @@ def test_bounds_that_only_d4rls_convention_gives_are_said_to_be(tmp_path, capsys
     data = load(path)
     assert data.action_space == bounds and data.action_space_assumed and data.top(0.5).action_space_assumed
     assert not load(path, action_space=bounds).action_space_assumed
-    assert info(data)["action_space_assumed"] is True
+    assert info(data).action_space_assumed is True
     assert main(["data", "info", str(path)]) == 0
     assert "[-1, 1] is D4RL's convention" in capsys.readouterr().out
     (said,) = convert(path, tmp_path / "y.hdf5")

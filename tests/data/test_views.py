@@ -236,7 +236,7 @@ def test_discrete_actions_stay_integers():
 
 def test_data_without_a_transition_is_described_but_not_trained_on():
     data = numbered(flags("00"), timeout=flags("11"))
-    assert info(data)["transitions"] == 0 and info(data)["episodes"] == 2
+    assert info(data).transitions == 0 and info(data).episodes == 2
     with pytest.raises(BadInput, match="the bellman view has no rows"):
         data.transitions()
 
@@ -251,10 +251,10 @@ def test_info_counts_by_hand():
         action_space=Box((-1.0, -1.0), (1.0, 1.0)),
     )
     found = info(data)
-    assert found["boundary_action_share"] == 0.3
-    assert (found["rows"], found["episodes"], found["terminals"], found["timeouts"]) == (5, 3, 1, 1)
-    assert found["transitions"] == 3  # row 3 is cut, row 4 the last
-    assert found["reward"] == {"min": 1, "max": 5}
-    assert (found["return"]["mean"], found["return"]["min"], found["return"]["median"]) == (5, 3, 5)
-    assert (found["length"]["mean"], found["length"]["max"]) == (5 / 3, 2)
-    assert found["hash"] == data.hash and found["metadata"] == {}
+    assert found.boundary_action_share == 0.3
+    assert (found.rows, found.episodes, found.terminals, found.timeouts) == (5, 3, 1, 1)
+    assert found.transitions == 3  # row 3 is cut, row 4 the last
+    assert (found.reward.min, found.reward.max) == (1, 5)
+    assert (found.returns.mean, found.returns.min, found.returns.median) == (5, 3, 5)
+    assert (found.lengths.mean, found.lengths.max) == (5 / 3, 2)
+    assert found.hash == data.hash and found.metadata == {}

@@ -20,7 +20,7 @@ from leashrl.evaluate import expected_score, next_candidate
 
 
 def means(*args, **settings) -> list[float]:
-    return [row["mean"] for row in expected_score(*args, **settings)]
+    return [row.mean for row in expected_score(*args, **settings)]
 
 
 def best_of(values: list[float], k: int) -> float:
@@ -36,24 +36,24 @@ FIXED = [3.0, 50.0, 10.0, 7.0, 30.0]
 def test_candidates_that_always_score_the_same(rule):
     """Up to an episode each the choice is the best of so many random candidates; then the best of all."""
     found = expected_score([[x] * 3 for x in FIXED], range(8), rule=rule, resamples=20_000)
-    assert found[0]["mean"] == statistics.mean(FIXED) == 20.0
+    assert found[0].mean == statistics.mean(FIXED) == 20.0
     for k in range(1, 6):
         # the standard error is below 18 / sqrt(20,000) = 0.13
-        assert found[k]["mean"] == pytest.approx(best_of(FIXED, k), abs=0.5)
+        assert found[k].mean == pytest.approx(best_of(FIXED, k), abs=0.5)
     assert best_of(FIXED, 2) == pytest.approx((50 * 4 + 30 * 3 + 10 * 2 + 7) / 10)
-    assert [row["mean"] for row in found[5:]] == [50.0, 50.0, 50.0]
-    assert [row["budget"] for row in found] == list(range(8))
+    assert [row.mean for row in found[5:]] == [50.0, 50.0, 50.0]
+    assert [row.budget for row in found] == list(range(8))
 
 
 def test_the_interval_holds_the_middle_of_the_choices():
     # 21 candidates 0, 1, ..., 20, none run: the quartiles of equally likely values
     (row,) = expected_score([[float(x)] for x in range(21)], [0], level=0.5)
-    assert [row["mean"], row["low"], row["high"]] == pytest.approx([10, 5, 15])
+    assert [row.mean, row.low, row.high] == pytest.approx([10, 5, 15])
     # one episode tells nothing: the same, by simulation
     (row,) = expected_score([[float(x)] for x in range(21)], [1], level=0.5, resamples=20_000)
-    assert [row["low"], row["high"]] == [5.0, 15.0] and row["mean"] == pytest.approx(10, abs=0.2)
+    assert [row.low, row.high] == [5.0, 15.0] and row.mean == pytest.approx(10, abs=0.2)
     (row,) = expected_score([[0.0], [8.0]], [2])
-    assert (row["mean"], row["low"], row["high"]) == (8.0, 8.0, 8.0)
+    assert (row.mean, row.low, row.high) == (8.0, 8.0, 8.0)
 
 
 @pytest.mark.parametrize("each", [1, 4, 9])
@@ -140,9 +140,9 @@ def test_ties_are_not_won_by_the_first():
 def test_a_choice_among_some():
     """With episodes enough, the best of three random ones of five."""
     found = expected_score([[x] for x in FIXED], [0, 3], candidates=3, resamples=20_000)
-    assert found[0]["mean"] == 20.0
-    assert found[1]["mean"] == pytest.approx(best_of(FIXED, 3), abs=0.5)
-    assert found[1]["low"] == 10.0 and found[1]["high"] == 50.0
+    assert found[0].mean == 20.0
+    assert found[1].mean == pytest.approx(best_of(FIXED, 3), abs=0.5)
+    assert found[1].low == 10.0 and found[1].high == 50.0
 
 
 def test_it_is_fast():

@@ -100,12 +100,12 @@ def test_holm_by_hand():
 
 def test_all_pairs_and_what_is_decided():
     rows = compare_all({"low": [1.0, 2.0, 3.0], "high": [90.0, 91.0, 92.0], "near": [88.0, 91.0, 89.0]})
-    assert [(r["a"], r["b"]) for r in rows] == [("high", "near"), ("high", "low"), ("near", "low")]
-    assert [r["decided"] for r in rows] == [False, True, True]
-    assert rows[0]["p_holm"] == rows[0]["p"] and rows[0]["least_p"] == 0.1  # the largest p is left as it is
+    assert [(r.a, r.b) for r in rows] == [("high", "near"), ("high", "low"), ("near", "low")]
+    assert [r.decided for r in rows] == [False, True, True]
+    assert rows[0].p_holm == rows[0].p and rows[0].least_p == 0.1  # the largest p is left as it is
     two = compare_all({"a": [1.0, 1.1], "b": [90.0, 90.1]})
-    assert two[0]["p"] < 0.05 and not two[0]["decided"]  # two seeds of each decide nothing
-    assert compare(A, B)["difference"] == pytest.approx(A.mean() - B.mean())
+    assert two[0].p < 0.05 and not two[0].decided  # two seeds of each decide nothing
+    assert compare(A, B).difference == pytest.approx(A.mean() - B.mean())
 
 
 @pytest.mark.parametrize("modes", [0.0, 4.0, 40.0])
@@ -122,7 +122,7 @@ def test_equal_algorithms_with_three_seeds_are_rarely_called_different(modes):
 def test_of_three_equal_algorithms_none_is_called_ahead_more_often():
     rng, count = np.random.default_rng(2), 400
     tables = rng.normal(size=(count, 3, 3))
-    found = np.mean([any(row["decided"] for row in compare_all(dict(enumerate(x)))) for x in tables])
+    found = np.mean([any(row.decided for row in compare_all(dict(enumerate(x)))) for x in tables])
     assert found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / count)
 
 

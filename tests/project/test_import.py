@@ -1,6 +1,9 @@
 """`import leashrl` is quick and needs none of the extras: measured by what it loads, not by a clock."""
 
+import importlib
 import importlib.util
+import inspect
+import re
 import subprocess
 import sys
 
@@ -41,7 +44,12 @@ def test_import_loads_neither_jax_nor_extras(module):
 
 @pytest.mark.parametrize(
     "module",
-    present(*(f"leashrl.{name}" for name in ["algos", "data", "training", "evaluate", "experiment", "cli"])),
+    present(
+        *(
+            f"leashrl.{name}"
+            for name in ["algos", "data", "training", "evaluate", "runs", "ope", "report", "cli"]
+        )
+    ),
 )
 def test_each_part_imports_without_the_extras(module):
     assert "leashrl" in loaded(module, EXTRAS)
@@ -50,3 +58,20 @@ def test_each_part_imports_without_the_extras(module):
 def test_the_block_blocks():
     with pytest.raises(AssertionError, match="No module named 'jax'"):
         loaded("leashrl.types", ["jax"])
+
+
+ROOMS = ["data", "evaluate", "export", "information", "ope", "report", "sweep", "tasks"]
+
+
+@pytest.mark.parametrize("module", ["leashrl", *(f"leashrl.{room}" for room in ROOMS)])
+def test_public_functions_return_types_and_not_dictionaries(module):
+    """What one calls completes in an editor. `prepare` returns arrays by field, which is a batch."""
+    home = importlib.import_module(module)
+    functions = {
+        name: getattr(home, name) for name in home.__all__ if inspect.isfunction(getattr(home, name))
+    }
+    returned = {name: str(inspect.signature(f).return_annotation) for name, f in functions.items()}
+    loose = {
+        name: text for name, text in returned.items() if re.search(r"\b(dict|Mapping|Any|_empty)\b", text)
+    }
+    assert loose.keys() <= {"prepare"}

@@ -96,7 +96,7 @@ def run(args: Namespace) -> int:
         "level": LEVEL,
         "seed": SEED,
         "candidates": about,
-        "budgets": rows,
+        "budgets": [row.to_json() for row in rows],
         "versions": versions(),
     }
     show(args, values, lines(values))

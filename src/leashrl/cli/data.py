@@ -72,7 +72,7 @@ def info(args: Namespace) -> int:
     from leashrl.data import info as describe
     from leashrl.data import load
 
-    found = describe(load(args.source, **reading(args)))
+    found = describe(load(args.source, **reading(args))).to_json()
     lines = []
     for name, value in found.items():
         if isinstance(value, dict) and {"mean", "min", "max"} <= value.keys():

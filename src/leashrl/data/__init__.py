@@ -2,12 +2,14 @@
 
 from leashrl.data.checks import Defect
 from leashrl.data.dataset import Dataset
+from leashrl.data.describe import DataInfo, info
 from leashrl.data.preprocessing import Normaliser, prepare
 from leashrl.data.recipes import RECIPES, Recipe, make
-from leashrl.data.sources import check, convert, info, load
+from leashrl.data.sources import check, convert, load
 
 __all__ = [
     "RECIPES",
+    "DataInfo",
     "Dataset",
     "Defect",
     "Normaliser",

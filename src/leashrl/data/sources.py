@@ -1,11 +1,7 @@
 """From a path or an id to a Dataset, and what can be said of one: load, info, check, convert."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
 from leashrl.data.dataset import Dataset
@@ -203,59 +199,3 @@ def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: 
             space = Box((-1.0,) * actions.shape[1], (1.0,) * actions.shape[1])
         limit = LIMIT_OF_FILE.get(path.name) if limit is None else limit
     return dataclasses.replace(raw, action_space=space, action_space_assumed=assumed, max_episode_steps=limit)
-
-
-# --- What can be said of a data set -------------------------------------------------------
-
-
-def info(dataset: Dataset) -> dict[str, Any]:
-    """Counts and figures, ready for JSON. Returns are sums of the logged rewards, in their own units."""
-    lengths = np.array([part.stop - part.start for part in dataset.episodes()])
-    space = dataset.action_space
-    boundary = None
-    if isinstance(space, Box):
-        low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
-        at = (dataset.action == low) | (dataset.action == high)
-        boundary = float(at.mean())
-    return {
-        "name": dataset.name,
-        "hash": dataset.hash,
-        "rows": len(dataset),
-        "transitions": len(dataset.rows("bellman")),
-        "obs_dim": dataset.spec.obs_dim,
-        "action_space": {"kind": type(space).__name__, **dataclasses.asdict(space)},
-        "action_space_assumed": dataset.action_space_assumed,
-        "boundary_action_share": boundary,
-        "episodes": len(lengths),
-        "max_episode_steps": dataset.max_episode_steps,
-        "terminals": int(dataset.terminal.sum()),
-        "timeouts": None if dataset.timeout is None else int(dataset.timeout.sum()),
-        "has_next_obs": dataset.next_obs is not None,
-        "reward": {"min": float(dataset.reward.min()), "max": float(dataset.reward.max())},
-        "return": _summary(dataset.returns()),
-        "length": _summary(lengths),
-        "metadata": _metadata(dataset.extras),
-    }
-
-
-def _summary(values: np.ndarray) -> dict[str, float]:
-    quantiles = np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
-    return {
-        **{name: float(getattr(values, name)()) for name in ("mean", "std", "min", "max")},
-        **dict(zip(("q10", "q25", "median", "q75", "q90"), quantiles, strict=True)),
-    }
-
-
-def _metadata(extras: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Single values below `metadata/`; a policy's weights are passed over."""
-    found: dict[str, Any] = {}
-    for name in extras:
-        if name.startswith("metadata/"):
-            value = extras[name]
-            if value.size == 1:
-                item = value.reshape(-1)[0]
-                item = item.item() if isinstance(item, np.generic) else item
-                known = isinstance(item, (str, int, float, bool))
-                text = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
-                found[name.removeprefix("metadata/")] = item if known else text
-    return found

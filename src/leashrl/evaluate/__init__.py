@@ -6,8 +6,10 @@ first used.
 
 from typing import TYPE_CHECKING, Any
 
-from leashrl.evaluate.budget import expected_score, next_candidate
+from leashrl.evaluate.budget import ExpectedScore, expected_score, next_candidate
 from leashrl.evaluate.significance import (
+    Comparison,
+    PairComparison,
     compare,
     compare_all,
     difference_interval,
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
     from leashrl.evaluate.rollout import Evaluation, evaluate
 
 __all__ = [
+    "Comparison",
     "Evaluation",
+    "ExpectedScore",
+    "PairComparison",
     "bounded_interval",
     "compare",
     "compare_all",

@@ -10,8 +10,10 @@ Matters", arXiv 2110.04156, count deployed policies; Jackson et al. (2025), "A C
 Reinforcement Learning", arXiv 2504.11453, count episodes of a UCB bandit.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,21 @@ from leashrl.errors import BadInput, nearest
 
 RULES = ("ucb", "uniform")
 """`ucb` spends more episodes on what looks good; `uniform` gives all candidates the same, in turns."""
+
+
+@dataclass(frozen=True)
+class ExpectedScore:
+    """Of the candidate that is chosen with a budget of episodes."""
+
+    budget: int
+    mean: float
+    low: float
+    high: float
+    """Between `low` and `high` lie the middle 95 % of the choices (`level`): how much one choice may miss the
+    mean by, not how well the mean is known. With a large budget it has no width."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 def expected_score(
@@ -32,7 +49,7 @@ def expected_score(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> list[dict[str, float]]:
+) -> list[ExpectedScore]:
     r"""The expected score of the candidate that is chosen with each budget of episodes.
 
     A resample is one choice as somebody would make it: the candidates in a random order, each episode drawn
@@ -58,16 +75,14 @@ def expected_score(
       seed: of the resampling.
 
     Returns:
-      A row a budget, in the order asked: `budget`; `mean`, the expected score; `low` and `high`, between
-      which the middle `level` of the choices lie. That is how much one choice may miss the mean by, not how
-      well the mean is known: with a large budget it has no width.
+      One per budget, in the order asked.
 
     Raises:
       BadInput: fewer than one candidate or episode, numbers that are not finite, settings without sense.
 
     Two candidates that always score the same: one episode cannot tell, two can.
 
-    >>> [row["mean"] for row in expected_score([[0.0], [10.0]], [0, 2])]
+    >>> [row.mean for row in expected_score([[0.0], [10.0]], [0, 2])]
     [5.0, 10.0]
     """
     arms = [_scores(i, x) for i, x in enumerate(returns)]
@@ -80,35 +95,12 @@ def expected_score(
     # A random order of the candidates for each resample: it says which are in the choice, which is run
     # first, and which wins a tie.
     order = rng.permuted(np.tile(np.arange(len(arms)), (resamples, 1)), axis=1)[:, :count]
-    worth = np.array([x.mean() for x in arms])[order]
-    episodes, flat = np.array([len(x) for x in arms]), np.concatenate(arms)
-    first = np.concatenate([[0], np.cumsum(episodes)[:-1]])
-
-    flat -= flat.mean()  # far from zero the spread would drown in rounding
-
-    rows = np.arange(resamples)
-    total, n = np.zeros((resamples, count)), np.zeros((resamples, count))
-    square = np.zeros(resamples)  # of all scores so far, for their spread
-    outcomes = {0: np.array([x.mean() for x in arms])}  # what may be handed over, each equally likely
-    for t in range(max(budgets, default=0)):
-        if t < count or rule == "uniform":
-            column = np.full(resamples, t % count)
-        else:
-            column = _index(total, n, square, exploration).argmax(1)
-        arm = order[rows, column]
-        score = flat[first[arm] + rng.integers(episodes[arm])]
-        total[rows, column] += score
-        n[rows, column] += 1
-        square += score**2
-        if t + 1 in budgets:
-            means = np.divide(total, n, out=np.full_like(total, -np.inf), where=n > 0)
-            outcomes[t + 1] = worth[rows, means.argmax(1)]
+    outcomes = _outcomes(arms, order, budgets, rule, exploration, rng)
+    ends = [(1 - level) / 2, (1 + level) / 2]
     table = []
     for budget in budgets:
-        ends = [(1 - level) / 2, (1 + level) / 2]
         low, high = np.quantile(outcomes[budget], ends, method="inverted_cdf")  # values that do occur
-        mean = float(outcomes[budget].mean())
-        table.append({"budget": int(budget), "mean": mean, "low": float(low), "high": float(high)})
+        table.append(ExpectedScore(int(budget), float(outcomes[budget].mean()), float(low), float(high)))
     return table
 
 
@@ -137,6 +129,50 @@ def next_candidate(scores: Sequence[Sequence[float]], *, exploration: float = ma
     n = np.array([[float(len(x)) for x in centred]])
     square = np.array([sum((x**2).sum() for x in centred)])
     return int(_index(total, n, square, exploration).argmax())
+
+
+def _outcomes(
+    arms: Sequence[np.ndarray],
+    order: np.ndarray,
+    budgets: Sequence[int],
+    rule: str,
+    exploration: float,
+    rng: np.random.Generator,
+) -> dict[int, np.ndarray]:
+    """Run the bandit in all resamples at once: what is handed over may be worth, each value equally likely.
+
+    Args:
+      arms: the scores (episodes,) of each candidate.
+      order: (resamples, candidates in the choice), which they are.
+
+    Returns:
+      For each budget, and for 0, the mean scores of the candidates that are handed over.
+    """
+    resamples, count = order.shape
+    values = np.array([x.mean() for x in arms])
+    worth = values[order]
+    episodes, flat = np.array([len(x) for x in arms]), np.concatenate(arms)
+    first = np.concatenate([[0], np.cumsum(episodes)[:-1]])
+    flat -= flat.mean()  # far from zero the spread would drown in rounding
+
+    rows = np.arange(resamples)
+    total, n = np.zeros((resamples, count)), np.zeros((resamples, count))
+    square = np.zeros(resamples)  # of all scores so far, for their spread
+    outcomes = {0: values}
+    for t in range(max(budgets, default=0)):
+        if t < count or rule == "uniform":
+            column = np.full(resamples, t % count)
+        else:
+            column = _index(total, n, square, exploration).argmax(1)
+        arm = order[rows, column]
+        score = flat[first[arm] + rng.integers(episodes[arm])]
+        total[rows, column] += score
+        n[rows, column] += 1
+        square += score**2
+        if t + 1 in budgets:
+            means = np.divide(total, n, out=np.full_like(total, -np.inf), where=n > 0)
+            outcomes[t + 1] = worth[rows, means.argmax(1)]
+    return outcomes
 
 
 def _index(total: np.ndarray, n: np.ndarray, square: np.ndarray, exploration: float) -> np.ndarray:

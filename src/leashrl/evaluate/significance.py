@@ -12,9 +12,11 @@ Many comparisons at once are corrected after Holm (1979), "A Simple Sequentially
 Procedure".
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,37 @@ LEAST_RUNS = 3
 """With fewer runs of either a difference is not decided: see above."""
 EXACT, DRAWS = 50_000, 20_000
 """Up to so many permutations are all tried; of more, so many are drawn."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far apart two algorithms are, and whether that is chance."""
+
+    difference: float
+    """mean(a) - mean(b)."""
+    low: float | None
+    high: float | None
+    """95 % interval of the difference; None where there is no deviation to estimate it from."""
+    p: float | None
+    """Of `t_test`."""
+    p_permutation: float
+    """Of `permutation_test`, which cannot be below `least_p`."""
+    least_p: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class PairComparison(Comparison):
+    """One pair of several that are compared at once; `a` has the higher mean."""
+
+    a: str
+    b: str
+    p_holm: float | None
+    """`p` corrected for the number of pairs."""
+    decided: bool
+    """Whether `p_holm` is below 5 %, with three runs or more of both."""
 
 
 def difference_interval(a: Any, b: Any, *, paired: bool = False, level: float = 0.95) -> Interval:
@@ -127,43 +160,47 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def compare(a: Any, b: Any, *, paired: bool = False) -> dict[str, Any]:
-    """Both tests and the interval of one comparison: difference, low, high, p, p_permutation and least_p.
+def compare(a: Any, b: Any, *, paired: bool = False) -> Comparison:
+    """Both tests and the interval of one comparison.
 
     Args:
-      a, b, paired: as in `difference_interval`. `p` is `t_test`'s.
+      a, b, paired: as in `difference_interval`.
     """
     x, y = _tables(a, b, paired)
     low, high = difference_interval(x, y, paired=paired) or (None, None)
-    return {
-        "difference": float(x.mean() - y.mean()),
-        "low": low,
-        "high": high,
-        "p": t_test(x, y, paired=paired),
-        "p_permutation": permutation_test(x, y, paired=paired),
-        "least_p": least_p(len(x), len(y), tasks=x.shape[1], paired=paired),
-    }
+    return Comparison(
+        difference=float(x.mean() - y.mean()),
+        low=low,
+        high=high,
+        p=t_test(x, y, paired=paired),
+        p_permutation=permutation_test(x, y, paired=paired),
+        least_p=least_p(len(x), len(y), tasks=x.shape[1], paired=paired),
+    )
 
 
-def compare_all(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+def compare_all(scores: Mapping[str, Any]) -> list[PairComparison]:
     """Every pair of some algorithms, unpaired, corrected for their number.
 
     Args:
       scores: name -> (runs, tasks), or (runs,) for one task; the same tasks for all.
 
     Returns:
-      A row per pair, in the order of the means: `a` (the higher mean), `b`, what `compare` finds, `p_holm`
-      (of all pairs, since which of them are looked at is decided by the data), and `decided`: p_holm below
-      5 %, with three runs or more of both.
+      One per pair, in the order of the means. The correction counts all pairs, since which of them are looked
+      at is decided by the data.
     """
     tables = {name: table_of(values) for name, values in scores.items()}
     ranked = sorted(tables, key=lambda name: -tables[name].mean())
     pairs = list(itertools.combinations(ranked, 2))
-    rows: list[dict[str, Any]] = [{"a": a, "b": b} | compare(tables[a], tables[b]) for a, b in pairs]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        enough = min(len(tables[row["a"]]), len(tables[row["b"]])) >= LEAST_RUNS
-        row |= {"p_holm": p, "decided": bool(enough and p is not None and p < ALPHA)}
-    return rows
+    found = [compare(tables[a], tables[b]) for a, b in pairs]
+    corrected = holm([row.p for row in found])
+
+    def decided(a: str, b: str, p: float | None) -> bool:
+        return min(len(tables[a]), len(tables[b])) >= LEAST_RUNS and p is not None and p < ALPHA
+
+    return [
+        PairComparison(**row.to_json(), a=a, b=b, p_holm=p, decided=decided(a, b, p))
+        for (a, b), row, p in zip(pairs, found, corrected, strict=True)
+    ]
 
 
 # --- What they share ---------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from leashrl.data import Dataset
-from leashrl.data.sources import info
+from leashrl.data.describe import info
 from leashrl.disk.files import versions
 from leashrl.disk.folder import RunFolder, read_policies
 from leashrl.errors import BadInput
@@ -65,7 +65,7 @@ def diagnose(
     else:
         dataset = same_data(folder, plan, data)
         about = info(dataset)
-        found = replace(found, data=about, behaviour=behaviour(about["return"]["mean"], plan.task))
+        found = replace(found, data=about, behaviour=behaviour(about.returns.mean, plan.task))
         if policy.policy.init(policy.params) != ():
             why = "its policy remembers the episode so far, so single rows say nothing about it"
             found = replace(found, skipped=why)

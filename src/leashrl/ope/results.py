@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leashrl.core import to_json
+from leashrl.data.describe import DataInfo
 from leashrl.ope.estimator import Config
 
 # --- Fitted Q evaluation -----------------------------------------------------
@@ -215,8 +216,8 @@ class Behaviour:
 class Diagnostics:
     """A run's policies held against their data: what `diagnostics.json` holds."""
 
-    data: dict[str, Any] | None = None
-    """As `leashrl data info`; None for a run that learnt online, as is `behaviour`."""
+    data: DataInfo | None = None
+    """None for a run that learnt online, as is `behaviour`."""
     behaviour: Behaviour | None = None
     skipped: str | None = None
     """A sentence, where the policies cannot be held against single rows; what follows is then empty."""
@@ -229,7 +230,7 @@ class Diagnostics:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "data": self.data,
+            "data": self.data and self.data.to_json(),
             "behaviour": self.behaviour and self.behaviour.to_json(),
             "skipped": self.skipped,
             "mode": self.mode,

@@ -88,11 +88,12 @@ def compare(lines: Sequence[Line]) -> Row | None:
 def tested(lines: Sequence[Line], found: dict[str, np.ndarray], where: Sequence[str]) -> list[Row]:
     """The first label against each other: both tests over the places, and both of matched seeds."""
     best = next(iter(found))
-    rows = [row for row in compare_all(found) if row["a"] == best]
-    for row in rows:
-        a, b = matched(lines, row["a"], row["b"], where)
-        both = compare_two(a, b, paired=True) if len(a) > 1 else {"p": None, "p_permutation": None}
-        row |= {"pairs": len(a), "p_paired": both["p"], "p_signs": both["p_permutation"]}
+    rows: list[Row] = []
+    for pair in (pair for pair in compare_all(found) if pair.a == best):
+        a, b = matched(lines, pair.a, pair.b, where)
+        both = compare_two(a, b, paired=True) if len(a) > 1 else None
+        of_seeds = {"p_paired": both and both.p, "p_signs": both and both.p_permutation}
+        rows.append(pair.to_json() | {"pairs": len(a)} | of_seeds)
     return rows
 
 
@@ -158,7 +159,7 @@ def chosen(lines: Sequence[Line], found: dict[str, np.ndarray], unit: str) -> Ro
         if len(episodes) < 2 or min(map(len, episodes)) < 2:
             return None
         rows = expected_score(episodes, BUDGETS, resamples=300)
-        points = [[row[name] for name in ("budget", "mean", "low", "high")] for row in rows]
+        points = [(row.budget, row.mean, row.low, row.high) for row in rows]
         series.append({"label": line.label, "points": [[float(f"{x:.5g}") for x in p] for p in points]})
     return {
         "id": "chosen",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from leashrl.evaluate.significance import ALPHA, LEAST_RUNS
+from leashrl.evaluate.significance import ALPHA, LEAST_RUNS, PairComparison
 from leashrl.report.markup import Markup, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, finite
 from leashrl.report.tables import UNITS, comparisons, summaries
@@ -27,7 +27,7 @@ def section(lines: Sequence[Line], looks: dict[str, Row]) -> Markup:
     return join([*parts, tag("p", note, class_="note")])
 
 
-def answer(rows: Sequence[Row], compared: Mapping[tuple[str, str, str], Row]) -> Markup:
+def answer(rows: Sequence[Row], compared: Mapping[tuple[str, str, str], PairComparison]) -> Markup:
     """Who ends highest, by how much, and from which of the others a test tells it."""
     strong = lambda text: tag("b", text)
     ranked = [row for row in rows if row["mean"] is not None]
@@ -45,30 +45,30 @@ def answer(rows: Sequence[Row], compared: Mapping[tuple[str, str, str], Row]) ->
         f" (95 % interval {interval(best['low'], best['high'])})." if best["low"] is not None else "."
     )
     against = lambda row: compared[best["data"], best["label"], row["label"]]
-    open_ = [row for row in ranked[1:] if not against(row)["decided"]]
+    open_ = [row for row in ranked[1:] if not against(row).decided]
     if open_:
         names: list[str] = [strong(row["label"]) for row in open_[:3]]
         names += [f"{len(open_) - 3} more"] if len(open_) > 3 else []
         said += [" Whether it is ahead of ", listed(names), " is not decided: ", why([best, *open_], against)]
     elif len(ranked) > 1:
-        worst = max(against(row)["p_holm"] for row in ranked[1:])
+        worst = max(p for row in ranked[1:] if (p := against(row).p_holm) is not None)
         others, second = "the other" if len(ranked) == 2 else "every other", strong(ranked[1]["label"])
         said.append(f" It is ahead of {others} (Welch's t test, which takes scores as normal, corrected for ")
         said += [f"all pairs: p {at_most(worst)}); ", second, f" comes next at {number(ranked[1]['mean'])}."]
     return tag("p", said, class_="answer")
 
 
-def why(rows: Sequence[Row], against: Callable[[Row], Row]) -> str:
+def why(rows: Sequence[Row], against: Callable[[Row], PairComparison]) -> str:
     """What stands in the way of a decision: too few seeds, or a p-value. The first row is the best."""
     few = min(row["n"] for row in rows)
     if few < LEAST_RUNS:
         return f"that takes {seeds(LEAST_RUNS)} of each, and one of them has {seeds(few)}."
     tests = [against(row) for row in rows[1:]]
-    least = min((t["p_holm"] for t in tests if t["p_holm"] is not None), default=None)
+    least = min((t.p_holm for t in tests if t.p_holm is not None), default=None)
     if least is None:
         return "no seed differs from another of its setting, so that there is nothing to test with."
     said = f"with {seeds(few)} Welch's t test, corrected for all pairs, gives p {at_least(least, len(tests))}"
-    reach = min(t["least_p"] for t in tests)
+    reach = min(t.least_p for t in tests)
     if reach > ALPHA:
         said += f" (a permutation test cannot give less than {p_value(reach)})"
     return f"{said}."

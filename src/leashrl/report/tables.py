@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from leashrl.evaluate.significance import compare_all
+from leashrl.evaluate.significance import PairComparison, compare_all
 from leashrl.evaluate.statistics import summary
 from leashrl.report.reading import Line, Row
 
@@ -34,13 +34,13 @@ def summaries(lines: Sequence[Line]) -> list[Row]:
     return sorted(rows, key=lambda r: (order[r["data"]], r["mean"] is None, -(r["mean"] or 0.0), r["label"]))
 
 
-def comparisons(lines: Sequence[Line]) -> dict[tuple[str, str, str], Row]:
+def comparisons(lines: Sequence[Line]) -> dict[tuple[str, str, str], PairComparison]:
     """What `compare_all` finds of each pair of labels, by their place and names in either order."""
-    found: dict[tuple[str, str, str], Row] = {}
+    found: dict[tuple[str, str, str], PairComparison] = {}
     for place in dict.fromkeys(line.place for line in lines):
         here = {line.label: line.finals for line in lines if line.place == place and line.finals}
         for row in compare_all(here):
-            found[place, row["a"], row["b"]] = found[place, row["b"], row["a"]] = row
+            found[place, row.a, row.b] = found[place, row.b, row.a] = row
     return found
 
 
@@ -81,7 +81,7 @@ def latex(lines: Sequence[Line]) -> str:
     best = {p: next((r["label"] for r in rows if r["data"] == p and r["n"]), "") for p in where}
     compared = comparisons(lines)
     first = lambda r: r["label"] == best[r["data"]]
-    bold = lambda r: first(r) or not compared[r["data"], best[r["data"]], r["label"]]["decided"]
+    bold = lambda r: first(r) or not compared[r["data"], best[r["data"]], r["label"]].decided
     body = []
     for label in labels:
         cells = [found.get((label, place)) for place in where]
