@@ -230,7 +230,6 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
     try:
         from gymnasium import spaces
         from minari import __version__ as version
-        from minari.data_collector import EpisodeBuffer
         from minari.dataset.minari_storage import MinariStorage
         from minari.namespace import create_namespace, list_local_namespaces
     except ImportError as error:
@@ -244,59 +243,9 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
         if target.exists():
             raise BadInput(f"{target} exists already: give another name or version, or remove it")
 
-    obs, after = raw.arrays["observations"], raw.arrays.get("next_observations")
-    discrete = isinstance(data.action_space, Discrete)
-    actions = raw.arrays["actions"].reshape(len(obs)) if discrete else raw.arrays["actions"]
-    rewards = raw.arrays["rewards"].reshape(len(obs))
-    timeout = np.zeros(len(obs), bool) if data.timeout is None else data.timeout
-    episodes = data.episodes()
-
-    def same_length(key: str, count: int) -> bool:
-        value = raw.extras[key]
-        return value.ndim >= 1 and len(value) == count and value.dtype.kind in "fiub"
-
-    infos = [k for k in raw.extras if k.startswith("infos/") and same_length(k, len(obs))]
-    finals = [k for k in raw.extras if k.startswith("final_infos/") and same_length(k, len(episodes))]
-    finals = [k for k in finals if k[len("final_") :] in infos]
-    seeds = raw.extras.get("episode_seeds")
-    own_seeds = seeds is not None and len(seeds) == len(episodes)
-    loaded = {k: raw.extras[k] for k in [*infos, *finals]}
-
-    def buffers() -> Iterator[Any]:
-        for number, part in enumerate(episodes):
-            last = (obs if after is None else after)[part.stop - 1 : part.stop]
-            nested: dict[str, Any] = {}
-            for key in infos:
-                value = loaded[key][part]
-                if (final := f"final_{key}") in loaded:
-                    value = np.concatenate([value, loaded[final][number : number + 1]])
-                *groups, leaf = key.split("/")[1:]
-                place = nested
-                for group in groups:
-                    place = place.setdefault(group, {})
-                place[leaf] = value
-            yield EpisodeBuffer(
-                seed=int(seeds[number]) if own_seeds and seeds is not None and seeds[number] >= 0 else None,
-                observations=np.concatenate([obs[part], last]),  # pyright: ignore[reportArgumentType]
-                actions=actions[part],  # pyright: ignore[reportArgumentType]
-                rewards=rewards[part],  # pyright: ignore[reportArgumentType]
-                terminations=data.terminal[part],  # pyright: ignore[reportArgumentType]
-                truncations=timeout[part],  # pyright: ignore[reportArgumentType]
-                infos=nested or None,
-            )
-
-    own = {*loaded, "metadata/minari", *(["episode_seeds"] if own_seeds else [])}
-    beside: dict[str, np.ndarray] = {f"file/{k}": v for k, v in raw.extras.items() if k not in own}
-    beside |= attributes_to_field(raw.attributes)
-    beside["rows"] = np.asarray(len(obs))
-    exact: dict[str, np.ndarray] = {}
-    if data.timeout is None:
-        beside["without_timeouts"] = np.asarray(True)
-    if after is None:
-        beside["without_next_observations"] = np.asarray(True)
-    elif not np.array_equal(after[:-1][~data.ends[:-1]], obs[1:][~data.ends[:-1]]):
-        exact["next_observations"] = after  # they are not the following observations: keep them whole
-
+    carried = _carried(raw, data)
+    beside = _beside(raw, data, {*carried, "metadata/minari"})
+    obs = raw.arrays["observations"]
     space: Any = spaces.Discrete(data.action_space.n) if isinstance(data.action_space, Discrete) else None
     if isinstance(data.action_space, Box):
         low, high = (np.asarray(x, np.float32) for x in (data.action_space.low, data.action_space.high))
@@ -313,11 +262,8 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
         temporary.chmod(0o755)
         storage = MinariStorage.new(temporary / "data", obs_space, space, data_format="hdf5")
         storage.update_metadata({**text, "dataset_id": name, "minari_version": version})
-        storage.update_episodes(buffers())
-        whole = Raw(
-            "", exact, beside, action_space=data.action_space, max_episode_steps=data.max_episode_steps
-        )
-        write_hdf5(whole, temporary / "data" / BESIDE)
+        storage.update_episodes(_episode_buffers(raw, data, carried))
+        write_hdf5(beside, temporary / "data" / BESIDE)
         os.rename(temporary, target)
         namespace = name.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():
@@ -329,3 +275,71 @@ def write_minari(raw: Raw, data: Dataset, name: str) -> None:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _carried(raw: Raw, data: Dataset) -> dict[str, np.ndarray]:
+    """The extras that Minari has a place for: infos, a row a step or an episode, and the episodes' seeds."""
+    count = len(data.episodes())
+
+    def same_length(key: str, count: int) -> bool:
+        value = raw.extras[key]
+        return value.ndim >= 1 and len(value) == count and value.dtype.kind in "fiub"
+
+    infos = [k for k in raw.extras if k.startswith("infos/") and same_length(k, len(data))]
+    finals = [k for k in raw.extras if k.startswith("final_infos/") and same_length(k, count)]
+    finals = [k for k in finals if k[len("final_") :] in infos]
+    carried = {k: raw.extras[k] for k in [*infos, *finals]}
+    seeds = raw.extras.get("episode_seeds")
+    return carried if seeds is None or len(seeds) != count else carried | {"episode_seeds": seeds}
+
+
+def _episode_buffers(raw: Raw, data: Dataset, carried: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    """Every episode as Minari takes it, with the extras of `_carried`."""
+    from minari.data_collector import EpisodeBuffer
+
+    obs, after = raw.arrays["observations"], raw.arrays.get("next_observations")
+    discrete = isinstance(data.action_space, Discrete)
+    actions = raw.arrays["actions"].reshape(len(obs)) if discrete else raw.arrays["actions"]
+    rewards = raw.arrays["rewards"].reshape(len(obs))
+    timeout = np.zeros(len(obs), bool) if data.timeout is None else data.timeout
+    seeds = carried.get("episode_seeds")
+    for number, part in enumerate(data.episodes()):
+        last = (obs if after is None else after)[part.stop - 1 : part.stop]
+        nested: dict[str, Any] = {}
+        for key in (k for k in carried if k.startswith("infos/")):
+            value = carried[key][part]
+            if (final := f"final_{key}") in carried:
+                value = np.concatenate([value, carried[final][number : number + 1]])
+            *groups, leaf = key.split("/")[1:]
+            place = nested
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[leaf] = value
+        yield EpisodeBuffer(
+            seed=int(seeds[number]) if seeds is not None and seeds[number] >= 0 else None,
+            observations=np.concatenate([obs[part], last]),  # pyright: ignore[reportArgumentType]
+            actions=actions[part],  # pyright: ignore[reportArgumentType]
+            rewards=rewards[part],  # pyright: ignore[reportArgumentType]
+            terminations=data.terminal[part],  # pyright: ignore[reportArgumentType]
+            truncations=timeout[part],  # pyright: ignore[reportArgumentType]
+            infos=nested or None,
+        )
+
+
+def _beside(raw: Raw, data: Dataset, elsewhere: set[str]) -> Raw:
+    """What goes into `BESIDE`: extras that are not `elsewhere`, and what says how to undo the conversion.
+
+    Next observations are kept whole where they are not the observations of the following rows.
+    """
+    obs, after = raw.arrays["observations"], raw.arrays.get("next_observations")
+    extras: dict[str, np.ndarray] = {f"file/{k}": v for k, v in raw.extras.items() if k not in elsewhere}
+    extras |= attributes_to_field(raw.attributes)
+    extras["rows"] = np.asarray(len(obs))
+    exact: dict[str, np.ndarray] = {}
+    if data.timeout is None:
+        extras["without_timeouts"] = np.asarray(True)
+    if after is None:
+        extras["without_next_observations"] = np.asarray(True)
+    elif not np.array_equal(after[:-1][~data.ends[:-1]], obs[1:][~data.ends[:-1]]):
+        exact["next_observations"] = after
+    return Raw("", exact, extras, action_space=data.action_space, max_episode_steps=data.max_episode_steps)

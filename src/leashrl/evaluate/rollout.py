@@ -89,13 +89,8 @@ def evaluate(
     """
     start = time.perf_counter()
     episodes = whole("episodes", task.episodes if episodes is None else episodes, 1)
-    mode = policy.modes[0] if mode is None else mode
-    if mode not in policy.modes:
-        raise BadInput(f"the policy has no evaluation mode '{mode}': {nearest(mode, policy.modes)}")
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise BadInput("the policy's params hold no arrays, so the number of members is unknown")
-    members = leaves[0].shape[0]
+    mode = _mode(policy, mode)
+    members = _members(params)
     seeds = [env_seed(seed, i) for i in range(episodes)]
     key = jax.random.key(env_seed(seed, 2**32 - 1))  # no episode has that number
 
@@ -203,6 +198,22 @@ def _compiled(policy: Policy, mode: str) -> tuple[Callable, Callable]:
 
 
 # --- What must fit -----------------------------------------------------------
+
+
+def _mode(policy: Policy, mode: str | None) -> str:
+    """The mode that is asked for, once the policy has it; the policy's first by default."""
+    mode = policy.modes[0] if mode is None else mode
+    if mode not in policy.modes:
+        raise BadInput(f"the policy has no evaluation mode '{mode}': {nearest(mode, policy.modes)}")
+    return mode
+
+
+def _members(params: Any) -> int:
+    """How many members the leading axis of `params` has."""
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise BadInput("the policy's params hold no arrays, so the number of members is unknown")
+    return leaves[0].shape[0]
 
 
 def _check(

@@ -20,7 +20,7 @@ from leashrl.errors import BadInput
 from leashrl.ope import estimator, reliability
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
 from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
-from leashrl.ope.results import FqeData, FqeResult, SplitCounts, SplitValues
+from leashrl.ope.results import FqeData, FqeResult, FqeRow, SplitCounts, SplitValues
 
 __all__ = ["fqe"]
 
@@ -83,26 +83,38 @@ def fqe(
     judged = judge(fits, dataset, split, asked, actions, config.gamma)
     behaviour, rest = judged[0], judged[1:]
     named = [one.named(row) for one, row in zip(candidates, rest, strict=True)]
-    held, trained = split.held_starts, split.train_starts
-    value = SplitValues(float(logged[held].mean()), float(logged[trained].mean()))
     return FqeResult(
         policies=tuple(sorted(named, key=lambda row: row.rank or len(named) + 1)),  # without a value: last
         left_out=tuple(left_out),
-        data=FqeData(
-            name=dataset.name,
-            hash=dataset.hash,
-            episodes=SplitCounts(len(held), len(trained)),
-            rows=SplitCounts(len(split.held), len(split.train)),
-            value=value,
-            fqe=behaviour,
-            off=reliability.calibration(behaviour.value, value.held_out, fits.scale),
-            possible=limits,
-            spread=fits.scale,
-        ),
+        data=judged_data(dataset, split, logged, limits, behaviour, fits.scale),
         mode=mode,
         seeds=tuple(chosen),
         held_percent=held_percent,
         split_seed=split_seed,
         config=config,
         versions=versions(),
+    )
+
+
+def judged_data(
+    dataset: Dataset,
+    split: estimator.Split,
+    logged: np.ndarray,
+    limits: tuple[float, float],
+    behaviour: FqeRow,
+    scale: float,
+) -> FqeData:
+    """What the data are, and the one value that they show beside what FQE finds of it."""
+    held, trained = split.held_starts, split.train_starts
+    value = SplitValues(float(logged[held].mean()), float(logged[trained].mean()))
+    return FqeData(
+        name=dataset.name,
+        hash=dataset.hash,
+        episodes=SplitCounts(len(held), len(trained)),
+        rows=SplitCounts(len(split.held), len(split.train)),
+        value=value,
+        fqe=behaviour,
+        off=reliability.calibration(behaviour.value, value.held_out, scale),
+        possible=limits,
+        spread=scale,
     )

@@ -81,11 +81,7 @@ def train(
     Raises:
       BadInput: anything about the arguments, the data or the disk, before anything is written.
     """
-    configure(algorithm, preset, None, options or {})  # a typo is told before a large file is read
-    dataset = data if isinstance(data, Dataset) or data is None else load(data)
-    place = find_place(task, dataset) if dataset else online_place(algorithm, task)
-    options = dict(options or {}) | ({} if steps is None else {"steps": steps})
-    config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
+    config, dataset, place = read_inputs(algorithm, data, task, preset, options or {}, steps)
     eval_every = max(1, config.steps // 10) if eval_every is None else eval_every
     episodes = (place.episodes if place else 0) if episodes is None else episodes
     at_least_one(
@@ -113,12 +109,34 @@ def train(
         final_episodes=final_episodes if place else None,
     )
     run = Run.build(plan, dataset)
-    if place:
-        try_environment(place)
     name = dataset.name if dataset else f"{place.name}-online" if place else ""
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{name}"
+    return start(run, folder, overwrite, report)
+
+
+def read_inputs(
+    algorithm: str,
+    data: str | Path | Dataset | None,
+    task: str | None,
+    preset: str,
+    options: Mapping[str, Any],
+    steps: int | None,
+) -> tuple[Any, Dataset | None, Task | None]:
+    """The Config, the data set and the task of a new run; the Config depends on the other two."""
+    configure(algorithm, preset, None, options)  # a typo is told before a large file is read
+    dataset = data if isinstance(data, Dataset) or data is None else load(data)
+    place = find_place(task, dataset) if dataset else online_place(algorithm, task)
+    options = dict(options) | ({} if steps is None else {"steps": steps})
+    config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
+    return config, dataset, place
+
+
+def start(run: Run, folder: Path, overwrite: bool, report: Report | None) -> Result:
+    """Claim the folder, write `config.json`, and execute the run from its first update."""
+    if run.task:
+        try_environment(run.task)
     with claim_folder(folder, overwrite):
-        RunFolder(folder).write_config(plan.to_json() | {"versions": versions()})
+        RunFolder(folder).write_config(run.plan.to_json() | {"versions": versions()})
         return execute(run, folder, None, report)
 
 

@@ -92,10 +92,7 @@ def finetune(
     if to.resolve() == folder.resolve():
         raise BadInput(f"'{folder}' stays as it is: choose another --out")
     config, rows = configured(old, steps, options or {})
-    found = load_checkpoint(RunFolder(folder).checkpoint)
-    if found is None:
-        raise BadInput(f"'{folder}' has no checkpoint to go on from")
-    _, arrays, meta = found
+    arrays, meta = last_checkpoint(folder)
     dataset = same_data(folder, old, data)
     find_place(place.name, dataset)  # its sizes fit
     switch = Switch(
@@ -123,12 +120,7 @@ def finetune(
     at_least_one(log_every=log_every, eval_every=plan.eval_every, episodes=plan.episodes)
     run = Run.build(plan, dataset)
     state = carried_over(folder, len(rows), kept, arrays, run)
-    with claim_folder(to, overwrite):
-        new = RunFolder(to)
-        new.write_config(plan.to_json() | {"versions": versions()})
-        tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
-        save_checkpoint(new.checkpoint, 0, {"state": state, "tally": tally}, {"rows": 0})
-        return execute(run, to, load_checkpoint(new.checkpoint), report)
+    return start(run, state, to, overwrite, report)
 
 
 def place_of(folder: Path, plan: Plan, env: str | None) -> Task:
@@ -188,6 +180,15 @@ def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> tuple[Any,
     return override(config, {"steps": steps}), rows
 
 
+def last_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the metadata of the offline run's checkpoint."""
+    found = load_checkpoint(RunFolder(folder).checkpoint)
+    if found is None:
+        raise BadInput(f"'{folder}' has no checkpoint to go on from")
+    _, arrays, meta = found
+    return arrays, meta
+
+
 def carried_over(
     folder: Path, members: int, kept: list[int], arrays: dict[str, np.ndarray], run: Run
 ) -> State:
@@ -196,3 +197,13 @@ def carried_over(
     like = jax.eval_shape(jax.vmap(run.algorithm.init), keys, hp)
     state = restore({"state": like}, arrays, str(RunFolder(folder).checkpoint))["state"]
     return dataclasses.replace(jax.tree.map(lambda x: x[np.array(kept)], state), hp=run.hp)
+
+
+def start(run: Run, state: State, folder: Path, overwrite: bool, report: Report | None) -> Result:
+    """Claim the folder, put the offline state there as the checkpoint at step 0, and go on from it."""
+    with claim_folder(folder, overwrite):
+        new = RunFolder(folder)
+        new.write_config(run.plan.to_json() | {"versions": versions()})
+        tally = loop.empty_tally(run.algorithm.stages[0], run.data, state, run.keys, None)
+        save_checkpoint(new.checkpoint, 0, {"state": state, "tally": tally}, {"rows": 0})
+        return execute(run, folder, load_checkpoint(new.checkpoint), report)
