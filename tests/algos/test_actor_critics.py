@@ -18,13 +18,9 @@ from leashrl.optim import adam, adam_init
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Batch, Box, Spec
+from support.draws import normal
 
 SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32))
 
 
 # --- Densities ---------------------------------------------------------------------------

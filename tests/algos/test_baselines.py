@@ -1,6 +1,7 @@
 """IQL, AWAC, TD3+BC, ReBRAC, CQL, OneStep: their losses against numbers worked out by hand or elsewhere."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -13,45 +14,31 @@ from scipy.stats import expectile, norm
 
 from leashrl import bench, nn
 from leashrl.algos import REGISTRY, cql, onestep, td3_bc
-from leashrl.core import hyper, override
+from leashrl.core import override
 from leashrl.data import Dataset, prepare
 from leashrl.dist import Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput
 from leashrl.ops import advantage, conservative
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
-from leashrl.types import Batch, Box, Spec, TimeStep
+from leashrl.types import Box, Spec, TimeStep
+from support import algorithms
+from support.algorithms import random_batch, same
+from support.draws import RNG, f32, normal
 
 SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
 SMALL = {"hidden": (8, 8), "batch_size": 16, "steps": 40}
-RNG = np.random.default_rng(0)
 
 
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
+def many(n=16, rng=RNG):
+    discount = f32(np.where(rng.random(n) < 0.2, 0.0, 0.9))
+    return dataclasses.replace(
+        random_batch(SPEC, n, rng), discount=discount, next_action=jnp.tanh(normal(n, 2, rng=rng))
+    )
 
 
-def normal(*shape):
-    return f32(RNG.standard_normal(shape))
-
-
-def many(n=16):
-    discount = f32(np.where(RNG.random(n) < 0.2, 0.0, 0.9))
-    actions = jnp.tanh(normal(n, 2)), jnp.tanh(normal(n, 2))
-    return Batch(normal(n, 3), actions[0], normal(n), discount, normal(n, 3), actions[1])
-
-
-BATCH = many()
-
-
-def built(name, preset="default", **options):
-    entry = REGISTRY[name]
-    config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
-    algorithm = entry.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
-    return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
-
-
+BATCH = many(rng=np.random.default_rng(0))
+built = functools.partial(algorithms.built, spec=SPEC, **SMALL)
 STILL = {"policy_rate": 0.0, "critic_rate": 0.0}  # metrics are then of the state as it was
 
 
@@ -61,10 +48,6 @@ def update(name, preset="default", step=0, stage="train", change=None, **options
     state = change(state) if change else state
     after, metrics = jax.jit(stages[stage].update)(state, BATCH, jax.random.key(1), jnp.int32(step))
     return state, after, {name: float(x) for name, x in metrics.items()}
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 CRITIC, MLP = nn.critic(3, 2, (8, 8)), nn.mlp(3, 1, (8, 8))

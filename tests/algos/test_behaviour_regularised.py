@@ -1,6 +1,7 @@
 """BRAC, BEAR, BRAC+, Fisher-BRC: their losses against numbers worked out by hand, and what stages do."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from leashrl.algos import REGISTRY, bear, brac, brac_plus, fisher_brc
 from leashrl.algos.common import share
-from leashrl.core import hyper, override
+from leashrl.core import override
 from leashrl.dist import Mixture, Normal
 from leashrl.errors import BadInput
 from leashrl.nn import Network
@@ -18,24 +19,18 @@ from leashrl.ops import divergence
 from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS, places
 from leashrl.types import Batch, Box, Spec, TimeStep
+from support import algorithms
+from support.algorithms import random_batch, same
+from support.draws import f32
 
 SPEC = Spec(2, Box((-1.0,), (1.0,)))
 SMALL = {"hidden": (8, 8), "batch_size": 16, "steps": 40}
-RNG = np.random.default_rng(0)
-
-
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
+built = functools.partial(algorithms.built, spec=SPEC, **SMALL)
 
 
 def batch(reward=(1.0, 2.0), action=(0.5, -0.5), discount=(0.9, 0.0)):
     obs = f32([[1.0, 0.0], [0.0, 2.0]])
     return Batch(obs, f32(action)[:, None], f32(reward), f32(discount), obs)
-
-
-def many(n=16):
-    normal = lambda *shape: f32(RNG.standard_normal(shape))
-    return Batch(normal(n, 2), jnp.tanh(normal(n, 1)), normal(n), jnp.full(n, 0.9), normal(n, 2))
 
 
 def linear(slopes):
@@ -59,25 +54,6 @@ def fixed(mean, std):
         return jnp.broadcast_to(params[0], shape), jnp.broadcast_to(params[1], shape)
 
     return Network(lambda key: None, apply), f32([mean, math.log(std)])
-
-
-def built(name, preset="default", **options):
-    entry = REGISTRY[name]
-    config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
-    algorithm = entry.build(config, SPEC)
-    state = algorithm.init(jax.random.key(0), hyper(config))
-    return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
-
-
-def many_fixed(n=16):
-    """`many`, the same at every call."""
-    rng = np.random.default_rng(1)
-    normal = lambda *shape: f32(rng.standard_normal(shape))
-    return Batch(normal(n, 2), jnp.tanh(normal(n, 1)), normal(n), jnp.full(n, 0.9), normal(n, 2))
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 # --- Fisher-BRC ----------------------------------------------------------------------------
@@ -182,11 +158,11 @@ def test_fishers_presets_say_how_the_density_is_sampled():
 def test_fishers_stages_train_the_density_then_leave_it():
     _, _, state, stages = built("fisher-brc", behaviour_percent=50, start="random")
     assert [(s.name, s.steps) for s in stages.values()] == [("behaviour", 20), ("train", 40)]
-    data = many()
+    data = random_batch(SPEC)
     after, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
     assert not same(after.behaviour, state.behaviour)
     assert same((after.critic, after.policy), (state.critic, state.policy))
-    later, _ = stages["train"].update(after, many(), jax.random.key(2), jnp.int32(0))
+    later, _ = stages["train"].update(after, random_batch(SPEC), jax.random.key(2), jnp.int32(0))
     assert same(later.behaviour, after.behaviour) and not same(later.critic, after.critic)
     assert built("fisher-brc", "no-representation")[3]["behaviour"].steps == 0
     # With `start=behaviour` the policy is trained there too, the critics are not.
@@ -198,7 +174,7 @@ def test_fishers_stages_train_the_density_then_leave_it():
 
 
 def test_fishers_bonus_raises_the_target_and_nothing_else():
-    targets, data = {}, many()
+    targets, data = {}, random_batch(SPEC)
     for bonus in (0.0, 5.0):
         _, _, state, stages = built("fisher-brc", bonus=bonus)
         metrics = stages["train"].update(state, data, jax.random.key(2), jnp.int32(0))[1]
@@ -229,7 +205,9 @@ def test_bracs_tuned_multiplier_stays_at_its_limit_and_comes_back(threshold):
     """The value stops at 500; what it is computed from may not go on rising, or it would come back late."""
     _, _, state, stages = built("brac-p", "tuned", threshold=threshold)
     at_limit = dataclasses.replace(state, log_alpha=f32(math.log(500.0)))
-    after, _ = stages["train"].update(at_limit, many_fixed(), jax.random.key(0), jnp.int32(0))
+    after, _ = stages["train"].update(
+        at_limit, random_batch(SPEC, rng=np.random.default_rng(1)), jax.random.key(0), jnp.int32(0)
+    )
     moved = float(after.log_alpha - at_limit.log_alpha)
     assert moved == 0.0 if threshold < 0 else moved < 0.0
 
@@ -266,7 +244,7 @@ def test_bracs_clone_of_wide_data_reaches_their_own_density():
 def test_bracs_policy_begins_as_the_clone():
     """`start=behaviour`: the same parameters, so that D is 0 and, while it is alone, moves nothing."""
     _, _, state, stages = built("brac-p", critic_hidden=(8, 8), policy_only_percent=50)
-    data = many()
+    data = random_batch(SPEC)
     cloned, _ = stages["behaviour"].update(state, data, jax.random.key(0), jnp.int32(0))
     assert same(cloned.policy, cloned.behaviour) and not same(cloned.behaviour, state.behaviour)
     later, metrics = stages["train"].update(cloned, data, jax.random.key(1), jnp.int32(0))
@@ -283,7 +261,9 @@ def test_bracs_exact_divergence_is_what_its_samples_estimate():
     found = {}
     for kind, samples in (("kl-exact", 1), ("kl", 20_000)):
         _, _, state, stages = built("brac-p", divergence=kind, samples=samples, **options)
-        found[kind] = stages["train"].update(state, many_fixed(), jax.random.key(2), jnp.int32(0))[1]
+        found[kind] = stages["train"].update(
+            state, random_batch(SPEC, rng=np.random.default_rng(1)), jax.random.key(2), jnp.int32(0)
+        )[1]
     exact = float(found["kl-exact"]["divergence"])
     assert float(found["kl"]["divergence"]) == pytest.approx(exact, rel=0.05, abs=2e-3)
 
@@ -291,7 +271,7 @@ def test_bracs_exact_divergence_is_what_its_samples_estimate():
 @pytest.mark.parametrize("kind", ["kl", "kl-exact", "kl-dual", "mmd", "w"])
 def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
     """One update from the same state: BRAC-v's targets are BRAC-p's less gamma alpha D(s')."""
-    targets, data = {}, many()
+    targets, data = {}, random_batch(SPEC)
     for name in ("brac-p", "brac-v"):
         for alpha in (1.0, 3.0):
             _, _, state, stages = built(name, divergence=kind, alpha=alpha, critic_hidden=(8, 8))
@@ -304,7 +284,7 @@ def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
 
 def test_brac_begins_with_the_divergence_alone():
     """While Q is off, what the critic says moves no policy."""
-    data, key = many(), jax.random.key(2)
+    data, key = random_batch(SPEC), jax.random.key(2)
     policies = {}
     for step in (0, 39):
         for scale in (1.0, 50.0):
@@ -343,10 +323,10 @@ def test_bears_policy_loss_by_hand():
 def test_bears_multiplier_rises_above_its_threshold_and_stays_in_its_range():
     for threshold, sign in ((0.0, 1), (10.0, -1)):
         _, _, state, stages = built("bear", threshold=threshold, behaviour_hidden=(8, 8))
-        after, _ = stages["train"].update(state, many(), jax.random.key(0), jnp.int32(0))
+        after, _ = stages["train"].update(state, random_batch(SPEC), jax.random.key(0), jnp.int32(0))
         assert sign * float(after.log_beta) > 0
         state = dataclasses.replace(state, log_beta=f32(sign * 20.0))
-        after, _ = stages["train"].update(state, many(), jax.random.key(0), jnp.int32(0))
+        after, _ = stages["train"].update(state, random_batch(SPEC), jax.random.key(0), jnp.int32(0))
         assert float(after.log_beta) == (10.0 if sign > 0 else -5.0)
 
 
@@ -399,7 +379,7 @@ def test_brac_plus_takes_the_slope_threshold_from_the_last_epoch():
     assert float(stages["train"].refresh(state, None, jax.random.key(0)).slope_from) == float(
         state.slope_from
     )
-    later, metrics = stages["train"].update(state, many(), jax.random.key(1), jnp.int32(0))
+    later, metrics = stages["train"].update(state, random_batch(SPEC), jax.random.key(1), jnp.int32(0))
     n, total, squares = (float(x) for x in later.seen)
     assert n == 16 and total / n == pytest.approx(float(metrics["divergence"]), rel=1e-4)
     assert math.sqrt(squares / n - (total / n) ** 2) == pytest.approx(
@@ -411,17 +391,17 @@ def test_brac_plus_measures_threshold_and_entropy_in_the_stages_before():
     """The first update's mean D plus slack; minus the data's ELBO less d log(std_scale)."""
     small = {"critic_hidden": (8, 8), "behaviour_hidden": (8, 8), "alpha_hidden": (8,)}
     _, _, state, stages = built("brac-plus", "authors", slack=0.7, std_scale=4.0, **small)
-    after, metrics = stages["behaviour"].update(state, many(), jax.random.key(0), jnp.int32(0))
+    after, metrics = stages["behaviour"].update(state, random_batch(SPEC), jax.random.key(0), jnp.int32(0))
     loss = float(metrics["behaviour_loss"])
     assert float(after.entropy_cap) == pytest.approx(loss - math.log(4.0), abs=1e-5)
-    second, metrics = stages["behaviour"].update(after, many(), jax.random.key(1), jnp.int32(1))
+    second, metrics = stages["behaviour"].update(after, random_batch(SPEC), jax.random.key(1), jnp.int32(1))
     mean = (loss + float(metrics["behaviour_loss"])) / 2
     assert float(second.entropy_cap) == pytest.approx(mean - math.log(4.0), abs=1e-5)
-    cloned, metrics = stages["clone"].update(second, many(), jax.random.key(2), jnp.int32(0))
+    cloned, metrics = stages["clone"].update(second, random_batch(SPEC), jax.random.key(2), jnp.int32(0))
     assert float(cloned.threshold) == pytest.approx(float(metrics["divergence"]) + 0.7, abs=1e-4)
     _, _, state, stages = built("brac-plus", "paper", threshold=1.5, entropy_cap=-2.0, **small)
-    after, _ = stages["behaviour"].update(state, many(), jax.random.key(0), jnp.int32(0))
-    after, _ = stages["clone"].update(after, many(), jax.random.key(0), jnp.int32(0))
+    after, _ = stages["behaviour"].update(state, random_batch(SPEC), jax.random.key(0), jnp.int32(0))
+    after, _ = stages["clone"].update(after, random_batch(SPEC), jax.random.key(0), jnp.int32(0))
     assert (float(after.threshold), float(after.entropy_cap)) == (1.5, -2.0)
 
 
@@ -432,7 +412,7 @@ def test_brac_plus_multiplier_rises_where_the_divergence_is_above_its_threshold(
         _, _, state, stages = built(
             "brac-plus", "paper", threshold=threshold, state_wise=state_wise, alpha=2.0, **small
         )
-        data = many()
+        data = random_batch(SPEC)
         first, metrics = stages["train"].update(state, data, jax.random.key(0), jnp.int32(0))
         assert float(metrics["alpha"]) == pytest.approx(2.0, abs=0.05)
         _, metrics = stages["train"].update(first, data, jax.random.key(0), jnp.int32(1))

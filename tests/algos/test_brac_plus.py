@@ -9,36 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leashrl.algos import REGISTRY, brac_plus
-from leashrl.core import hyper, override
+from leashrl.algos import brac_plus
+from leashrl.core import override
 from leashrl.dist import Normal, kl, kl_to_standard
 from leashrl.errors import BadInput
 from leashrl.nn import Network, vae
 from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Spec
+from support import algorithms
+from support.algorithms import random_batch
+from support.draws import f32
 
 SPEC = Spec(2, Box((-1.0,), (1.0,)))
 SMALL = dict.fromkeys(("hidden", "critic_hidden", "behaviour_hidden", "alpha_hidden"), (8, 8))
 SMALL |= {"batch_size": 16, "steps": 40}
 
 
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
-
-
 def built(preset="default", **options):
-    entry = REGISTRY["brac-plus"]
-    config = override(override(entry.config(), entry.presets[preset].values), SMALL | options)
-    algorithm = entry.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
-    compiled = {stage.name: stage._replace(update=jax.jit(stage.update)) for stage in algorithm.stages}
+    config, _, state, stages = algorithms.built("brac-plus", preset, spec=SPEC, **SMALL | options)
+    compiled = {stage.name: stage._replace(update=jax.jit(stage.update)) for stage in stages.values()}
     return config, state, compiled
-
-
-def transitions(n=64):
-    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), (n, *shape))
-    return Batch(draw(0, 2), jnp.tanh(draw(1, 1)), draw(2), jnp.full(n, 0.9), draw(3, 2))
 
 
 def constant(params, bias):
@@ -88,13 +79,13 @@ def test_cloning_under_the_entropys_bound_moves_a_saturated_mean(preset, outward
     behaviour = jax.tree.map(jnp.zeros_like, state.behaviour)
     policy = constant(state.policy, [2.0, -1.0])
     start = dataclasses.replace(state, behaviour=behaviour, policy=policy)
-    after, _ = stages["clone"].update(start, transitions(), jax.random.key(1), jnp.int32(0))
+    after, _ = stages["clone"].update(start, random_batch(SPEC, 64), jax.random.key(1), jnp.int32(0))
     assert (float(after.policy["out"]["bias"][0]) > 2.0) == outwards
 
 
 def test_the_data_entropy_is_measured_where_the_bound_is():
     """-ELBO of u less d log(std_scale); in actions the Jacobian's mean is added."""
-    data, found = transitions(), {}
+    data, found = random_batch(SPEC, 64), {}
     for coordinates in ("action", "pre-tanh"):
         _, state, stages = built(entropy_of=coordinates, margin=1e-3, std_scale=1.0)
         after, _ = stages["behaviour"].update(state, data, jax.random.key(1), jnp.int32(0))
@@ -108,7 +99,7 @@ def test_a_short_stages_threshold_is_its_last_divergence():
     options = {"steps": 200, "clone_percent": 100, "slack": 0.5, "clone_rate": 1e-2, "beta": 1e-6}
     _, state, stages = built("authors", **options)
     state = dataclasses.replace(state, policy=constant(state.policy, [2.0, -1.0]))
-    data, divergences = transitions(), []
+    data, divergences = random_batch(SPEC, 64), []
     for step in range(200):
         state, metrics = stages["clone"].update(state, data, jax.random.key(step), jnp.int32(step))
         divergences.append(float(metrics["divergence"]))
@@ -171,7 +162,7 @@ def dual_ascent(updates=300, leave=0.0, **options: Any):
     for layer, weight in ((decoder["hidden"][0], 100.0), (decoder["hidden"][1], 1.0), (decoder["out"], 0.02)):
         layer["kernel"] = layer["kernel"].at[:, 0, 0].set(weight)
     half = jnp.where(jnp.arange(64) % 2 == 0, 1.0, -1.0)
-    batch = dataclasses.replace(transitions(), obs=jnp.stack([half, jnp.zeros(64)], axis=-1))
+    batch = dataclasses.replace(random_batch(SPEC, 64), obs=jnp.stack([half, jnp.zeros(64)], axis=-1))
     state = dataclasses.replace(state, behaviour=behaviour, policy=constant(state.policy, [0.0, -1.0]))
     key = jax.random.key(1)
     state, _ = stages["clone"].update(state, batch, key, jnp.int32(0))

@@ -1,8 +1,7 @@
-"""Discrete actions: sums in place of samples, checked by closed forms, and CartPole's recipe by gymnasium."""
+"""Discrete actions: sums in place of samples, checked by closed forms; and who takes them."""
 
 import json
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +11,11 @@ from leashrl import nn
 from leashrl.algos import REGISTRY, cql, misa
 from leashrl.cli import main
 from leashrl.core import hyper, override
-from leashrl.data import Dataset, cartpole, check, load, make
-from leashrl.data.pendulum import Random
+from leashrl.data import Dataset
 from leashrl.dist import Categorical
 from leashrl.errors import BadInput
 from leashrl.ops import advantage, conservative
 from leashrl.runs.plan import find_place
-from leashrl.tasks import task
 from leashrl.training import loop
 from leashrl.types import Batch, Box, Discrete, Spec, TimeStep, Transitions
 
@@ -226,62 +223,7 @@ def test_probe_is_solved(name, options, wanted):
         assert np.asarray(greedy).tolist() == wanted
 
 
-# --- CartPole -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LEASHRL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.mark.parametrize("kind", cartpole.KINDS)
-def test_every_row_is_a_step_of_gymnasiums_cartpole(kind):
-    rows = cartpole.cartpole(kind, 1500, 3)
-    env = gymnasium.make("CartPole-v1").unwrapped
-    env.reset(seed=0)
-    for obs, action, reward, after, terminal in zip(
-        *(rows[k] for k in ("observations", "actions", "rewards", "next_observations", "terminals")),
-        strict=True,
-    ):
-        env.state, env.steps_beyond_terminated = obs.astype(np.float64), None
-        expected, paid, terminated, *_ = env.step(int(action))
-        np.testing.assert_allclose(after, expected, atol=1e-5)
-        assert (reward, terminal) == (paid, terminated)
-    env.close()
-    ends = np.flatnonzero(rows["terminals"] | rows["timeouts"])
-    assert ends[-1] == 1499 and not np.any(rows["terminals"] & rows["timeouts"])
-    inside = np.setdiff1d(np.arange(1500), ends)
-    np.testing.assert_array_equal(rows["observations"][inside + 1], rows["next_observations"][inside])
-    assert np.abs(rows["observations"][ends[:-1] + 1]).max() <= 0.05  # gymnasium's start
-
-
-def lengths(kind, steps=40_000):
-    rows = cartpole.cartpole(kind, steps, 1)
-    return np.diff(np.flatnonzero(rows["terminals"] | rows["timeouts"]))
-
-
-def test_the_kinds_are_as_good_as_they_claim():
-    random, medium, expert = (lengths(kind).mean() for kind in cartpole.KINDS)
-    assert random == pytest.approx(task("cartpole").min_score, abs=1.5)  # standard error 0.3
-    assert random < medium < 60 and expert > 490
-    assert lengths("expert").max() == task("cartpole").max_score == cartpole.LIMIT
-
-
-def test_cloning_medium_gains_nothing():
-    """Its noise-free controller, which is what cloning finds, stands no longer than the data do."""
-    state, stood = 0.1 * Random(5).uniform((500, 4)) - 0.05, np.zeros(500)
-    alive = np.ones(500, bool)
-    for _ in range(200):
-        stood += alive
-        state = cartpole.step(state, (state[:, 2] > 0).astype(float))
-        alive &= ~cartpole.fallen(state)
-    assert not alive.any() and stood.mean() < lengths("medium").mean()
-
-
-def test_a_recipe_is_a_discrete_data_set(cache):
-    data = load(make("cartpole-medium", steps=500))
-    assert data.spec == Spec(4, Discrete(2)) and data.action.dtype == np.int32
-    assert not [d for d in check("cartpole-medium", spec=data.spec) if d.fatal]
+# --- Who takes them ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -304,7 +246,7 @@ def test_a_task_with_actions_of_the_other_kind():
         find_place("cartpole", data)
 
 
-def test_command_line(cache, tmp_path, capsys):
+def test_command_line(tmp_path, refused):
     """Train, score and explain by name; an algorithm for continuous actions says so in a line."""
     out = str(tmp_path / "run")
     options = ["--steps", "60", "--seeds", "2", "--episodes", "2", "--set", "hidden=8,8"]
@@ -313,6 +255,5 @@ def test_command_line(cache, tmp_path, capsys):
     assert config["gamma_2"] == 0.5  # cartpole's own
     assert main(["eval", out, "--episodes", "2", "--mode", "sample"]) == 0
     assert main(["data", "check", "cartpole-medium", "--task", "cartpole"]) == 0
-    capsys.readouterr()
-    assert main(["train", "td3-bc", "--data", "cartpole-medium", "--out", str(tmp_path / "x")]) == 2
-    assert "td3-bc needs continuous actions; this data set has 2 discrete ones" in capsys.readouterr().err
+    said = refused("train", "td3-bc", "--data", "cartpole-medium", "--out", str(tmp_path / "x"))
+    assert "td3-bc needs continuous actions; this data set has 2 discrete ones" in said

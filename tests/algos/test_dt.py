@@ -1,6 +1,7 @@
 """Decision Transformer: its network, its windows, its protocol of acting."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,38 +10,20 @@ import pytest
 
 from leashrl import nn
 from leashrl.algos import REGISTRY, dt
-from leashrl.core import hyper, override
+from leashrl.core import override
 from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
-from leashrl.types import Box, Episodes, Spec, TimeStep
+from leashrl.types import Box, Spec, TimeStep
+from support import algorithms
+from support.algorithms import episodes_of
+from support.draws import normal
 
 SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
 TINY = {"context": 4, "width": 8, "layers": 2, "heads": 2, "max_steps": 50, "batch_size": 16, "steps": 40}
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32))
-
-
-def built(**options):
-    config = override(dt.Config(), TINY | options)
-    algorithm = dt.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
-    return config, algorithm, state
-
-
-def rows(lengths):
-    """Episodes of so many rows, their observations numbered."""
-    end = np.repeat(np.cumsum(lengths), lengths).astype(np.int32)
-    start = np.repeat(np.cumsum(lengths) - lengths, lengths).astype(np.int32)
-    n = sum(lengths)
-    obs = jnp.broadcast_to(jnp.arange(n, dtype=jnp.float32)[:, None], (n, 3))
-    return Episodes(
-        obs, jnp.tanh(normal(n, 2)), normal(n), normal(n), np.arange(n, dtype=np.int32) - start, end
-    )
+built = functools.partial(algorithms.built, "dt", spec=SPEC, **TINY)
+rows = functools.partial(episodes_of, spec=SPEC)
 
 
 # --- The network ---------------------------------------------------------------------------------
@@ -159,7 +142,7 @@ def test_rows_know_their_place_and_what_is_to_come():
 
 
 def test_windows_begin_anywhere_and_end_with_the_episode():
-    config, _, state = built(batch_size=4000, scale=2)
+    config, _, state, _ = built(batch_size=4000, scale=2)
     data = rows([1, 3, 7])
     window = dt.windows(config, data, state, jax.random.key(0))
     first = np.asarray(window.obs)[:, 0, 0].astype(int)
@@ -188,7 +171,7 @@ def test_the_loss_is_of_the_rows_inside():
 
 
 def test_the_rate_rises_and_weights_decay_beside_adam():
-    _, algorithm, state = built(clip=0.0, decay=0.5, policy_rate=0.1, warmup_percent=10)
+    _, algorithm, state, _ = built(clip=0.0, decay=0.5, policy_rate=0.1, warmup_percent=10)
     (stage,) = algorithm.stages
     window = stage.sample(rows([20, 20]), state, jax.random.key(0))
     for step, rate in ((0, 0.025), (1, 0.05), (3, 0.1), (30, 0.1)):
@@ -198,7 +181,7 @@ def test_the_rate_rises_and_weights_decay_beside_adam():
 
 
 def test_it_learns_the_highest_return_of_the_data():
-    _, algorithm, state = built(scale=10)
+    _, algorithm, state, _ = built(scale=10)
     data = rows([2, 3])
     data = dataclasses.replace(data, to_go=jnp.float32([3.0, 90.0, 7.0, 8.0, 9.0]))  # 3 and 7 are returns
     (stage,) = algorithm.stages
@@ -210,7 +193,7 @@ def test_it_learns_the_highest_return_of_the_data():
 
 def test_it_acts_as_it_was_trained():
     """An episode of 7 steps through the policy: the network on the last 4 rows, returns less rewards."""
-    config, algorithm, state = built(targets=(50, 20), scale=10)
+    config, algorithm, state, _ = built(targets=(50, 20), scale=10)
     policy = algorithm.policy
     assert policy.modes == ("return-50", "return-20")
     params = policy.params(state)
@@ -235,7 +218,7 @@ def test_it_acts_as_it_was_trained():
 
 
 def test_without_targets_it_asks_for_the_best_of_the_data():
-    _, algorithm, state = built()
+    _, algorithm, state, _ = built()
     policy = algorithm.policy
     assert policy.modes == ("best",)
     step = TimeStep(normal(3), jnp.zeros(()), jnp.asarray(True))

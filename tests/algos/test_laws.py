@@ -474,7 +474,7 @@ LOOSE = {
 @pytest.mark.parametrize("name", REGISTRY)
 def test_probe_is_solved(name):
     """Cloning finds the data's mean action, half the best one; what learns values finds the best."""
-    assert name in OPTIMUM, f"add '{name}' to OPTIMUM in tests/test_laws.py: 0.5 if it clones, else 1.0"
+    assert name in OPTIMUM, f"add '{name}' to OPTIMUM in tests/algos/test_laws.py: 0.5 if it clones, else 1.0"
     entry = REGISTRY[name]
     values = {"hidden": (32, 32), "batch_size": 64, "steps": 1500, "policy_rate": 3e-3} | LOOSE.get(name, {})
     config = override(entry.config(), entry.presets["default"].values)

@@ -1,6 +1,7 @@
 """MBOP: what its networks learn from, and its planner where the answer has a closed form."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,30 +9,20 @@ import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY, mbop
-from leashrl.core import Preprocess, hyper, override
+from leashrl.core import Preprocess, override
 from leashrl.data import Dataset, prepare
 from leashrl.data.preprocessing import to_go
 from leashrl.errors import BadInput
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Episodes, Spec, TimeStep
+from support import algorithms
+from support.algorithms import episodes_of
+from support.draws import normal
 
 SPEC = Spec(1, Box((-1.0,), (1.0,)))
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32))
-
-
-def episodes(lengths):
-    end = np.repeat(np.cumsum(lengths), lengths).astype(np.int32)
-    start = np.repeat(np.cumsum(lengths) - lengths, lengths).astype(np.int32)
-    n = sum(lengths)
-    obs = jnp.arange(n, dtype=jnp.float32)[:, None]
-    reward = normal(n)
-    place = np.arange(n, dtype=np.int32) - start
-    return Episodes(obs, jnp.tanh(normal(n, 1)), reward, to_go(np.asarray(reward), end), place, end)
+built = functools.partial(algorithms.built, "mbop", spec=SPEC, hidden=(8,), batch_size=16, steps=40)
+episodes = functools.partial(episodes_of, spec=SPEC)
 
 
 def falls(stored):
@@ -45,20 +36,13 @@ def falls(stored):
     return Episodes(**prepare(data, Preprocess(), REGISTRY["mbop"].view)[0])
 
 
-def built(**options):
-    config = override(mbop.Config(), {"hidden": (8,), "batch_size": 16, "steps": 40} | options)
-    algorithm = mbop.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
-    return config, algorithm, state
-
-
 # --- What they learn from ------------------------------------------------------------------------
 
 
 def test_rows_know_what_came_before_and_what_comes():
     lengths = [1, 4, 7]
     data = episodes(lengths)
-    config, _, state = built(horizon=3, batch_size=2000, members=2)
+    config, _, state, _ = built(horizon=3, batch_size=2000, members=2)
     found = jax.tree.map(np.asarray, mbop.rows(config, data, state, jax.random.key(0)))
     assert found.obs.shape == (2, 2000, 1) and not np.array_equal(found.obs[0], found.obs[1])
     action, reward = np.asarray(data.action), np.asarray(data.reward)
@@ -81,7 +65,7 @@ def test_rows_know_what_came_before_and_what_comes():
     ("stored", "wanted"), [(True, {0: 1, 1: 2, 2: -5, 100: 101, 101: -6}), (False, {0: 1, 1: 2, 100: 101})]
 )
 def test_a_fall_leads_to_its_own_next_observation_or_to_none(stored, wanted):
-    config, _, state = built(batch_size=500, members=2)
+    config, _, state, _ = built(batch_size=500, members=2)
     found = mbop.rows(config, falls(stored), state, jax.random.key(0))
     known = np.asarray(found.known)
     pairs = np.stack([found.obs[..., 0], found.next_obs[..., 0]], axis=-1)[known]
@@ -105,7 +89,7 @@ def test_a_row_inside_an_episode_that_is_not_followed_by_the_next_has_its_own():
 
 
 def test_errors_against_numpy():
-    _, algorithm, state = built(hidden=(), members=2, policy_rate=0.0, model_rate=0.0, value_rate=0.0)
+    _, algorithm, state, _ = built(hidden=(), members=2, policy_rate=0.0, model_rate=0.0, value_rate=0.0)
     (stage,) = algorithm.stages
     batch = stage.sample(episodes([5, 9]), state, jax.random.key(0))
     _, metrics = stage.update(state, batch, jax.random.key(1), jnp.int32(0))
@@ -128,7 +112,7 @@ def test_errors_against_numpy():
 
 
 def test_all_three_learn():
-    _, algorithm, state = built(hidden=(16,), batch_size=64)
+    _, algorithm, state, _ = built(hidden=(16,), batch_size=64)
     (stage,) = algorithm.stages
     obs = normal(300, 1)
     action = jnp.tanh(obs) * 0.5
@@ -204,7 +188,7 @@ MANY = {"hidden": (), "members": 1, "samples": 50_000, "sigma": 0.2, "kappa": 2.
     ],
 )  # fmt: skip
 def test_the_plan_is_the_tilted_mean(options, nets, plan, wanted):
-    _, algorithm, state = built(**MANY, **options)
+    _, algorithm, state, _ = built(**MANY, **options)
     action, carry = planned(linear(state, behaviour=0.1, **nets), algorithm, plan=plan)
     assert float(action[0]) == pytest.approx(wanted, abs=0.005)
     assert carry["plan"].shape == (options["horizon"], 1) and carry["before"] == action
@@ -220,7 +204,7 @@ def test_the_plan_is_the_tilted_mean(options, nets, plan, wanted):
     ],
 )
 def test_actions_at_the_bounds_are_averaged_before_they_are_clipped(behaviour, reward, wanted):
-    _, algorithm, state = built(**MANY, horizon=1, beta=0.0, bootstrap=False)
+    _, algorithm, state, _ = built(**MANY, horizon=1, beta=0.0, bootstrap=False)
     action, carry = planned(linear(state, behaviour=behaviour, reward=(0, reward)), algorithm)
     assert float(carry["plan"][0, 0]) == pytest.approx(wanted, abs=0.004)
     assert float(action[0]) == pytest.approx(float(clip(wanted)), abs=0.004)
@@ -228,7 +212,7 @@ def test_actions_at_the_bounds_are_averaged_before_they_are_clipped(behaviour, r
 
 
 def test_the_networks_see_actions_that_can_be_executed():
-    _, algorithm, state = built(**MANY | {"sigma": 0.4}, horizon=2, beta=0.0, bootstrap=False)
+    _, algorithm, state, _ = built(**MANY | {"sigma": 0.4}, horizon=2, beta=0.0, bootstrap=False)
     state = linear(state, behaviour=0.0, reward=(1.5, 0), change=(0, 1.0))
     kernel = jnp.float32([[[0.0], [0.5]]])  # f_b = 0.9 + half of the action before, which is 0 at first
     policy = {"hidden": [], "out": {"kernel": kernel, "bias": jnp.float32([[0.9]])}}
@@ -240,7 +224,7 @@ def test_the_networks_see_actions_that_can_be_executed():
 
 def test_noise_may_be_in_units_of_the_datas_actions():
     options = {"horizon": 1, "beta": 0.0, "bootstrap": False, "noise": "data", "sigma": 0.8}
-    _, algorithm, state = built(**MANY | options)
+    _, algorithm, state, _ = built(**MANY | options)
     data = dataclasses.replace(episodes([6]), action=jnp.float32([[0.25], [-0.25]] * 3))
     (stage,) = algorithm.stages
     state = stage.refresh(state, data, jax.random.key(0))
@@ -250,14 +234,16 @@ def test_noise_may_be_in_units_of_the_datas_actions():
 
 
 def test_with_all_of_the_old_plan_it_is_shifted():
-    _, algorithm, state = built(**MANY | {"samples": 10}, horizon=3, beta=1.0)
+    _, algorithm, state, _ = built(**MANY | {"samples": 10}, horizon=3, beta=1.0)
     action, carry = planned(linear(state, reward=(0, 1.0)), algorithm, plan=[0.1, 0.2, 0.3])
     np.testing.assert_allclose(carry["plan"][:, 0], [0.2, 0.3, 0.3], rtol=1e-5)
     assert float(action[0]) == pytest.approx(0.2)
 
 
 def test_each_trajectory_follows_one_network_and_all_judge_it():
-    _, algorithm, state = built(**MANY | {"members": 2, "samples": 40_000, "kappa": 0.0}, horizon=1, beta=0.0)
+    _, algorithm, state, _ = built(
+        **MANY | {"members": 2, "samples": 40_000, "kappa": 0.0}, horizon=1, beta=0.0
+    )
     one, twice = linear(state), lambda part: jax.tree.map(lambda x: jnp.concatenate([x, x]), part)
     policy = twice(one.policy)
     policy["out"]["bias"] = jnp.float32([[0.5], [-0.1]])
@@ -273,7 +259,7 @@ def test_each_trajectory_follows_one_network_and_all_judge_it():
 
 
 def test_the_last_action_is_remembered():
-    _, algorithm, state = built(**MANY | {"samples": 10, "sigma": 0.0}, horizon=1, beta=0.0)
+    _, algorithm, state, _ = built(**MANY | {"samples": 10, "sigma": 0.0}, horizon=1, beta=0.0)
     state = linear(state)
     kernel = jnp.float32([[[0.0], [0.5]]])  # f_b = 0.3 + half of the action before
     state = dataclasses.replace(

@@ -18,12 +18,9 @@ from leashrl.ops import conservative, dual, mi
 from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
 from leashrl.types import Batch, Box, Discrete, Spec
+from support.draws import f32
 
 PRESETS = misa.ENTRY["misa"].presets
-
-
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
 
 
 # --- Losses, with closed forms for networks -----------------------------------------------

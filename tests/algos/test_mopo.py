@@ -1,6 +1,7 @@
 """MOPO: its model against numbers worked out by hand, the simulators' own rules, its roll-outs."""
 
 import dataclasses
+import functools
 import math
 
 import gymnasium
@@ -10,27 +11,26 @@ import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY, mopo
-from leashrl.core import Preprocess, hyper, override
+from leashrl.core import Preprocess, override
 from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
 from leashrl.models import dynamics
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Spec, Transitions
+from support import algorithms
+from support.draws import normal
 
 SPEC = Spec(3, Box((-1.0, -1.0), (1.0, 1.0)))
 SMALL = {"hidden": (8,), "model_hidden": (8,), "members": 4, "elites": 2, "batch_size": 20, "steps": 40}
 SMALL |= {"rollouts": 6, "horizon": 3, "retain": 2, "real_percent": 25, "check": 10, "model_percent": 100}
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32))
+built = functools.partial(algorithms.built, "mopo", spec=SPEC, **SMALL)
 
 
 def world(n=400):
     """s' = s + (a_1, a_2, 0.5 s_1), r = a_1 - s_2."""
-    obs, action = normal(n, 3), jnp.tanh(normal(n, 2))
+    draw = functools.partial(normal, n, rng=np.random.default_rng(0))
+    obs, action = draw(3), jnp.tanh(draw(2))
     change = jnp.concatenate([action, 0.5 * obs[:, :1]], axis=1)
     return Transitions(obs, action, action[:, 0] - obs[:, 1], jnp.zeros(n, bool), obs + change)
 
@@ -53,13 +53,6 @@ def falls(stored):
 
 def seen_by_mopo(dataset):
     return Transitions(**prepare(dataset, Preprocess(), REGISTRY["mopo"].view)[0])
-
-
-def built(**options):
-    config = override(mopo.Config(), SMALL | options)
-    algorithm = mopo.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyper(config))
-    return config, algorithm, state, {stage.name: stage for stage in algorithm.stages}
 
 
 def sure(state, outcome, errors=(3.0, 1.0, 2.0, 4.0)):

@@ -1,7 +1,6 @@
 """What a user gives wrong: status 2, one line on stderr that says what and how to mend it, nothing kept."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -14,38 +13,10 @@ import numpy as np
 import pytest
 
 from leashrl.cli import main
-from leashrl.data import make
 from leashrl.disk import claim
+from support.files import edited
 
 TINY = ["--set", "hidden=8", "batch_size=16", "--seeds", "1", "--steps", "20"]
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> bytes:
-    """Two episodes of the pendulum, as a file's bytes."""
-    return make("pendulum-medium", tmp_path_factory.mktemp("data") / "good.hdf5", steps=400).read_bytes()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("LEASHRL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, good) -> Path:
-    """An empty folder to stand in, with a good file in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data.hdf5").write_bytes(good)
-    return tmp_path
-
-
-def refused(capsys, *argv: str) -> str:
-    """The one line on stderr of a command that is refused."""
-    assert main(argv) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and said.err.startswith("leashrl: error: "), said.err
-    assert said.out == ""
-    return said.err
 
 
 # --- Data files --------------------------------------------------------------
@@ -118,21 +89,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_refused(kind, place, capsys):
+def test_a_broken_file_is_refused(kind, place, refused):
     damage, words = BROKEN[kind]
     damage(place / "data.hdf5")
-    line = refused(capsys, "train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--out", "run", *TINY)
+    line = refused("train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--out", "run", *TINY)
     assert re.search(words, line), line
     assert sorted(p.name for p in place.iterdir()) == ["data.hdf5"]
 
 
-def test_check_names_every_defect_on_stdout_and_the_count_on_stderr(place, capsys):
+def test_check_names_every_defect_on_stdout_and_the_count_on_stderr(place, cli):
     edit("observations", put(17, np.nan))(place / "data.hdf5")
     edit("rewards", put(3, np.inf))(place / "data.hdf5")
-    assert main(["data", "check", "data.hdf5"]) == 2
-    said = capsys.readouterr()
-    assert [line.split(":")[0] for line in said.out.splitlines()] == ["defect", "defect"]
-    assert said.err.count("\n") == 1 and "2 defects" in said.err
+    out, err = cli("data", "check", "data.hdf5", status=2)
+    assert [line.split(":")[0] for line in out.splitlines()] == ["defect", "defect"]
+    assert err.count("\n") == 1 and "2 defects" in err
 
 
 # --- Names -------------------------------------------------------------------
@@ -155,9 +125,9 @@ TYPOS = {
 
 
 @pytest.mark.parametrize("kind", TYPOS)
-def test_the_nearest_name_is_named(kind, place, capsys):
+def test_the_nearest_name_is_named(kind, place, refused):
     argv, words = TYPOS[kind]
-    assert words in refused(capsys, *argv)
+    assert words in refused(*argv)
     assert sorted(p.name for p in place.iterdir()) == ["data.hdf5"]
 
 
@@ -195,30 +165,29 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_a_bad_value_is_named(kind, place, capsys):
+def test_a_bad_value_is_named(kind, place, refused):
     argv, words = VALUES[kind]
-    assert re.search(words, refused(capsys, *argv))
+    assert re.search(words, refused(*argv))
     assert sorted(p.name for p in place.iterdir()) == ["data.hdf5"]
 
 
 # --- Disks -------------------------------------------------------------------
 
 
-def test_an_output_folder_that_cannot_be(place, capsys):
-    line = refused(capsys, *TRAIN, "--task", "none", "--out", "data.hdf5/run", *TINY)
+def test_an_output_folder_that_cannot_be(place, refused):
+    line = refused(*TRAIN, "--task", "none", "--out", "data.hdf5/run", *TINY)
     assert "data.hdf5/run" in line and "--out" in line
     (place / "mine").mkdir()
     (place / "mine" / "thesis.tex").write_text("years of work")
-    assert "not a run" in refused(capsys, *TRAIN, "--task", "none", "--out", "mine", "--overwrite", *TINY)
+    assert "not a run" in refused(*TRAIN, "--task", "none", "--out", "mine", "--overwrite", *TINY)
     assert (place / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-def test_an_existing_run_is_left_alone_unless_told(place, capsys):
+def test_an_existing_run_is_left_alone_unless_told(place, refused, cli):
     argv = [*TRAIN, "--task", "none", "--out", "run", *TINY]
-    assert main(argv) == 0
-    capsys.readouterr()
+    cli(*argv)
     before = {p: p.read_bytes() for p in (place / "run").rglob("*") if p.is_file()}
-    line = refused(capsys, *argv)
+    line = refused(*argv)
     assert "leashrl resume run" in line and "--overwrite" in line
     assert {p: p.read_bytes() for p in (place / "run").rglob("*") if p.is_file()} == before
     assert main([*argv, "--overwrite", "--set", "gamma=0.5"]) == 0
@@ -239,28 +208,27 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ("checkpoint/old.npz", "checkpoint/old.npz"),
     ],
 )
-def test_overwriting_deletes_nothing_where_something_else_lies(name, told, place, capsys):
+def test_overwriting_deletes_nothing_where_something_else_lies(name, told, place, refused, cli):
     argv = [*TRAIN, "--task", "none", "--out", "run", *TINY]
-    assert main(argv) == 0
-    capsys.readouterr()
+    cli(*argv)
     mine = place / "run" / name
     mine.parent.mkdir(exist_ok=True)
     shutil.copy(place / "data.hdf5", mine)
     before = contents(place)
-    assert f"'run/{told}'" in refused(capsys, *argv, "--overwrite")
+    assert f"'run/{told}'" in refused(*argv, "--overwrite")
     assert contents(place) == before
 
 
 @pytest.mark.parametrize("text", ["{}", '{"model_type": "bert", "config": {}}', "[1]", "\0", ""])
-def test_a_config_of_others_makes_no_run(text, place, capsys):
+def test_a_config_of_others_makes_no_run(text, place, refused):
     (place / "model").mkdir()
     (place / "model" / "config.json").write_text(text)
-    line = refused(capsys, *TRAIN, "--task", "none", "--out", "model", "--overwrite", *TINY)
+    line = refused(*TRAIN, "--task", "none", "--out", "model", "--overwrite", *TINY)
     assert "not a run" in line
     assert contents(place / "model") == {place / "model" / "config.json": text.encode()}
 
 
-def test_overwriting_deletes_all_that_a_run_and_its_trackers_leave(place, capsys):
+def test_overwriting_deletes_all_that_a_run_and_its_trackers_leave(place):
     argv = [*TRAIN, "--task", "none", "--out", "run", *TINY]
     assert main(argv) == 0
     fresh = {path.relative_to(place) for path in contents(place / "run")}
@@ -378,59 +346,58 @@ def test_standard_output_on_a_full_disk():
 
 
 @pytest.fixture
-def run(place, capsys) -> Path:
-    assert main([*TRAIN, "--task", "none", "--out", "run", *TINY]) == 0
-    capsys.readouterr()
+def run(place, cli) -> Path:
+    cli(*TRAIN, "--task", "none", "--out", "run", *TINY)
     return place / "run"
 
 
-def test_resume_of_what_is_no_run(place, capsys):
-    assert "config.json" in refused(capsys, "resume", "nowhere")
-    assert "config.json" in refused(capsys, "resume", ".")
-    assert "data.hdf5" in refused(capsys, "resume", "data.hdf5")
-    assert "no policy in 'nowhere'" in refused(capsys, "eval", "nowhere")
+def test_resume_of_what_is_no_run(place, refused):
+    assert "config.json" in refused("resume", "nowhere")
+    assert "config.json" in refused("resume", ".")
+    assert "data.hdf5" in refused("resume", "data.hdf5")
+    assert "no policy in 'nowhere'" in refused("eval", "nowhere")
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '"misa"', '{"algorithm": "bc"}', '{"algorithm": "bcc"}', "\0\0\0"]
 )
-def test_a_damaged_config(text, run, capsys):
+def test_a_damaged_config(text, run, refused):
     (run / "config.json").write_text(text)
     (run / "result.json").unlink()
-    assert "config.json" in refused(capsys, "resume", "run")
+    assert "config.json" in refused("resume", "run")
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"algorithm": "bc", "config": {}, "obs_dim": 3, "action_space": {}}']
 )
-def test_a_damaged_policy_description(text, run, capsys):
+def test_a_damaged_policy_description(text, run, refused):
     (run / "policy" / "policy.json").write_text(text)
-    assert "policy.json" in refused(capsys, "eval", "run")
+    assert "policy.json" in refused("eval", "run")
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
-def test_a_damaged_policy(keep, run, capsys):
+def test_a_damaged_policy(keep, run, refused):
     path = run / "policy" / "seed-0.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    assert "seed-0.safetensors" in refused(capsys, "eval", "run", "--task", "pendulum")
+    assert "seed-0.safetensors" in refused("eval", "run", "--task", "pendulum")
 
 
-def test_every_checkpoint_damaged(run, capsys):
+def test_every_checkpoint_damaged(run, refused):
     (run / "result.json").unlink()
     for path in (run / "checkpoint").glob("*/arrays.safetensors"):
         data = bytearray(path.read_bytes())
         data[-1] ^= 1  # one bit
         path.write_bytes(data)
-    assert "every checkpoint" in refused(capsys, "resume", "run")
+    assert "every checkpoint" in refused("resume", "run")
 
 
-def test_other_data_than_the_run_was_started_on(run, capsys):
+def test_other_data_than_the_run_was_started_on(run, refused):
     (run / "result.json").unlink()
     edit("rewards", put(0, -1.0))(run.parent / "data.hdf5")
-    assert "hash differs" in refused(capsys, "resume", "run")
+    assert "hash differs" in refused("resume", "run")
 
 
-def test_other_data_with_the_same_arrays(run, capsys):
+def test_other_data_with_the_same_arrays(run, refused):
     """What the hash does not cover: the bounds that actions are scaled by, and where episodes are cut."""
     (run / "result.json").unlink()
     other = run.parent / "other.hdf5"
@@ -439,32 +406,31 @@ def test_other_data_with_the_same_arrays(run, capsys):
         for name in ("action_low", "action_high"):
             where = file.attrs if name in file.attrs else file["metadata"].attrs
             where[name] = 2 * np.asarray(where[name])
-    line = refused(capsys, "resume", "run", "--data", "other.hdf5")
+    line = refused("resume", "run", "--data", "other.hdf5")
     assert "the action space differs" in line and "hash" not in line
     # A run of an older version knows the hash alone.
-    config = json.loads((run / "config.json").read_text())
-    for name in ("action_space", "max_episode_steps", "transitions"):
-        del config["data"][name]
-    (run / "config.json").write_text(json.dumps(config))
+    with edited(run / "config.json") as config:
+        for name in ("action_space", "max_episode_steps", "transitions"):
+            del config["data"][name]
     assert main(["resume", "run", "--data", "other.hdf5"]) == 0
 
 
-def test_a_run_that_goes_on_already(run, capsys):
+def test_a_run_that_goes_on_already(run, refused):
     """Another holder of the lock: both commands are refused, and nothing of the run is touched."""
     (run / "result.json").unlink()
     before = contents(run)
     with claim.hold(run):
         for argv in (["resume", "run"], [*TRAIN, "--task", "none", "--out", "run", "--overwrite", *TINY]):
-            assert "'run' is being written by another process" in refused(capsys, *argv)
+            assert "'run' is being written by another process" in refused(*argv)
     assert contents(run) == before
     (run / ".lock").touch()  # as a kill leaves it, or a copy of the folder: nobody holds it
     assert main(["resume", "run"]) == 0
     assert not (run / ".lock").exists()
 
 
-def test_an_evaluation_where_nothing_fits(run, capsys):
-    assert "leashrl tasks" in refused(capsys, "eval", "run")  # trained with --task none
-    assert "hopper" in refused(capsys, "eval", "run", "--task", "hopper")
-    assert "'mean'" in refused(capsys, "eval", "run", "--task", "pendulum", "--mode", "meen")
-    assert "'mean'" in refused(capsys, "eval", "run", "--task", "pendulum", "--mode", "sample,meen")
-    assert "episodes" in refused(capsys, "eval", "run", "--task", "pendulum", "--episodes", "0")
+def test_an_evaluation_where_nothing_fits(run, refused):
+    assert "leashrl tasks" in refused("eval", "run")  # trained with --task none
+    assert "hopper" in refused("eval", "run", "--task", "hopper")
+    assert "'mean'" in refused("eval", "run", "--task", "pendulum", "--mode", "meen")
+    assert "'mean'" in refused("eval", "run", "--task", "pendulum", "--mode", "sample,meen")
+    assert "episodes" in refused("eval", "run", "--task", "pendulum", "--episodes", "0")

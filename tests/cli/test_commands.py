@@ -44,35 +44,11 @@ def home(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEASHRL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
-
-
 @pytest.fixture
-def cli(home, monkeypatch, capsys):
-    """Run a command in `home`; gives (stdout, stderr) once the exit status is as expected."""
+def cli(home, monkeypatch, cli):
+    """Commands run in `home`."""
     monkeypatch.chdir(home)
-
-    def run(*argv: str, status: int = 0) -> tuple[str, str]:
-        capsys.readouterr()
-        assert main(argv) == status
-        said = capsys.readouterr()
-        return said.out, said.err
-
-    return run
-
-
-@pytest.fixture
-def document(cli):
-    """The one JSON document that a command prints with `--json`."""
-
-    def run(*argv: str, status: int = 0) -> dict:
-        return json.loads(cli(*argv, "--json", status=status)[0])
-
-    return run
+    return cli
 
 
 # --- Help --------------------------------------------------------------------

@@ -14,19 +14,12 @@ from leashrl.cli import main
 from leashrl.data import Dataset, check, convert, hdf5, load
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete
+from support.files import write
 
 
 @pytest.fixture(autouse=True)
 def minari_home(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-
-
-def write(path, values, **attributes):
-    with h5py.File(path, "w") as file:
-        for key, value in values.items():
-            file[key] = value
-        file.attrs.update(attributes)
-    return path
 
 
 def contents(path):
@@ -373,7 +366,7 @@ def test_without_minari_reading_works_and_writing_says_what_to_install(tmp_path,
         convert(tmp_path / "a.hdf5", "minari:test/two-v0")
 
 
-def test_damaged_minari_data_sets_are_refused_in_one_line(tmp_path):
+def test_damaged_minari_data_sets_are_refused_in_one_line(tmp_path, refused):
     convert(write(tmp_path / "a.hdf5", gym_v2()), "minari:test/whole-v0")
     data = tmp_path / "minari" / "test" / "whole-v0" / "data"
     main, metadata = (data / "main_data.hdf5").read_bytes(), json.loads((data / "metadata.json").read_text())

@@ -12,39 +12,7 @@ from leashrl.cli.arguments import Parser, parse
 from leashrl.data import Dataset, check, convert, info, load, make
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete, Spec
-
-N = 12
-
-
-def arrays():
-    """A valid data set of two episodes: a terminal after row 4, a time-out after row 11."""
-    random = np.random.Generator(np.random.PCG64(1))
-    obs = random.standard_normal((N + 1, 3)).astype(np.float32)
-    terminals, timeouts = np.zeros(N, bool), np.zeros(N, bool)
-    terminals[4] = timeouts[-1] = True
-    return {
-        "observations": obs[:-1],
-        "actions": random.uniform(-1, 1, (N, 2)).astype(np.float32),
-        "rewards": random.standard_normal(N).astype(np.float32),
-        "terminals": terminals,
-        "timeouts": timeouts,
-        "next_observations": obs[1:],
-    }
-
-
-def write(path, values):
-    """Plainly, with neither of the library's writers. A dictionary becomes a group."""
-    if path.suffix == ".npz":
-        bounds = {"action_low": [-1.0, -1.0], "action_high": [1.0, 1.0]}
-        np.savez(path, **{**bounds, **values})
-    else:
-        with h5py.File(path, "w") as file:
-            for key, value in values.items():
-                if isinstance(value, dict):
-                    file.create_group(key)
-                else:
-                    file[key] = value
-    return path
+from support.files import N, arrays, write
 
 
 def refusal(path, **options):

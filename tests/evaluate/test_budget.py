@@ -1,18 +1,13 @@
 """Choosing under a budget of episodes, against closed forms and enumeration of a bandit's whole tree."""
 
-import json
 import math
-import shutil
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-import leashrl
-from leashrl.cli import main
 from leashrl.errors import BadInput
 from leashrl.evaluate import expected_score, next_candidate
 
@@ -174,112 +169,3 @@ def test_bad_input(arms, settings, words):
     with pytest.raises(BadInput, match=words) as error:
         expected_score(arms, **({"budgets": [1]} | settings))
     assert "\n" not in str(error.value)
-
-
-# --- leashrl choose ----------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A finished run of two seeds, evaluated twice with three episodes, and what `eval --json` says of it."""
-    folder = tmp_path_factory.mktemp("choose")
-    leashrl.train(
-        "bc",
-        "pendulum-random",
-        task="pendulum",
-        options={"hidden": (8, 8), "batch_size": 16},
-        seeds=2,
-        steps=50,
-        eval_every=25,
-        episodes=3,
-        out=folder / "run",
-    )
-    found = leashrl.evaluate_run(folder / "run", episodes=4, mode="sample")
-    (folder / "sample.json").write_text(json.dumps(found.to_json()))
-    return folder
-
-
-@pytest.fixture
-def cli(home, monkeypatch, capsys):
-    monkeypatch.chdir(home)
-
-    def run(*argv: str, status: int = 0) -> str:
-        capsys.readouterr()
-        assert main(["choose", *argv]) == status
-        said = capsys.readouterr()
-        assert (said.err == "") == (status == 0) and said.err.count("\n") <= 1
-        return said.err if status else said.out
-
-    return run
-
-
-def finals(run: Path) -> dict[str, float]:
-    members = json.loads((run / "result.json").read_text())["members"]
-    return {m["name"]: m["score"]["final"] for m in members if m["score"]["final"] is not None}
-
-
-def test_it_reads_a_runs_last_evaluation_and_what_eval_printed(cli, home):
-    found = json.loads(cli("run", "sample.json", "--budget", "0,4000", "--json"))
-    scores = [*finals(home / "run").values()]
-    scores += [m["score"] for m in json.loads((home / "sample.json").read_text())["members"]]
-    assert [x["mean"] for x in found["candidates"]] == pytest.approx(scores)
-    assert [x["episodes"] for x in found["candidates"]] == [3, 3, 4, 4]
-    assert [x["mode"] for x in found["candidates"]] == [None, None, "sample", "sample"]
-    assert found["task"] == "pendulum" and found["unit"] == "score" and found["rule"] == "ucb"
-    assert found["budgets"][0]["mean"] == pytest.approx(np.mean(scores))
-    assert found["budgets"][1]["mean"] == pytest.approx(max(scores))
-    assert found["choice_among"] == 4 and found["versions"]["numpy"]
-
-
-def test_the_table(cli, home):
-    scores = finals(home / "run")
-    out = cli("run", "--budget", "0,1,5", "--rule", "uniform").splitlines()
-    assert out[0] == "a choice among 2 candidates on pendulum, rule uniform, from 3 episodes of each"
-    assert out[1].split() == ["episodes", "score", "95", "%", "of", "choices"]
-    assert out[2].split()[:2] == ["0", f"{np.mean([*scores.values()]):.1f}"]
-    assert out[5].startswith(f"best over all its episodes: run {max(scores, key=lambda name: scores[name])}")
-    assert "--episodes 100 --json" in out[6]
-
-
-def test_an_earlier_and_better_evaluation_does_not_count(cli, home, tmp_path):
-    shutil.copytree(home / "run", tmp_path / "run")
-    path = tmp_path / "run" / "evaluations.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["step"] for row in rows] == [25, 25, 50, 50]
-    for row in rows[:2]:
-        row |= {"returns": [0.0] * 3, "return": 0.0, "score": 113.9}
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert (
-        json.loads(cli(str(tmp_path / "run"), "--budget", "9", "--json"))["budgets"]
-        == (json.loads(cli("run", "--budget", "9", "--json"))["budgets"])
-    )
-
-
-def test_what_cannot_be_chosen_from_is_one_line(cli, home, tmp_path):
-    def copy(name: str, **result) -> str:
-        shutil.copytree(home / "run", tmp_path / name)
-        path = tmp_path / name / "result.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | result))
-        return str(tmp_path / name)
-
-    assert "has not finished" in cli(unfinished(copy("half")), status=2)
-    assert "trained without a task" in cli(copy("blind", task=None), status=2)
-    assert "diverge" in cli(copy("lost", steps=51), status=2)
-    assert "not what leashrl wrote" in cli(copy("odd", members=3), status=2)
-    line = cli("run", copy("elsewhere", task="hopper"), status=2)
-    assert "evaluated on pendulum and" in line and "on hopper" in line and "not comparable" in line
-    # another name of the same environment
-    assert "4 candidates" in cli("run", copy("same", task="pendulum-medium"))
-    assert "no evaluations in" in cli("run/policy", status=2)
-    assert "not what leashrl wrote" in cli("run/config.json", status=2)
-    assert "no run and no file 'nix'" in cli("nix", status=2)
-    assert "given twice" in cli("run", "./run", status=2)
-    assert "0 or more" in cli("run", "--budget", "1,-1", status=2)
-    assert "whole number" in cli("run", "--budget", "some", status=2)
-    assert "3 of 2 candidates" in cli("run", "--candidates", "3", status=2)
-    assert "did you mean 'uniform'" in cli("run", "--rule", "unifrom", status=2)
-
-
-def unfinished(folder: str) -> str:
-    (Path(folder) / "result.json").unlink()
-    return folder

@@ -29,13 +29,11 @@ from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.types import Box, Discrete, Spec
 from support import ROOT
+from support.algorithms import small
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))
 SPEC_DISCRETE = Spec(4, Discrete(3))
 MEAN, STD = np.float32([1, 2, 3, 4]), np.float32([1, 2, 0.5, 3])
-SMALL = dict.fromkeys(["hidden", "critic_hidden", "behaviour_hidden", "alpha_hidden", "model_hidden"], (8, 8))
-SMALL |= {"context": 3, "width": 8, "layers": 1, "max_steps": 10, "horizon": 3, "samples": 4, "best_of": 4}
-SMALL |= {"members": 3, "elites": 2, "latents": 2, "components": 1}
 CASES = [(name, False) for name in REGISTRY] + [(n, True) for n, entry in REGISTRY.items() if entry.discrete]
 
 
@@ -43,8 +41,7 @@ CASES = [(name, False) for name in REGISTRY] + [(n, True) for n, entry in REGIST
 def policy_of(folder, name, discrete=False, options=()):
     """A folder with two members' policies, which no training has made: their weights are drawn."""
     spec, entry = SPEC_DISCRETE if discrete else SPEC, REGISTRY[name]
-    small = {k: v for k, v in SMALL.items() if hasattr(entry.config(), k)}
-    config = override(entry.config(), small | dict(options))
+    config = override(entry.config(), small(name) | dict(options))
     algorithm = entry.build(config, spec)
     keys, hp = (
         jax.random.split(jax.random.key(0), 2),

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from leashrl.cli import main
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
 from leashrl.information import Bound, Information, densities
@@ -202,19 +201,17 @@ def test_few_rows_are_said_to_be_few():
 # --- The command -------------------------------------------------------------
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, cli):
     file = make("pendulum-medium", tmp_path / "data.hdf5", steps=1000)
     options = ["--steps", "100", "--rows", "500"]
-    assert main(["mi", str(file), *options, "--json"]) == 0
-    said = capsys.readouterr()
-    found = json.loads(said.out)
+    out, err = cli("mi", str(file), *options, "--json")
+    found = json.loads(out)
     for name in ("misa", "dv", "f", "ba"):
         assert set(found[name]) == {"estimate", "low", "high"}
         assert found[name]["low"] <= found[name]["estimate"] <= found[name]["high"]
     assert found["rows"] == 1000 and found["source"] == str(file) and found["meaning"]
-    assert "the policy" in said.err
-    assert main(["mi", str(file), *options]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert "the policy" in err
+    lines = cli("mi", str(file), *options)[0].splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["misa", "dv", "f", "ba"]
     assert any(line.startswith("500 of 1000 rows") for line in lines)
 
@@ -228,8 +225,6 @@ def test_the_command(tmp_path, capsys):
         ([], "an estimate of I(S;A) needs at least 400 rows: small has 200"),
     ],
 )
-def test_bad_input(tmp_path, capsys, options, line):
+def test_bad_input(tmp_path, options, line, refused):
     file = make("pendulum-medium", tmp_path / "small.hdf5", steps=200)
-    assert main(["mi", str(file), *options]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith(f"leashrl: error: {line}") and said.err.count("\n") == 1
+    assert refused("mi", str(file), *options).startswith(f"leashrl: error: {line}")

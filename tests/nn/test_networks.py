@@ -9,13 +9,9 @@ import pytest
 
 from leashrl import nn
 from leashrl.ops.blocks import BLOCK_ROWS, sweep, sweep_grad
+from support.draws import normal
 
 OBS, DIM, HIDDEN, ENSEMBLE = 3, 2, (6, 5), 2
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
 
 
 def start(network, seed=0):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leashrl.cli import main
 from leashrl.data import load
 from leashrl.ope.diagnostics import BINS, categorical_kl, diagnose, distance, gaussian_kl, neighbours
 from leashrl.runs.experiment import train
@@ -14,13 +13,6 @@ from leashrl.runs.policies import load_policy
 from leashrl.types import Box, Discrete
 
 TINY = {"hidden": "8", "batch_size": "16"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEASHRL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
 
 
 def test_the_kl_of_gaussians_is_the_analytic_one():
@@ -63,12 +55,9 @@ def test_distances_by_hand():
     assert distance(Discrete(3), np.array([0, 2]), np.array([0, 1])).tolist() == [0.0, 1.0]
 
 
-def test_a_run_with_continuous_actions(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["data", "make", "pendulum-medium", "--steps", "400", "--out", "data.hdf5"]) == 0
+def test_a_run_with_continuous_actions(place, cli):
     train("bc", "data.hdf5", task="none", options=TINY, seeds=2, steps=20, out="run")
-    assert main(["report", "run", "--diagnose"]) == 0
-    assert "run/diagnostics.json" in capsys.readouterr().err
+    assert "run/diagnostics.json" in cli("report", "run", "--diagnose")[1]
     found, dataset = json.loads(Path("run/diagnostics.json").read_text()), load("data.hdf5")
     assert (
         found["mode"] == "sample"
@@ -104,20 +93,16 @@ def test_a_run_with_discrete_actions(tmp_path):
     assert list(json.loads(text)) == names and list(json.loads(text)["behaviour"]) == ["return"]
 
 
-def test_a_policy_with_a_memory_is_left_out_with_a_sentence(tmp_path, capsys):
+def test_a_policy_with_a_memory_is_left_out_with_a_sentence(tmp_path, cli):
     options = {"batch_size": "4", "context": "2", "width": "8", "layers": "1", "heads": "1"}
     train("dt", "pendulum-medium", task="none", options=options, seeds=1, steps=2, out=tmp_path / "run")
-    assert main(["report", str(tmp_path / "run"), "--diagnose"]) == 0
-    assert "remembers the episode so far" in capsys.readouterr().err
+    _, err = cli("report", str(tmp_path / "run"), "--diagnose")
+    assert "remembers the episode so far" in err
     assert "dt is left out: its policy remembers" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_lost_data_costs_the_diagnostics_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["data", "make", "pendulum-medium", "--steps", "400", "--out", "data.hdf5"]) == 0
+def test_lost_data_costs_the_diagnostics_alone(place, cli):
     train("bc", "data.hdf5", task="none", options=TINY, seeds=1, steps=2, out="run")
     Path("data.hdf5").unlink()
-    capsys.readouterr()
-    assert main(["report", "run", "--diagnose"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = cli("report", "run", "--diagnose")[1].splitlines()
     assert line.startswith("leashrl: warning: no diagnostics of 'run':") and Path("run/report.html").exists()

@@ -16,12 +16,7 @@ from leashrl.nn.mlp import bounded
 from leashrl.ops import divergence, dual, slope
 from leashrl.optim import adam_init, cosine, descend, staircase
 from leashrl.types import Array, pytree
-
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32))
+from support.draws import normal
 
 
 def one(mean, std):

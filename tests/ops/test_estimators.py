@@ -3,7 +3,6 @@
 The estimators run through `benchmarks/estimators.py`, so that the published table and the tests are one code.
 """
 
-import importlib.util
 import math
 from functools import partial
 
@@ -19,13 +18,9 @@ from leashrl.dist import Normal
 from leashrl.ops import mi
 from leashrl.ops.correction import Chain, importance, whitened
 from leashrl.ops.mcmc import differentiate, hmc, only
-from support import ROOT
+from support import script
 
-FILE = ROOT / "benchmarks" / "estimators.py"
-spec = importlib.util.spec_from_file_location("estimators", FILE)
-assert spec is not None and spec.loader is not None
-benchmark = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(benchmark)
+benchmark = script("benchmarks/estimators.py")
 MODEST, STEEP = benchmark.PROBLEMS["modest"], benchmark.PROBLEMS["steep"]
 R = 500
 

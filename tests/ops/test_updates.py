@@ -11,10 +11,7 @@ import pytest
 from leashrl.ops import dual, mi, td
 from leashrl.optim import adam, adam_init, begin, cosine
 from leashrl.types import pytree
-
-
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
+from support.draws import f32
 
 
 def test_td_target_and_error():

@@ -7,6 +7,7 @@ import pytest
 
 from leashrl.cli import main
 from leashrl.papers import make, miracle_online
+from support.files import write_lines
 
 pytest.importorskip("matplotlib")
 
@@ -21,7 +22,7 @@ def write_run(folder, preset, task, episodes, algorithm="miracle"):
         for seed, pairs in episodes.items()
         for length, value in pairs
     ]
-    (folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(folder / "episodes.jsonl", rows)
 
 
 @pytest.fixture

@@ -446,10 +446,8 @@ def test_the_command_shows_it(capsys, tmp_path, monkeypatch):
         (["misa", "--protocol", "--set", "sedes=2"], "did you mean 'seeds'?"),
     ],
 )
-def test_a_mistake_is_one_line(argv, words, capsys):
-    assert main(["paper", *argv]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and words in said.err, said.err
+def test_a_mistake_is_one_line(argv, words, refused):
+    assert words in refused("paper", *argv)
 
 
 def test_an_unknown_paper_has_no_protocol():

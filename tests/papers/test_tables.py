@@ -18,6 +18,7 @@ from leashrl.papers.protocols import Options, Trial, setup_of
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import configure, parse_run
 from leashrl.runs.results import Divergence
+from support.files import edited
 
 TASK = "pendulum-medium"
 TABLE = Printed(
@@ -197,11 +198,10 @@ def fallen(done, options, tmp_path) -> tuple[experiments.Done, Options]:
     broken = {"step": 9, "metric": "state", "return": None, "score": None}
     for result, ends in zip(done.results.values(), ((None, scored), (broken, scored)), strict=True):
         file = runs / result.folder.relative_to(options.runs) / "result.json"
-        values = json.loads(file.read_text())
-        for member, end in zip(values["members"], ends, strict=True):
-            if end:
-                member |= {"diverged": end, "score": {"final": None, "last_10_mean": 90.0}}
-        file.write_text(json.dumps(values))
+        with edited(file) as values:
+            for member, end in zip(values["members"], ends, strict=True):
+                if end:
+                    member |= {"diverged": end, "score": {"final": None, "last_10_mean": 90.0}}
     moved = dataclasses.replace(options, runs=str(runs))
     return finish(tables.trials(TABLE, moved), moved, lambda line: None), moved
 

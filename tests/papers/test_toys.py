@@ -1,14 +1,11 @@
 """The toy figures of BRAC+ and Fisher-BRC: against closed forms and other numerics, and as commands."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from leashrl.cli import main
 from leashrl.ops import divergence
 from leashrl.papers import brac_plus, fisher_brc
 
@@ -26,11 +23,10 @@ ROWS = {("brac-plus", "4"): 2, ("brac-plus", "5"): 10, ("fisher-brc", "1"): 12}
 
 
 @pytest.mark.parametrize("which", list(SMALL), ids=" ".join)
-def test_from_the_command_line(which, tmp_path, capsys):
+def test_from_the_command_line(which, tmp_path, document):
     name, number = which
     argv = ["paper", name, "--figure", number, "--out", str(tmp_path), "--set", *SMALL[which]]
-    assert main([*argv, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = document(*argv)
     file = tmp_path / f"{name}-figure-{number}.png"
     assert found["files"] == [str(file)] and file.read_bytes().startswith(b"\x89PNG")
     rows = found["rows"]
@@ -52,10 +48,8 @@ def test_from_the_command_line(which, tmp_path, capsys):
         (("fisher-brc", "1"), "hidden=()", "a hidden layer"),
     ],
 )
-def test_a_mistake_is_one_line(which, option, words, tmp_path, capsys):
-    assert main(["paper", which[0], "--figure", which[1], "--out", str(tmp_path), "--set", option]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and words in said.err, said.err
+def test_a_mistake_is_one_line(which, option, words, tmp_path, refused):
+    assert words in refused("paper", which[0], "--figure", which[1], "--out", str(tmp_path), "--set", option)
 
 
 # --- BRAC+, figure 4 -----------------------------------------------------------

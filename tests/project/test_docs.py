@@ -1,7 +1,6 @@
 """The documentation: what `docs/generate.py` takes from the code, and the site as a whole."""
 
 import dataclasses
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,19 +12,9 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.core import Algorithm, Entry, Policy, Preprocess, Preset, override
 from leashrl.types import Box, Discrete
-from support import ROOT
+from support import ROOT, script
 
-
-def script(name: str) -> Any:
-    """A module of `docs/`, which is not a package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate, doctests = script("generate"), script("doctests")
+generate, doctests = script("docs/generate.py"), script("docs/doctests.py")
 
 
 @dataclasses.dataclass(frozen=True)

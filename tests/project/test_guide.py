@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from leashrl.cli import COMMANDS, main
-from leashrl.cli.arguments import Parser, parse
+from leashrl.cli import main
 from support import ROOT
+from support.commands import read_command
 
 PAGES = {
     str(path.relative_to(ROOT)): re.findall(
@@ -60,11 +60,7 @@ def test_what_is_only_shown_parses(page, text):
     for line in lines_of(text):
         words = shlex.split(line, comments=True)
         if words[:1] == ["leashrl"]:
-            name = " ".join(words[1 : 3 if words[1] == "data" else 2])
-            assert name in COMMANDS, line
-            parser = Parser(prog=f"leashrl {name}")
-            COMMANDS[name].arguments(parser)
-            parse(parser, words[1 + len(name.split()) :])
+            read_command(line)
         elif words[:1] == ["python"] and words[1].startswith(("benchmarks/", "examples/")):
             assert (ROOT / words[1]).is_file(), line
 

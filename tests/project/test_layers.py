@@ -79,7 +79,7 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
     """All that is wrong with one module, a line each."""
     tree, own, wrong = ast.parse(source), part(module), []
     if own not in LAYER:
-        return [f"{module}: '{own}' has no layer: add it to the table of tests/test_layers.py"]
+        return [f"{module}: '{own}' has no layer: add it to the table of tests/project/test_layers.py"]
     for name in sorted(set(imported(module, tree, is_package))):
         root, other = name.split(".")[0], part(name)
         if root == "flax" or (root in {"jax", "jaxlib"} and own == "report"):

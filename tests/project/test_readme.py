@@ -1,18 +1,16 @@
 """README.md: its Python runs, its commands parse, what it lists is what there is."""
 
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leashrl.algos import REGISTRY
-from leashrl.cli import COMMANDS
-from leashrl.cli.arguments import Parser, parse
 from leashrl.disk.files import read_json
 from leashrl.errors import BadInput
 from support import ROOT
+from support.commands import read_command
 
 README = (ROOT / "README.md").read_text()
 
@@ -28,17 +26,6 @@ def shown_commands() -> list[str]:
     return [
         line for line in [*lines, *re.findall(r"`(leashrl [^`]+)`", README)] if line.startswith("leashrl ")
     ]
-
-
-def parsed(line: str) -> None:
-    """Read a command's arguments as the command line would, without running it."""
-    words = shlex.split(line)[1:]
-    name = " ".join(words[: 2 if words[0] == "data" else 1])
-    if name not in COMMANDS:
-        raise BadInput(f"no command '{name}'")
-    parser = Parser(prog=f"leashrl {name}")
-    COMMANDS[name].arguments(parser)
-    parse(parser, words[len(name.split()) :])
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +62,13 @@ def test_the_commands_parse():
     assert len(lines) >= 10
     for line in lines:
         if line != "leashrl --help":
-            parsed(line)
+            read_command(line)
 
 
 @pytest.mark.parametrize("line", ["leashrl trian x", "leashrl eval", "leashrl eval runs/mine --episode 5"])
 def test_a_stale_command_would_be_found(line):
     with pytest.raises(BadInput):
-        parsed(line)
+        read_command(line)
 
 
 def test_all_algorithms_and_presets_are_listed():

@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import leashrl
 from leashrl.algos import REGISTRY
-from leashrl.cli import main
 from leashrl.core import Algorithm, Stage, draw, hyper, override, uniform
 from leashrl.data import load
 from leashrl.disk.checkpoint import load_checkpoint
@@ -27,21 +25,14 @@ from leashrl.runs.experiment import last_state, read_plan, rebuild
 from leashrl.runs.results import Ends, MemberResult, Result
 from leashrl.runs.run import go_on
 from leashrl.types import Batch, Discrete, Mixed, Replay, Spec, Transitions
+from support.algorithms import small
+from support.files import edited, online_bits, read_lines, replay_of
 
-NETS = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (8, 8))
-SMALL = NETS | {"batch_size": 8, "k": 3, "samples": 2, "candidates": 2, "best_of": 2, "components": 2}
-SMALL |= {"latents": 2, "epoch": 7, "resample": 2}
 TUNE = {"episodes": 1, "every": 5, "warmup": 5, "log_every": 5}
 QUIET = TUNE | {"warmup": 210, "noise": 0.0, "log_every": 4}
 CAN = [(name, "pendulum") for name, entry in REGISTRY.items() if not entry.offline_only]
 CAN += [(name, "cartpole") for name, _ in CAN if REGISTRY[name].discrete]
 CANNOT = [name for name, entry in REGISTRY.items() if entry.offline_only]
-
-
-def small(name: str) -> dict:
-    """Options that make it quick to compile, as far as it has them."""
-    fields = {field.name for field in dataclasses.fields(REGISTRY[name].config)}
-    return {option: value for option, value in SMALL.items() if option in fields}
 
 
 def offline(name: str, out: Path, task: str = "pendulum", seeds: int = 1, **more) -> Path:
@@ -67,15 +58,6 @@ def barely_begun(name: str, out: Path, task: str) -> Path:
     return out
 
 
-def lines(folder: Path, name: str) -> list[dict]:
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-
-
-def replay_of(folder: Path) -> dict[str, np.ndarray]:
-    parts = [load_file(path) for path in sorted((folder / "replay").iterdir())]
-    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-
-
 @pytest.fixture(scope="module")
 def before(tmp_path_factory) -> Path:
     """An offline run of two members."""
@@ -90,12 +72,12 @@ def test_an_actor_critic_goes_on(case, tmp_path):
     old = barely_begun(case[0], tmp_path / "run", case[1])
     result = leashrl.finetune(old, 10, **TUNE, eval_every=10)
     assert result.folder == tmp_path / "run-finetuned" and not result.diverged
-    found = lines(result.folder, "evaluations")
+    found = read_lines(result.folder / "evaluations.jsonl")
     assert [row["step"] for row in found] == [0, 10]
     run, before = last_state(old)
     again = run.evaluate(before, [0], run.plan.episodes)
     assert found[0]["returns"] == again[0]["returns"]  # nothing has happened yet
-    metrics = [value for row in lines(result.folder, "metrics") for value in row.values()]
+    metrics = [value for row in read_lines(result.folder / "metrics.jsonl") for value in row.values()]
     assert np.isfinite([value for value in metrics if not isinstance(value, str)]).all()
     assert replay_of(result.folder)["reward"].shape == (1, 15)
     _, after = last_state(result.folder)
@@ -106,8 +88,8 @@ def test_an_actor_critic_goes_on(case, tmp_path):
 
 def test_it_begins_with_the_offline_run(before, quiet):
     """Its score, its weights, and the moments of Adam: 4 updates of the critics, and 10 more."""
-    first = [row for row in lines(quiet, "evaluations") if row["step"] == 0]
-    last = [row for row in lines(before, "evaluations") if row["step"] == 4]
+    first = [row for row in read_lines(quiet / "evaluations.jsonl") if row["step"] == 0]
+    last = [row for row in read_lines(before / "evaluations.jsonl") if row["step"] == 4]
     assert [row["returns"] for row in first] == [row["returns"] for row in last]
     _, arrays, meta = load_checkpoint(before / "checkpoint") or pytest.fail()
     _, after, _ = load_checkpoint(quiet / "checkpoint") or pytest.fail()
@@ -118,13 +100,12 @@ def test_it_begins_with_the_offline_run(before, quiet):
 
 
 @pytest.mark.parametrize("name", CANNOT)
-def test_what_is_no_actor_critic_is_refused(name, before, tmp_path, capsys):
+def test_what_is_no_actor_critic_is_refused(name, before, tmp_path, refused):
     shutil.copytree(before, tmp_path / "run")
-    config = json.loads((before / "config.json").read_text()) | {"algorithm": name, "config": {}}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    assert main(["finetune", str(tmp_path / "run"), "--steps", "5"]) == 2
-    error = capsys.readouterr().err
-    assert f"{name} cannot be fine-tuned online: it" in error and error.count("\n") == 1
+    with edited(tmp_path / "run" / "config.json") as plan:
+        plan |= {"algorithm": name, "config": {}}
+    error = refused("finetune", str(tmp_path / "run"), "--steps", "5")
+    assert f"{name} cannot be fine-tuned online: it" in error
     assert "these can: awac" in error and not (tmp_path / "run-finetuned").exists()
 
 
@@ -310,7 +291,7 @@ def test_calibrated_rows_know_what_their_episode_earned(tmp_path):
     tail = min(0.0, reward.min()) / (1 - 0.9)
     t = int(ends[0])
     assert float(rows.to_go[t - 1]) == pytest.approx(reward[t - 1] + 0.9 * (reward[t] + 0.9 * tail), rel=1e-5)
-    assert np.isfinite([row["td_loss"] for row in lines(folder, "metrics")]).all()
+    assert np.isfinite([row["td_loss"] for row in read_lines(folder / "metrics.jsonl")]).all()
 
 
 def test_members_of_a_calibrated_run_share_a_discount(tmp_path):
@@ -326,13 +307,6 @@ def test_members_of_a_calibrated_run_share_a_discount(tmp_path):
 # --- Stopping and going on -------------------------------------------------------------
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    names = ("episodes.jsonl", "evaluations.jsonl", "metrics.jsonl")
-    files = [*(folder / name for name in names), *sorted((folder / "policy").iterdir())]
-    rows = {name: value.tobytes() for name, value in replay_of(folder).items()}
-    return {file.name: file.read_bytes() for file in files} | rows
-
-
 @pytest.mark.parametrize("at", [0, 5, 8])
 def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_path):
     """At step 0 nothing but the offline state is there; step 8 lies between two visits."""
@@ -343,11 +317,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         leashrl.finetune(before, 10, out=tmp_path / "cut", report=stop, **QUIET)
-    plan = json.loads((tmp_path / "cut" / "config.json").read_text())
-    plan["switch"]["folder"] = "gone"  # the offline run is not needed any more
-    (tmp_path / "cut" / "config.json").write_text(json.dumps(plan))
+    with edited(tmp_path / "cut" / "config.json") as plan:
+        plan["switch"]["folder"] = "gone"  # the offline run is not needed any more
     result = leashrl.resume(tmp_path / "cut")
-    assert contents(tmp_path / "cut") == contents(quiet)
+    assert online_bits(tmp_path / "cut") == online_bits(quiet)
     assert result.members == leashrl.Result.read(quiet).members
 
 
@@ -364,15 +337,14 @@ def test_a_run_without_its_first_checkpoint_is_not_begun_from_nothing(quiet, tmp
 
 def test_a_member_that_diverged_is_left_out(before, tmp_path):
     shutil.copytree(before, tmp_path / "run")
-    found = json.loads((before / "result.json").read_text())
-    found["members"][0]["diverged"] = {"step": 3, "metric": "td_loss"}
-    (tmp_path / "run" / "result.json").write_text(json.dumps(found))
+    with edited(tmp_path / "run" / "result.json") as found:
+        found["members"][0]["diverged"] = {"step": 3, "metric": "td_loss"}
     folder = leashrl.finetune(tmp_path / "run", 5, **TUNE).folder
     assert [m.name for m in leashrl.Result.read(folder).members] == ["seed-1"]
-    row = lines(folder, "evaluations")[0]
-    assert row["returns"] == lines(before, "evaluations")[-1]["returns"] and row["seed"] == 1
-    found["members"][1]["diverged"] = found["members"][0]["diverged"]
-    (tmp_path / "run" / "result.json").write_text(json.dumps(found))
+    row = read_lines(folder / "evaluations.jsonl")[0]
+    assert row["returns"] == read_lines(before / "evaluations.jsonl")[-1]["returns"] and row["seed"] == 1
+    with edited(tmp_path / "run" / "result.json") as found:
+        found["members"][1]["diverged"] = found["members"][0]["diverged"]
     with pytest.raises(BadInput, match=r"every member .* diverged"):
         leashrl.finetune(tmp_path / "run", 5, out=tmp_path / "none")
 
@@ -396,11 +368,9 @@ def test_a_member_that_diverged_is_left_out(before, tmp_path):
         (["--steps", "5", "--data", "pendulum-random"], "is not the data"),
     ],
 )
-def test_bad_input_is_one_line(argv, message, before, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(argv, message, before, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
-    assert main(["finetune", str(before), "--out", "new", *argv]) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in refused("finetune", str(before), "--out", "new", *argv)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,7 @@ The library brings torch, so our own tests do without it. Its stand-in below lea
 random, but talks to the environment and to the callback as the library does. The last test is skipped there;
 with the real library it is run by
 
-    pip install 'leashrl[peers]' && pytest tests/test_peers.py
+    pip install 'leashrl[peers]' && pytest tests/runs/test_peers.py
 """
 
 import importlib.util
@@ -25,6 +25,7 @@ from leashrl.runs.results import Result
 from leashrl.tasks import TASKS, normalise
 from leashrl.tasks.making import env_seed, make_one
 from leashrl.training.simulator import Simulator
+from support.files import read_lines
 
 REAL = importlib.util.find_spec("stable_baselines3") is not None
 
@@ -89,10 +90,6 @@ def library(monkeypatch, tmp_path):
     return StandIn.made
 
 
-def rows(name: str) -> list[dict]:
-    return [json.loads(line) for line in Path(name).read_text().splitlines()]
-
-
 def nothing_done(episodes: int) -> list[float]:
     """Returns of the pendulum that is left alone, from where evaluations start."""
     env, returns = gym.make("Pendulum-v1"), []
@@ -128,11 +125,11 @@ def test_a_run_leaves_what_an_online_run_leaves(library, capsys):
         for seed, agent in zip((3, 5), library, strict=True)
         for i in range(2)
     ]
-    assert rows("run/episodes.jsonl") == wanted
+    assert read_lines("run/episodes.jsonl") == wanted
 
     returns = nothing_done(2)
     score = float(normalise(TASKS["pendulum"], returns).mean())
-    evaluations = rows("run/evaluations.jsonl")
+    evaluations = read_lines("run/evaluations.jsonl")
     assert [(row["step"], row["seed"]) for row in evaluations] == [
         (step, seed) for seed in (3, 5) for step in (200, 400, 500)
     ]
@@ -160,8 +157,8 @@ def test_ppo_ends_at_the_last_step_and_not_before_its_update(library):
     assert library[0].updates == 6 and library[0].steps == 600
     train("ppo", "pendulum", seeds=1, steps=599, episodes=1, options={"n_steps": 100}, out="less")
     assert library[1].updates == 5 and library[1].steps == 600  # the last of them unseen
-    assert [row["step"] for row in rows("less/episodes.jsonl")] == [200, 400]
-    assert [row["step"] for row in rows("less/evaluations.jsonl")][-2:] == [59 * 10, 599]
+    assert [row["step"] for row in read_lines("less/episodes.jsonl")] == [200, 400]
+    assert [row["step"] for row in read_lines("less/evaluations.jsonl")][-2:] == [59 * 10, 599]
 
 
 def test_episodes_start_where_those_of_our_own_online_runs_do(library):
@@ -184,20 +181,18 @@ def test_a_seed_that_diverges_is_told_and_the_status_is_3(library, capsys):
     assert "diverged at step 251 (action)" in said.out
     result = Result.read("run")
     assert result.score is None and result.steps == 251
-    assert rows("run/evaluations.jsonl")[-1]["step"] == 250
+    assert read_lines("run/evaluations.jsonl")[-1]["step"] == 250
 
 
-def test_they_are_listed_under_ours(capsys):
+def test_they_are_listed_under_ours(capsys, document):
     assert main(["algos"]) == 0
     last = capsys.readouterr().out.splitlines()[-2:]
     assert [line.split()[0] for line in last] == ["ddpg", "ppo"] and "leashrl[peers]" in last[0]
-    assert main(["algos", "--json"]) == 0
-    extra = [row["name"] for row in json.loads(capsys.readouterr().out)["algorithms"] if "extra" in row]
+    extra = [row["name"] for row in document("algos")["algorithms"] if "extra" in row]
     assert extra == list(PEERS)
     assert main(["algos", "ppo"]) == 0
     assert "clip_range     0.2" in capsys.readouterr().out
-    assert main(["algos", "ppo", "--json"]) == 0
-    options = json.loads(capsys.readouterr().out)["algorithm"]["options"]
+    options = document("algos", "ppo")["algorithm"]["options"]
     assert {"name": "hidden", "default": [256, 256]} in options
 
 
@@ -226,33 +221,23 @@ RUN = "--task pendulum --seeds 1 --steps 300 --episodes 1 --out run"
         (f"train ddpg {RUN} --log-every 5", "no use for --log-every"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(argv, says, library, capsys):
-    refused(argv, says, capsys)
+def test_bad_input_is_one_line_and_leaves_nothing(argv, says, library, refused):
+    assert says in refused(*argv.split())
     assert not Path("run").exists() and not library
 
 
-def refused(argv: str, says: str, capsys) -> None:
-    assert main(argv.split()) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and said.err.startswith("leashrl: error: ") and says in said.err, (
-        said.err
-    )
-    assert said.out == ""
-
-
-def test_without_the_extra(monkeypatch, tmp_path, capsys):
+def test_without_the_extra(monkeypatch, tmp_path, refused):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    refused(f"train ddpg {RUN}", "pip install 'leashrl[peers]'", capsys)
+    assert "pip install 'leashrl[peers]'" in refused(*f"train ddpg {RUN}".split())
     assert not Path("run").exists()
 
 
-def test_a_finished_run_is_neither_resumed_nor_evaluated_nor_lost(library, capsys):
-    assert main(f"train ddpg {RUN}".split()) == 0
-    capsys.readouterr()
-    refused("resume run", "leaves no checkpoint and no policy", capsys)
-    refused("eval run", "leaves no checkpoint and no policy", capsys)
-    refused(f"train ddpg {RUN}", "holds a run", capsys)
+def test_a_finished_run_is_neither_resumed_nor_evaluated_nor_lost(library, refused, cli):
+    cli(*f"train ddpg {RUN}".split())
+    assert "leaves no checkpoint and no policy" in refused("resume", "run")
+    assert "leaves no checkpoint and no policy" in refused("eval", "run")
+    assert "holds a run" in refused(*f"train ddpg {RUN}".split())
     assert main(f"train ddpg {RUN} --overwrite".split()) == 0
 
 
@@ -261,7 +246,7 @@ def test_ctrl_c_keeps_what_was_written(library, capsys, monkeypatch):
     assert main(f"train ddpg {RUN} --eval-every 250".split()) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "leashrl: interrupted: 'run' keeps what was written, --overwrite starts it again"
-    assert [row["step"] for row in rows("run/episodes.jsonl")] == [200]
+    assert [row["step"] for row in read_lines("run/episodes.jsonl")] == [200]
     assert not Path("run/result.json").exists() and not Path("run/.lock").exists()
 
 
@@ -280,9 +265,9 @@ def test_the_library_itself(name, tmp_path):
     )
     run("often", eval_every=50), run("once", eval_every=500)
     # looking at a policy changes nothing of its training, and the same seed gives the same run
-    often, once = (rows(str(tmp_path / out / "episodes.jsonl")) for out in ("often", "once"))
+    often, once = (read_lines(str(tmp_path / out / "episodes.jsonl")) for out in ("often", "once"))
     assert often == once and [row["step"] for row in once] == [200, 400]
-    last = [rows(str(tmp_path / out / "evaluations.jsonl"))[-1] for out in ("often", "once")]
+    last = [read_lines(str(tmp_path / out / "evaluations.jsonl"))[-1] for out in ("often", "once")]
     assert last[0] == last[1] and last[0]["returns"] != pytest.approx(nothing_done(2))
     broken = train(
         name,

@@ -9,17 +9,17 @@ import pytest
 from safetensors.numpy import load_file
 
 import leashrl
-from leashrl.data import make
 from leashrl.errors import BadInput
 from leashrl.tasks import TASKS
 from leashrl.tasks.making import env_seed
+from support.files import edited
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(tmp_path_factory, pendulum) -> Path:
     """Two short runs on the pendulum, `gaussian` and `deterministic`, two seeds each."""
     folder = tmp_path_factory.mktemp("policies")
-    make("pendulum-medium", folder / "data.hdf5", steps=400)
+    shutil.copy(pendulum, folder)
     for preset, name in (("default", "gaussian"), ("deterministic", "deterministic")):
         leashrl.train(
             "bc",
@@ -154,12 +154,14 @@ def test_the_policy_folder_is_whole_by_itself(runs, tmp_path):
 def test_a_member_that_diverged_is_left_out(runs, tmp_path):
     shutil.copytree(runs / "gaussian" / "policy", tmp_path / "policy")
     path = tmp_path / "policy" / "policy.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": ["seed-0"]}))
+    with edited(path) as policy:
+        policy["diverged"] = ["seed-0"]
     assert leashrl.load_policy(tmp_path).name == "seed-1"
     assert leashrl.load_policy(tmp_path, "seed-0").name == "seed-0"  # for who insists
     found = leashrl.evaluate_run(tmp_path, episodes=1)
     assert [m.name for m in found.members] == ["seed-1"] and found.diverged == ("seed-0",)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged": ["seed-0", "seed-1"]}))
+    with edited(path) as policy:
+        policy["diverged"] = ["seed-0", "seed-1"]
     for read in (leashrl.load_policy, leashrl.evaluate_run):
         with pytest.raises(BadInput, match="every member"):
             read(tmp_path)

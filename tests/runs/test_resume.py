@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,11 +20,13 @@ from safetensors.numpy import load_file
 import leashrl
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
-from leashrl.data import Dataset, load, make
+from leashrl.data import Dataset, load
 from leashrl.disk import claim
 from leashrl.errors import BadInput
 from leashrl.runs.events import Evaluated, Event, Started, Stepped
 from leashrl.types import Box
+from support.files import edited, read_lines
+from support.processes import as_here, wait_for
 
 STEPS = 9000
 OPTIONS = {"hidden": (8,), "batch_size": 16}
@@ -44,10 +45,10 @@ TRAIN += [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, pendulum) -> Path:
     """A folder with the data and `whole`, the uninterrupted run."""
     folder = tmp_path_factory.mktemp("resume")
-    make("pendulum-medium", folder / "data.hdf5", steps=400)
+    shutil.copy(pendulum, folder)
     return folder
 
 
@@ -60,13 +61,6 @@ def whole(home) -> dict[str, str]:
     finally:
         os.chdir(before)
     return digest(home / "whole")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEASHRL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
 
 
 def digest(run: Path) -> dict[str, str]:
@@ -84,18 +78,9 @@ def digest(run: Path) -> dict[str, str]:
 
 
 def start(home: Path, out: str) -> subprocess.Popen:
-    # The same compiler settings as in this process (conftest.py), or the bits are others.
-    plain = str(jax.config.read("jax_disable_most_optimizations"))
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
+    environment = as_here(LEASHRL_CACHE=str(home / "cache"))  # kills may cut its entries
     command = [sys.executable, "-m", "leashrl", *TRAIN, "--out", out]
     return subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def wait_for(process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, "the moment to stop it was missed"
-        time.sleep(0.002)
 
 
 def lines(path: Path) -> int:
@@ -105,7 +90,7 @@ def lines(path: Path) -> int:
 # --- Ctrl-C and kill ---------------------------------------------------------
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_resume_the_same_bits(home, whole, monkeypatch, capsys):
+def test_ctrl_c_leaves_a_checkpoint_and_resume_the_same_bits(home, whole, monkeypatch):
     process = start(home, "stopped")
     wait_for(process, lambda: lines(home / "stopped" / "metrics.jsonl") >= 2)
     process.send_signal(signal.SIGINT)
@@ -204,7 +189,7 @@ def test_no_checkpoint_yet(home, whole, monkeypatch):
     assert digest(run) == whole
 
 
-def test_a_kill_before_the_plan_is_written_leaves_a_folder_that_can_be_used(home, monkeypatch, capsys):
+def test_a_kill_before_the_plan_is_written_leaves_a_folder_that_can_be_used(home, monkeypatch):
     monkeypatch.chdir(home)
     Path("begun").mkdir()
     Path("begun/.config.json.1").write_text("{")
@@ -313,9 +298,8 @@ def test_other_versions_are_told_in_a_line(home, whole, tmp_path, caplog):
     leashrl.resume(run)
     assert caplog.messages == []
     (run / "result.json").unlink()
-    config = json.loads((run / "config.json").read_text())
-    config["versions"]["jaxlib"] = "0.1"
-    (run / "config.json").write_text(json.dumps(config))
+    with edited(run / "config.json") as config:
+        config["versions"]["jaxlib"] = "0.1"
     leashrl.resume(run)
     (line,) = caplog.messages
     assert "jaxlib 0.1 (now " in line and "bits may differ" in line
@@ -407,7 +391,7 @@ def test_a_final_evaluation_that_fails_leaves_no_earlier_score_as_the_final_one(
 def test_the_last_evaluation_may_have_more_episodes(home, tmp_path):
     given = {"task": "pendulum", "seeds": 2, "steps": 6, "eval_every": 3, "options": OPTIONS}
     found = leashrl.train("bc", home / "data.hdf5", **given, episodes=1, final_episodes=2, out=tmp_path / "a")
-    rows = [json.loads(line) for line in (tmp_path / "a" / "evaluations.jsonl").read_text().splitlines()]
+    rows = read_lines(tmp_path / "a" / "evaluations.jsonl")
     assert [(row["step"], len(row["returns"])) for row in rows] == [(3, 1), (3, 1), (6, 2), (6, 2)]
     assert found.episodes == 2
     assert found.members[0].returns.final == pytest.approx(np.mean(rows[2]["returns"]))

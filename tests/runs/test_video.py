@@ -158,25 +158,17 @@ def test_classic_control_needs_pygame(tmp_path):
 # --- What is missing ---------------------------------------------------------
 
 
-def refused(capsys, *argv: str) -> str:
-    capsys.readouterr()
-    assert main(["eval", *argv]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    return said.err
-
-
-def test_what_cannot_be_filmed_is_one_line(runs, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_filmed_is_one_line(runs, tmp_path, monkeypatch, refused):
     run, file = str(runs / "bc"), str(tmp_path / "a.mp4")
-    assert "a.mp4, or give a folder" in refused(capsys, run, "--video", str(tmp_path / "a.avi"))
-    assert "give --video a folder" in refused(capsys, run, "--video", file, "--mode", "all")
-    assert "did you mean 'seed-1'" in refused(capsys, run, "--video", file, "--member", "seed-9")
-    assert "did you mean 'seed-1'" in refused(capsys, run, "--member", "seed-9")
+    assert "a.mp4, or give a folder" in refused("eval", run, "--video", str(tmp_path / "a.avi"))
+    assert "give --video a folder" in refused("eval", run, "--video", file, "--mode", "all")
+    assert "did you mean 'seed-1'" in refused("eval", run, "--video", file, "--member", "seed-9")
+    assert "did you mean 'seed-1'" in refused("eval", run, "--member", "seed-9")
     (tmp_path / "file").write_text("")
-    assert "cannot write" in refused(capsys, run, "--video", str(tmp_path / "file" / "a.mp4"))
+    assert "cannot write" in refused("eval", run, "--video", str(tmp_path / "file" / "a.mp4"))
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "imageio_ffmpeg", None)
-        assert "pip install 'leashrl[video]'" in refused(capsys, run, "--video", file)
+        assert "pip install 'leashrl[video]'" in refused("eval", run, "--video", file)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

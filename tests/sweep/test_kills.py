@@ -5,31 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import pytest
-
-from leashrl.data import make
 from leashrl.disk.files import Lines
 from leashrl.sweep.driver import sweep
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
-    make("pendulum-medium", tmp_path / "data.hdf5", steps=400)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LEASHRL_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-def spec(text: str) -> str:
-    Path("s.toml").write_text(text)
-    return "s.toml"
-
+from support.files import spec
+from support.processes import as_here, wait_for
 
 LONG = """
 algorithms = ["bc"]
@@ -65,17 +47,8 @@ def holder(run: Path) -> int | None:
     return None
 
 
-def wait_for(driver: subprocess.Popen, condition: Callable, seconds: float = 240):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert driver.poll() is None and time.monotonic() < end, "the moment was missed"
-        time.sleep(0.05)
-    return found
-
-
 def test_a_killed_driver_and_a_worker_killed_twice(place):
-    plain = str(jax.config.read("jax_disable_most_optimizations"))
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
+    environment = as_here(LEASHRL_CACHE=str(place / "cache"))  # kills may cut its entries
     command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG), "--out", "out"]
     driver = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

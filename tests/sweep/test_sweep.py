@@ -14,12 +14,12 @@ import leashrl
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.core import tunable
-from leashrl.data import make
 from leashrl.errors import BadInput
 from leashrl.runs import experiment
 from leashrl.sweep.driver import sweep
 from leashrl.sweep.space import Range, at, draw, propose
 from leashrl.sweep.spec import read_spec
+from support.files import spec
 
 SMALL = """
 algorithms = ["bc"]
@@ -35,27 +35,6 @@ hidden = [4]
 batch_size = 4
 """
 TWO = SMALL.replace('["bc"]', '["bc", "td3-bc"]')
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    make("pendulum-medium", folder / "data.hdf5", steps=400)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def place(home, tmp_path, monkeypatch) -> Path:
-    """An empty folder with the data, and the cache of all tests of this file."""
-    (tmp_path / "data.hdf5").symlink_to(home / "data.hdf5")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LEASHRL_CACHE", str(home / "cache"))
-    return tmp_path
-
-
-def spec(text: str) -> str:
-    Path("s.toml").write_text(text)
-    return "s.toml"
 
 
 # --- What the file may say ---------------------------------------------------
@@ -121,11 +100,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(kind, capsys):
+def test_a_mistake_is_one_line_and_leaves_nothing(kind, refused):
     text, words = MISTAKES[kind]
-    assert main(["sweep", spec(text), "--out", "out"]) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    assert words in refused("sweep", spec(text), "--out", "out")
     assert not Path("out").exists()
 
 
@@ -180,11 +157,10 @@ def test_a_small_space_is_searched_to_its_end_and_no_further():
 # --- Folding -----------------------------------------------------------------
 
 
-def test_what_differs_in_floats_and_seeds_is_one_run(capsys):
+def test_what_differs_in_floats_and_seeds_is_one_run(document):
     grid = "[grid]\npolicy_rate = [0.1, 0.2]\nbatch_size = [4, 8]\n[grid.td3-bc]\nalpha = [1, 2.5]\n"
     path = spec(TWO.replace("batch_size = 4\n", "") + grid)
-    assert main(["sweep", path, "--out", "out", "--dry-run", "--json"]) == 0
-    book = json.loads(capsys.readouterr().out)
+    book = document("sweep", path, "--out", "out", "--dry-run")
     assert not Path("out").exists()
     assert [len(run["trials"]) for run in book["runs"]] == [4, 4, 8, 8]
     assert len({row["id"] for row in book["trials"]}) == len(book["trials"]) == 24
@@ -290,7 +266,7 @@ def test_a_run_that_fails_is_tried_again_and_the_others_go_on(monkeypatch, capsy
     assert Counter(row["status"] for row in book["trials"]) == {"done": 4}
 
 
-def test_a_plan_that_cannot_work_is_not_tried_again(capsys):
+def test_a_plan_that_cannot_work_is_not_tried_again():
     own = "[options.bc]\nsteps = 20\n[options.td3-bc]\nsteps = 0\n"
     path = spec(TWO.replace("steps = 20\n", "") + own)
     assert main(["sweep", path, "--out", "out", "--workers", "0"]) == 1

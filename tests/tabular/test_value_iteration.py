@@ -20,16 +20,13 @@ from leashrl import tabular
 from leashrl.tabular import blahut_arimoto as ba
 from leashrl.tabular import dense, gridworld
 from leashrl.tabular.gridworld import distance, optimum
+from support.draws import f32
 
 GAMMA = 0.9
 BETAS = (0.1, 1.0, 10.0)
 bellman, policy_step, prior_step, evaluate, optimality_gap = map(
     jax.jit, (ba.bellman, ba.policy_step, ba.prior_step, ba.evaluate, ba.optimality_gap)
 )
-
-
-def f32(x):
-    return jnp.asarray(x, jnp.float32)
 
 
 def value_iteration(world, beta, log_prior=None, **options):

@@ -4,23 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from safetensors.numpy import load_file
 
 import leashrl
-from leashrl.data import make
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    make("pendulum-medium", tmp_path / "data.hdf5", steps=400)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
+from support.processes import as_here
 
 DEVICES = """
 import json, sys
@@ -59,10 +49,8 @@ def test_members_lie_on_four_devices(place):
     named = {"algorithm": "iql", "data": "data.hdf5", "task": "pendulum", "seeds": 4, "steps": 20}
     named |= {"eval_every": 10, "episodes": 1, "options": {"hidden": [4], "batch_size": 4}}
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    plain = str(jax.config.read("jax_disable_most_optimizations"))
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": plain}
     command = [sys.executable, "-W", "error", "-c", DEVICES, json.dumps(named | {"out": "four"})]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=as_here(XLA_FLAGS=flags), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [4, [4], [0.25], [1, 2, 3, 4, 3, 1, 4]]
     leashrl.train(**named, out="one")

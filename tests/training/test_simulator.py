@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import leashrl
 from leashrl.cli import main
@@ -23,6 +22,8 @@ from leashrl.runs.events import Stepped
 from leashrl.tasks import task
 from leashrl.training import replay, simulator
 from leashrl.types import Replay, Transitions
+from support.files import online_bits, read_lines, replay_of
+from support.processes import as_here
 
 TINY = {"hidden": (8, 8), "batch_size": 8, "warmup": 250, "every": 20}
 PLAN = {"task": "pendulum", "seeds": 2, "steps": 420, "options": TINY, "episodes": 1, "eval_every": 210}
@@ -30,21 +31,6 @@ PLAN |= {"log_every": 70}
 ARGV = ["train", "sac", "--task", "pendulum", "--seeds", "2", "--steps", "420", "--episodes", "1"]
 ARGV += ["--eval-every", "210", "--log-every", "70", "--set", "hidden=8,8", "batch_size=8", "warmup=250"]
 ARGV += ["every=20"]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All that must not depend on stops: files by their bytes, the rows of `replay/` put together."""
-    files = [folder / name for name in ("episodes.jsonl", "evaluations.jsonl", "metrics.jsonl")]
-    files += sorted((folder / "policy").iterdir())
-    rows = replay_of(folder)
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files} | {
-        name: value.tobytes() for name, value in rows.items()
-    }
-
-
-def replay_of(folder: Path) -> dict[str, np.ndarray]:
-    parts = [load_file(path) for path in sorted((folder / "replay").iterdir())]
-    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +67,7 @@ def test_rows_are_steps_of_gymnasiums_environment(whole):
 
 def test_episodes_are_written_down(whole):
     rows = replay_of(whole)
-    lines = [json.loads(line) for line in (whole / "episodes.jsonl").read_text().splitlines()]
+    lines = read_lines(whole / "episodes.jsonl")
     for member in range(2):
         mine = [line for line in lines if line["seed"] == member]
         assert [line["length"] for line in mine] == [200, 200, 200]
@@ -171,7 +157,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(at, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         leashrl.train("sac", **PLAN, out=tmp_path / "cut", report=stop)
     result = leashrl.resume(tmp_path / "cut")
-    assert contents(tmp_path / "cut") == contents(whole)
+    assert online_bits(tmp_path / "cut") == online_bits(whole)
     assert result.to_json()["members"] == json.loads((whole / "result.json").read_text())["members"]
 
 
@@ -189,13 +175,12 @@ def test_kill_9_and_what_it_leaves(whole, tmp_path):
         "main(sys.argv[1:])\n"
     )
     argv = [sys.executable, "-c", code, *ARGV, "--out", "killed"]
-    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process
-    died = subprocess.run(argv, cwd=tmp_path, capture_output=True, env=env)
+    died = subprocess.run(argv, cwd=tmp_path, capture_output=True, env=as_here())
     assert died.returncode == -9
     rows = [int(path.stem[5:]) for path in (tmp_path / "killed" / "replay").iterdir()]
     assert len(rows) > 3
     leashrl.resume(tmp_path / "killed")
-    assert contents(tmp_path / "killed") == contents(whole)
+    assert online_bits(tmp_path / "killed") == online_bits(whole)
 
 
 def test_members_alone_and_together_see_the_same(whole, tmp_path):
@@ -262,11 +247,9 @@ def test_snapshots_act_as_their_evaluation_did(tmp_path):
         (["sac", "--task", "pendulum", "--set", "every=0"], "'every' must be at least 1"),
     ],
 )
-def test_bad_input_is_one_line(argv, message, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(argv, message, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *argv]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err and captured.err.count("\n") == 1
+    assert message in refused("train", *argv)
     assert list(tmp_path.iterdir()) == []
 
 
