@@ -104,7 +104,8 @@ ANTMAZE: dict[str, Family] = {
     "large": Family("antmaze", "AntMaze_Large-v4", 0.0, 1.0, 1000, 29, 8, _ANTMAZE),
 }
 # min: the mean return of 400,000 episodes of uniform torques on gymnasium's Pendulum-v1 equations in numpy
-# (standard error 0.5); tests/tasks/test_table.py runs some again. max: what an energy-shaping controller gets.
+# (standard error 0.5); tests/tasks/test_table.py runs some again. max: what an energy-shaping controller
+# gets.
 PENDULUM = Family("pendulum", "Pendulum-v1", -1228.7, -150.0, 200, 3, 1)
 # min: the same of 400,000 episodes of random pushes (standard error 0.02). max: the pole stands to the end.
 CARTPOLE = Family("cartpole", "CartPole-v1", 22.26, 500.0, 500, 4, 2, discrete=True)
