@@ -1,4 +1,4 @@
-"""The policies that are to be put in order, and the data on which they are. Part of layer 10."""
+"""The policies that are to be put in order, and the data on which they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

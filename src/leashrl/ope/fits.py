@@ -1,4 +1,4 @@
-"""Critics fitted to every policy side by side, and what they say. Part of layer 10."""
+"""Critics fitted to every policy side by side, and what they say."""
 
 import functools
 from collections.abc import Callable, Sequence
