@@ -46,6 +46,7 @@ def test_tests_that_are_mentioned_exist():
         ("tests/support/files.py and examples/ours.py", []),
         ("`test_tests_that_are_mentioned_exist` and `test_gone`", ["test_gone"]),
     ],
+    ids=["a path", "a name in a path", "both exist", "no tests", "a bare name"],
 )
 def test_what_is_lost_would_be_found(text, names):
     assert lost(text) == names
