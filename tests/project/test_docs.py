@@ -1,6 +1,7 @@
 """The documentation: what `docs/generate.py` takes from the code, and the site as a whole."""
 
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -151,44 +152,41 @@ def test_the_site_fetches_nothing_and_has_no_raw_formulas(site):
     assert any("<math " in page.read_text() for page in pages)
 
 
-def first_cells(page: str, section: str) -> dict[str, str]:
-    """Rows of the first table after `section`: the names in the first cell, one by one, to the last cell."""
-    lines = (
-        (ROOT / "docs" / page).read_text().split(section)[1].split("|---|")[1].split("\n\n")[0].splitlines()
-    )
-    cells = [line.strip("|").split("|") for line in lines[1:]]
-    return {name: row[-1].strip() for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+def table_after(page: str, section: str) -> list[list[str]]:
+    """The cells of the first table after `section`, without its head."""
+    lines = (ROOT / "docs" / page).read_text().split(section)[1].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|---"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 1 :])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+
+
+def codes(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
 
 
 def test_every_algorithm_is_in_the_table_of_what_each_assumes():
-    rows = first_cells("choose.md", "What each assumes")
-    lost = sorted(REGISTRY.keys() ^ rows.keys())
+    online = {
+        name: cells[-1] for cells in table_after("choose.md", "What each assumes") for name in codes(cells[0])
+    }
+    lost = sorted(REGISTRY.keys() ^ online.keys())
     assert not lost, f"a row too few or too many in docs/choose.md, 'What each assumes': {', '.join(lost)}"
     for name, entry in REGISTRY.items():
-        assert rows[name].startswith("no" if entry.offline_only else "yes"), (
+        assert online[name].startswith("no" if entry.offline_only else "yes"), (
             f"docs/choose.md: finetune of {name}"
         )
 
 
 def test_the_advice_names_algorithms_that_exist():
-    advice = (ROOT / "docs/choose.md").read_text().split("|---|")[1].split("\n\n")[0]
-    assert set(re.findall(r"\| (`.*?`).* \|", advice)), "no advice"
-    (discrete,) = [line for line in advice.splitlines() if "actions are discrete" in line]
-    assert set(re.findall(r"`([^`]+)`", discrete)) == {name for name, e in REGISTRY.items() if e.discrete}
-    named = {
-        name
-        for cell in re.findall(r"^\|[^|]*\|([^|]*)\|", advice, re.M)
-        for name in re.findall(r"`([^`]+)`", cell)
-    }
-    assert named <= REGISTRY.keys()
+    advice = {cells[0]: set(codes(cells[1])) for cells in table_after("choose.md", "# Which algorithm")}
+    assert set().union(*advice.values()) <= REGISTRY.keys()
+    assert advice["actions are discrete"] == {name for name, entry in REGISTRY.items() if entry.discrete}
 
 
 def test_shipping_explains_every_mode():
-    explained = first_cells("shipping.md", "## Policies that draw")
-    modes = {
-        mode
-        for entry in REGISTRY.values()
-        for _, cell in generate.acting(entry)
-        for mode in re.findall(r"`([^`]+)`", cell)
+    explained = {
+        mode for cells in table_after("shipping.md", "## Policies that draw") for mode in codes(cells[0])
     }
-    assert modes and modes <= explained.keys()
+    modes = {
+        mode for entry in REGISTRY.values() for _, cell in generate.acting(entry) for mode in codes(cell)
+    }
+    assert modes and modes <= explained
