@@ -4,7 +4,7 @@
 VENV ?= .venv
 PYTHON ?=
 DEMO_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadgroup -rs --durations 12 --cov --cov-fail-under=85
+PYTEST_FLAGS ?= -rs --durations 12 --cov --cov-fail-under=85
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,8 +22,8 @@ help: ## list the targets
 demo: $(READY) ## make data, train BC and MISA, evaluate, print a table, draw the curves
 	$(BIN)/python -m leashrl.demo $(DEMO_FLAGS)
 
-test: $(READY) ## the whole test suite, doctests and coverage included
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: $(READY) ## the whole test suite, the slow tests, doctests and coverage included
+	$(BIN)/python -m pytest -m "" $(PYTEST_FLAGS)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

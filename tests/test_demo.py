@@ -69,6 +69,7 @@ def test_a_mistake_is_one_line(argv, words, capfd):
     assert out == "" and words in err and err.count("\n") == 1 and err.startswith("leashrl.demo: error: ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_to_resume(tmp_path):
     command = [sys.executable, "-m", "leashrl.demo", "--out", str(tmp_path / "demo")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

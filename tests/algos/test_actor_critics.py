@@ -97,6 +97,7 @@ def batch_of(terminal):
     return Batch(normal(2, 3), 0.5 * jnp.tanh(normal(2, 2)), reward, 0.99 * (1 - terminal), normal(2, 3))
 
 
+@pytest.mark.slow
 def test_sacs_targets():
     """Critics that give 0 everywhere: y = r + gamma (1 - terminal) alpha H, alpha 1 at the start."""
     algorithm = sac.build(sac.Config(hidden=(8,)), SPEC)
@@ -137,6 +138,7 @@ def test_miracles_targets():
     assert float(bias[0]) * float(metrics["value"]) > 0
 
 
+@pytest.mark.slow
 def test_without_a_marginal_the_penalty_is_sacs():
     config = miracle.Config(hidden=(8,), marginal="uniform")
     algorithm = miracle.build(config, SPEC)

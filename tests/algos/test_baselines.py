@@ -360,6 +360,7 @@ def test_cqls_critic_is_misas_with_a_mixed_proposal():
     assert np.all(error > 0) and np.all(np.abs(drawn.mean(0) - slope) < 4 * error + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["weighted", "gap"])
 def test_cqls_multiplier_rises_while_the_gap_is_above_its_budget(form):
     """At w = 5 and a gap of log(36000) = 10.5, `weighted` compares 52.5 with tau, `gap` 10.5."""
@@ -524,6 +525,7 @@ def test_cqls_best_of_k_next_actions(backup, wanted, monkeypatch):
     assert metrics["target"] == pytest.approx(y.mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_cqls_losses_are_formed_before_either_step():
     """Both public codes step the policy before the critics, but form both losses before: so the policy's step
     is that of the old critics, and the critics' is that of the old policy's targets and proposals."""
@@ -578,6 +580,7 @@ def test_a_gap_below_its_floor_is_not_pushed():
         built("cql", gap_floor=200)
 
 
+@pytest.mark.slow
 def test_a_floor_holds_q_up_by_finite_differences():
     """Cal-QL: w (log sum_j e^{max(Q_j, V)} / q_j - E_D[Q]); a Q below V has no slope. In float64."""
     slope, k = 0.8, 5
@@ -608,6 +611,7 @@ def test_a_floor_holds_q_up_by_finite_differences():
     assert float(draws.mean()) == pytest.approx(wanted, abs=4 * float(draws.std()) / math.sqrt(3000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", [0, 2])
 def test_calibrated_cql_pushes_the_policys_actions_no_lower_than_the_data_earned(resample):
     def after(calibrated, to_go):
@@ -725,6 +729,7 @@ def test_iqls_authors_begin_orthogonal_last_layers_too():
     assert orthogonal_rows(state.critic["out"]["kernel"][0], math.sqrt(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["awac", "cql", "iql", "td3-bc"])
 def test_layer_normalised_critics_do_not_feel_the_scale_of_a_layer(name):
     def tripled(state):

@@ -117,6 +117,7 @@ def entropy_slopes():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["every", "chosen"])
 def test_the_entropy_bonus_of_fishers_density_has_its_gradient(sampling):
     """Against quadrature. The authors' code has none in the weights, as TensorFlow Probability's mixtures."""
@@ -155,6 +156,7 @@ def test_fishers_presets_say_how_the_density_is_sampled():
     }
 
 
+@pytest.mark.slow
 def test_fishers_stages_train_the_density_then_leave_it():
     _, _, state, stages = built("fisher-brc", behaviour_percent=50, start="random")
     assert [(s.name, s.steps) for s in stages.values()] == [("behaviour", 20), ("train", 40)]
@@ -200,6 +202,7 @@ def test_bracs_policy_loss_weighs_divergence_entropy_and_value():
     assert float(find(0.0)[0]) == pytest.approx(2 * kl, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [-100.0, 1e4])
 def test_bracs_tuned_multiplier_stays_at_its_limit_and_comes_back(threshold):
     """The value stops at 500; what it is computed from may not go on rising, or it would come back late."""
@@ -268,6 +271,7 @@ def test_bracs_exact_divergence_is_what_its_samples_estimate():
     assert float(found["kl"]["divergence"]) == pytest.approx(exact, rel=0.05, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kl", "kl-exact", "kl-dual", "mmd", "w"])
 def test_the_value_penalty_lowers_targets_by_alpha_times_the_divergence(kind):
     """One update from the same state: BRAC-v's targets are BRAC-p's less gamma alpha D(s')."""
@@ -367,6 +371,7 @@ def test_brac_plus_policy_loss_weighs_every_state_by_its_own_multiplier():
     assert float(capped[0]) == pytest.approx(-2.0 * float(log_pi) - 7.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_brac_plus_takes_the_slope_threshold_from_the_last_epoch():
     """1, 2, 3 and 6 seen: mean 3, variance (1 + 4 + 9 + 36) / 4 - 9 = 3.5."""
     _, _, state, stages = built(
@@ -387,6 +392,7 @@ def test_brac_plus_takes_the_slope_threshold_from_the_last_epoch():
     )
 
 
+@pytest.mark.slow
 def test_brac_plus_measures_threshold_and_entropy_in_the_stages_before():
     """The first update's mean D plus slack; minus the data's ELBO less d log(std_scale)."""
     small = {"critic_hidden": (8, 8), "behaviour_hidden": (8, 8), "alpha_hidden": (8,)}
@@ -405,6 +411,7 @@ def test_brac_plus_measures_threshold_and_entropy_in_the_stages_before():
     assert (float(after.threshold), float(after.entropy_cap)) == (1.5, -2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state_wise", [True, False])
 def test_brac_plus_multiplier_rises_where_the_divergence_is_above_its_threshold(state_wise):
     small = {"critic_hidden": (8, 8), "behaviour_hidden": (8, 8), "alpha_hidden": (8,), "alpha_rate": 1e-2}

@@ -72,6 +72,7 @@ def test_the_gradient_of_the_entropys_bound_in_the_mean(coordinates, outwards):
         assert float(loss((f32(mean), f32(math.log(std))))) == pytest.approx(beta * entropy, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "outwards"), [("default", False), ("authors", True)])
 def test_cloning_under_the_entropys_bound_moves_a_saturated_mean(preset, outwards):
     """The behaviour's mean is 0, the policy's 2, and beta so high that D hardly counts."""
@@ -83,6 +84,7 @@ def test_cloning_under_the_entropys_bound_moves_a_saturated_mean(preset, outward
     assert (float(after.policy["out"]["bias"][0]) > 2.0) == outwards
 
 
+@pytest.mark.slow
 def test_the_data_entropy_is_measured_where_the_bound_is():
     """-ELBO of u less d log(std_scale); in actions the Jacobian's mean is added."""
     data, found = random_batch(SPEC, 64), {}
@@ -182,6 +184,7 @@ def test_the_mean_of_the_divergence_is_no_budget_for_every_state():
     assert metrics["above"] == 0.5 and far > 10.0 and near < 1.0
 
 
+@pytest.mark.slow
 def test_the_default_multiplier_stays_where_the_policy_is_as_near_as_cloning_left_it():
     """The same states: D is what it was after cloning, within the slack, so that no multiplier rises."""
     (far, near), metrics = dual_ascent()

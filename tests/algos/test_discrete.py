@@ -48,6 +48,7 @@ def test_cql_by_hand():
     np.testing.assert_allclose(np.mean(np.exp(energies), -1), np.full((2, 1), 8.0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["misa", "dv", "f"])
 def test_log_z_is_the_samples_limit(bound):
     """Of a million actions drawn from the policy, `loss` finds what `exact_loss` sums."""
@@ -159,6 +160,7 @@ def one_state(rows=1000):
     return Transitions(*map(jnp.asarray, (obs, action, REWARDS[action], np.ones(rows, bool), obs, action)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h", "rho", "misa"])
 def test_the_critic_settles_where_its_loss_has_no_slope(form):
     """2 p_D (Q - r) + w (p - p_D) = 0 in every arm, with p ~ e^Q for CQL(H), p ~ pi e^Q for the others."""
@@ -178,6 +180,7 @@ def test_the_critic_settles_where_its_loss_has_no_slope(form):
                 assert np.abs(q - REWARDS).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_the_temperature_holds_a_share_of_the_uniform_policys_entropy(share):
     """A target of -1 nat is met by every categorical: the temperature fell for ever, and tuned nothing."""
@@ -199,6 +202,7 @@ def corridor(rows=3000):
     return Transitions(*map(jnp.asarray, (rooms[right.astype(int)], action, reward, ~on, after, action)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "wanted"),
     [
@@ -246,6 +250,7 @@ def test_a_task_with_actions_of_the_other_kind():
         find_place("cartpole", data)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, refused):
     """Train, score and explain by name; an algorithm for continuous actions says so in a line."""
     out = str(tmp_path / "run")

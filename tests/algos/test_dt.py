@@ -29,6 +29,7 @@ rows = functools.partial(episodes_of, spec=SPEC)
 # --- The network ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_transformer_against_numpy():
     """One block, two heads of width 4, token by token and head by head."""
     net = nn.transformer(8, layers=1, heads=2)
@@ -170,6 +171,7 @@ def test_the_loss_is_of_the_rows_inside():
 # --- Training ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_rate_rises_and_weights_decay_beside_adam():
     _, algorithm, state, _ = built(clip=0.0, decay=0.5, policy_rate=0.1, warmup_percent=10)
     (stage,) = algorithm.stages
@@ -191,6 +193,7 @@ def test_it_learns_the_highest_return_of_the_data():
 # --- Acting --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_acts_as_it_was_trained():
     """An episode of 7 steps through the policy: the network on the last 4 rows, returns less rewards."""
     config, algorithm, state, _ = built(targets=(50, 20), scale=10)

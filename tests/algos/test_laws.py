@@ -67,6 +67,8 @@ PROGRAMS = [
     ("misa", "t", (("critic_resample", 2), ("estimator", "snis"))),
     *((name, "default", ()) for name in DISCRETE),
 ]
+QUICK = ("bc-default", "misa-default", "td3-bc-default")
+"""The programs whose laws are not marked slow: one without a critic, the main one, the simplest critic."""
 # Further branches of a program, which are run once through every stage.
 VARIANTS = [
     ("bear", "authors", ()),
@@ -141,13 +143,21 @@ DATA = {name: seen_by(name, toy_data()) for name in REGISTRY}
 DATA |= {case: with_discrete_actions(toy_data()) for case in DISCRETE}
 
 
+def slow_unless_quick(name):
+    return () if name in QUICK else (pytest.mark.slow,)
+
+
 def grouped(case):
     """All laws of a program on one test worker, which then compiles it once."""
     label = f"{case[0]}-{case[1]}"
-    return pytest.param(case, id=label, marks=pytest.mark.xdist_group(label))
+    marks = (pytest.mark.xdist_group(label), *slow_unless_quick(label))
+    return pytest.param(case, id=label, marks=marks)
 
 
-each_preset = pytest.mark.parametrize("case", PRESETS, ids="-".join)
+each_preset = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id="-".join(case), marks=slow_unless_quick("-".join(case))) for case in PRESETS],
+)
 each_program = pytest.mark.parametrize("case", [grouped(case) for case in PROGRAMS])
 
 
@@ -253,6 +263,7 @@ def shapes_in(jaxpr):
             yield from shapes_in(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, *_ in DEFAULTS])
 def test_updates_copy_no_data(name):
     """Seeds side by side read one data set: nothing that an update computes is as long as the data."""
@@ -471,6 +482,7 @@ LOOSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_probe_is_solved(name):
     """Cloning finds the data's mean action, half the best one; what learns values finds the best."""

@@ -61,6 +61,7 @@ def test_rows_know_what_came_before_and_what_comes():
             assert np.all(found.next_obs[at] == i + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "wanted"), [(True, {0: 1, 1: 2, 2: -5, 100: 101, 101: -6}), (False, {0: 1, 1: 2, 100: 101})]
 )
@@ -88,6 +89,7 @@ def test_a_row_inside_an_episode_that_is_not_followed_by_the_next_has_its_own():
     assert known.all() and rows["gap"].tolist() == [1, 3]  # and no second copy of the observations
 
 
+@pytest.mark.slow
 def test_errors_against_numpy():
     _, algorithm, state, _ = built(hidden=(), members=2, policy_rate=0.0, model_rate=0.0, value_rate=0.0)
     (stage,) = algorithm.stages
@@ -170,6 +172,7 @@ def planned(state, algorithm, obs=0.0, plan=None, mode="plan"):
 MANY = {"hidden": (), "members": 1, "samples": 50_000, "sigma": 0.2, "kappa": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "nets", "plan", "wanted"),
     [

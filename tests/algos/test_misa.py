@@ -57,6 +57,7 @@ LOG_Z = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", mi.BOUNDS)
 def test_critic_loss_by_hand(bound):
     loss, (data_values, energies) = conservative.loss(
@@ -82,6 +83,7 @@ def test_critic_without_policy_actions_is_temporal_difference():
     assert float(loss) == pytest.approx(TD, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["misa", "dv", "f"])
 @pytest.mark.parametrize("m", [1, 2])
 def test_resampled_critic_gradient_is_unbiased(bound, m):
@@ -346,6 +348,7 @@ def learnt_log_likelihood(preset, updates=300):
     return float(metrics["log_prob_data"]), float(metrics["acceptance"])
 
 
+@pytest.mark.slow
 def test_the_texts_settings_keep_the_policy_on_the_data():
     """With a sampler that does not move, equation 15's term cancels E_D[log pi]: log pi was -6.6.
 

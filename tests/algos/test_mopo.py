@@ -221,6 +221,7 @@ def test_falls_stay_in_the_share_that_sac_has_of_the_data(stored):
     np.testing.assert_array_equal(batch.discount, np.where(fell, 0, np.float32(0.99)))
 
 
+@pytest.mark.slow
 def test_unknown_outcomes_move_nothing():
     """One update, and the held-out rows' error, with a fall's row that leads to 0 or to anywhere."""
     data = seen_by_mopo(falls(False))

@@ -63,6 +63,7 @@ def test_alone_it_shows_the_five_most_useful_commands(cli):
 INDEX = (ROOT / "docs" / "index.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [SHORT, INDEX], ids=["leashrl", "docs/index.md"])
 def test_the_first_commands_work_as_they_are_written(text, tmp_path, monkeypatch):
     """Run in their order in an empty folder; what is appended makes them small, and changes nothing else."""

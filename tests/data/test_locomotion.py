@@ -269,6 +269,7 @@ def test_every_policy_is_there_and_none_else(shipped):
     assert set(recipes.RECIPES) >= {f"{env}-{kind}" for env in shipped for kind in L.KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", L.ENVIRONMENTS)
 def test_policies_are_as_good_as_they_claim(env, shipped):
     """Few episodes, wide bounds; benchmarks/results/policies.json has thirty."""
@@ -279,6 +280,7 @@ def test_policies_are_as_good_as_they_claim(env, shipped):
     assert 15 < scores["medium"] < 60 and scores["expert"] > 70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["halfcheetah-medium-replay"])
 def test_a_card_holds(name, shipped, tmp_path):
     """On this machine too, where the versions are the card's; else it is the versions that are named."""

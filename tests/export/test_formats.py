@@ -93,6 +93,7 @@ def some_obs(n=7):
 # --- ONNX --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "discrete"), CASES)
 def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
     """The file against `policy(obs)`, in modes that draw with every draw zero: then they act by the mean."""
@@ -116,6 +117,7 @@ def test_every_algorithm_becomes_an_onnx_file(name, discrete, folder, session):
     np.testing.assert_allclose(alone, found[2:3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_are_inputs(folder, session):
     """A sample is tanh(mean + std noise): one and the same noise in numpy and in the file."""
     card = export_policy(policy_of(folder, "sac"), "onnx", mode="sample", member="seed-1").to_json()
@@ -155,6 +157,7 @@ def test_a_categorical_takes_gumbel_noise(folder, session):
     np.testing.assert_allclose(np.bincount(found, minlength=3) / 4000, wanted, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), [("dt", None), ("mbop", "mean"), ("mbop", "plan")])
 def test_memory_goes_in_and_comes_out(name, mode, folder, session):
     """Two episodes in one file call, the second begun three steps later; `policy.episode` is the measure."""
@@ -189,6 +192,7 @@ def test_memory_goes_in_and_comes_out(name, mode, folder, session):
         memory = dict(zip(memory, after, strict=True))
 
 
+@pytest.mark.slow
 def test_what_jax2onnx_patches_is_put_back(folder):
     path, obs = policy_of(folder, "iql"), some_obs()
     before = load_policy(path)(obs)
@@ -250,6 +254,7 @@ def test_a_numpy_file_holds_a_plain_network(name, discrete, head, folder):
 # --- What cannot be, and what is not so --------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "given", "line"),
     [
@@ -360,6 +365,7 @@ def test_a_policy_copied_alone_has_no_scores(trained, tmp_path):
     assert inside["path"] == str(trained / "export" / "seed-0.npz") and inside["score"]
 
 
+@pytest.mark.slow
 def test_from_python_a_card_has_types(trained, folder):
     exported = export_policy(trained, "numpy")
     assert exported.path == trained / "export" / "seed-0.npz" and exported.activation == "relu"
@@ -425,6 +431,7 @@ def test_rewards_come_a_row_later_and_stop_at_an_end(folder):
 BLOCKED = "import sys; sys.modules.update(jax=None, leashrl=None); import runpy; runpy.run_path({!r})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bc", "bear", "dt", "mbop"])
 def test_the_example_needs_neither_jax_nor_leashrl(name, folder):
     path = policy_of(folder, name)

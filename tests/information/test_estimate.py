@@ -41,6 +41,7 @@ def small(monkeypatch):
 # --- Known information -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nats", [0.0, 0.5, 2.0])
 def test_gaussian_channels(nats):
     """Against the mean over the rows of log p(a|s) / p(a), which scatters about the channel's information."""
@@ -59,6 +60,7 @@ def test_gaussian_channels(nats):
     assert found.ceiling == math.log(N / 3) and found.entropy is None and "entropy" not in found.to_json()
 
 
+@pytest.mark.slow
 def test_information_that_no_linear_channel_has():
     """A = S^2 up to noise in one of two dimensions, noise in the other: S and A are uncorrelated."""
     rng = np.random.default_rng(0)
@@ -83,6 +85,7 @@ def flipped(seed: int):
     return sign, np.where(rng.random(N) < 0.9, sign, -sign)
 
 
+@pytest.mark.slow
 def test_discrete_actions():
     sign, action = flipped(0)
     found = information(dataset(np.stack([sign, sign], 1), (action > 0).astype(int), Discrete(2)), steps=100)
@@ -93,6 +96,7 @@ def test_discrete_actions():
     assert "of the 0.69 nats of their entropy" in meaning(found)
 
 
+@pytest.mark.slow
 def test_actions_on_their_bounds():
     """The same channel where -1 and 1 are the corners of a box; the second action is always 0."""
     sign, action = flipped(0)
@@ -105,6 +109,7 @@ def test_actions_on_their_bounds():
 # --- What leaves it unchanged, and what takes it away ------------------------
 
 
+@pytest.mark.slow
 def test_units_do_not_matter():
     obs, action = gaussian(0.5)
     plain = information(dataset(obs, action), steps=100)
@@ -114,6 +119,7 @@ def test_units_do_not_matter():
         assert getattr(other, name).estimate == pytest.approx(getattr(plain, name).estimate, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_shuffled_actions_tell_nothing():
     obs, action = gaussian(2.0, seed=3)
     found = information(dataset(obs, np.random.default_rng(0).permutation(action)), steps=100)
@@ -122,12 +128,14 @@ def test_shuffled_actions_tell_nothing():
     assert meaning(found).startswith("The actions hardly depend on the states")
 
 
+@pytest.mark.slow
 def test_constants_tell_nothing():
     obs = gaussian(0.0)[0] * np.array([[1.0, 0.0]])
     found = information(dataset(obs, np.zeros((N, 2))), steps=100)
     assert abs(found.misa.estimate) < 0.02
 
 
+@pytest.mark.slow
 def test_a_function_of_the_states_reaches_for_the_ceiling():
     obs = gaussian(0.0)[0]
     found = information(dataset(obs, obs), steps=100)
@@ -201,6 +209,7 @@ def test_few_rows_are_said_to_be_few():
 # --- The command -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, cli):
     file = make("pendulum-medium", tmp_path / "data.hdf5", steps=1000)
     options = ["--steps", "100", "--rows", "500"]

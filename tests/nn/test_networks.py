@@ -188,6 +188,7 @@ def test_gaussian_head():
     np.testing.assert_allclose(log_std, [2.0, -5.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7, DIM), (7, 4, DIM)])
 def test_the_least_q_is_the_ensembles_minimum(shape):
     critic = nn.critic(OBS, DIM, HIDDEN, ensemble=3)

@@ -61,6 +61,7 @@ def linear_value(gain: float, gamma: float = 0.9) -> float:
     return -(1 + 0.1 * gain**2) / (1 - gamma * (0.8 + 0.2 * gain) ** 2)
 
 
+@pytest.mark.slow
 def test_linear_quadratic_values_are_those_of_the_closed_form():
     data = linear()
     config = estimator.Config(
@@ -119,6 +120,7 @@ def chain(episodes: int = 200, seed: int = 0) -> tuple[Dataset, np.ndarray]:
     return data, moves
 
 
+@pytest.mark.slow
 def test_discrete_values_solve_the_bellman_equation():
     data, moves = chain()
     pays = np.array([[0, 0], [0, 0], [0, 0], [0, 1.0]])
@@ -179,6 +181,7 @@ def constant(drift: float):
     return lambda obs: np.full_like(obs, drift)
 
 
+@pytest.mark.slow
 def test_a_policy_that_walks_out_of_the_data_is_flagged_and_one_that_stays_is_not():
     """Its actions are logged ones wherever the data are, so nothing else gives it away."""
     data, gamma = walk(), 0.95
@@ -199,6 +202,7 @@ def test_a_policy_that_walks_out_of_the_data_is_flagged_and_one_that_stays_is_no
     assert behaviour.outside < 0.05 and behaviour.ess > 0.9
 
 
+@pytest.mark.slow
 def test_the_share_outside_is_what_the_exact_occupancy_says():
     gamma = 0.95
     for seed in range(2):
@@ -286,6 +290,7 @@ def test_no_held_out_row_is_trained_on_and_none_beside_one():
     assert np.array_equal(found.held, again.held) and not np.array_equal(found.held, other.held)
 
 
+@pytest.mark.slow
 def test_held_out_rewards_change_no_critic():
     data = linear(episodes=10)
     config = estimator.Config(steps=20, batch_size=8, hidden=(8,), gamma=0.9)
@@ -402,6 +407,7 @@ def test_a_seed_draws_whole_episodes_with_replacement():
     assert np.array_equal(again[0], rows[2])
 
 
+@pytest.mark.slow
 def test_a_seed_fits_to_the_episodes_that_it_drew():
     """Rewards of an episode that seed 0 did not draw change its critic in nothing, and seed 1's that did."""
     data = linear(episodes=10)
@@ -443,6 +449,7 @@ def noisy(seed: int, episodes: int = 50, steps: int = 20) -> Dataset:
     )
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_other_data_would_have_said():
     """20 data sets, each with its own noise: of intervals of 95 %, 16 hold the truth all but once in 400."""
     gamma, gain = 0.9, -0.5
@@ -514,6 +521,7 @@ def cli(home, monkeypatch, cli):
     return functools.partial(cli, "fqe")
 
 
+@pytest.mark.slow
 def test_two_controllers_are_put_in_order(cli, home):
     """By arrays in memory, the data are given; the good one's value is the closed form's."""
     options = ["--gamma", "0.9", "--steps", "2500", "--seeds", "3", "--set", "hidden=32,32", "batch_size=64"]
@@ -537,6 +545,7 @@ def test_two_controllers_are_put_in_order(cli, home):
     assert "exists already" in cli("bad", "--data", "data.hdf5", "--out", "found.json", status=2)[1]
 
 
+@pytest.mark.slow
 def test_from_python_it_has_types(home):
     found = leashrl.fqe(
         [home / "swing", home / "dt"],
@@ -561,6 +570,7 @@ def test_from_python_it_has_types(home):
     assert list(dataclasses.replace(first, seeds=None).to_json()) == [*names, "flags"]  # a critic diverged
 
 
+@pytest.mark.slow
 def test_the_table_is_for_people(cli):
     out, _ = cli("swing", "--snapshots", *TINY, "--steps", "20")
     assert "not returns, and not scores" in out
@@ -570,6 +580,7 @@ def test_the_table_is_for_people(cli):
     assert "outside" in out and "ESS" in out and "No intervals: they take two seeds" in out
 
 
+@pytest.mark.slow
 def test_modes_and_copies(cli, home):
     shutil.copytree(home / "swing" / "policy", home / "copy", dirs_exist_ok=True)
     values = {}
@@ -581,6 +592,7 @@ def test_modes_and_copies(cli, home):
     assert "no mode 'best'" in cli("swing", "--mode", "best", *TINY, status=2)[1]
 
 
+@pytest.mark.slow
 def test_policies_with_a_memory_are_left_out_and_the_others_go_on(cli):
     out, _ = cli("dt", "good", "--data", "data.hdf5", *TINY)
     assert "left out: dt seed-0: dt acts by what it remembers" in out and "good seed-0" in out

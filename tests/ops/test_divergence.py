@@ -108,6 +108,7 @@ def test_the_evidence_bound_is_the_density_under_the_exact_posterior():
     np.testing.assert_allclose(loss, wanted, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kl", "cross-entropy", "mmd"])
 @pytest.mark.parametrize("components", [1, 3])
 def test_distances_of_an_ensemble(kind, components):
@@ -215,6 +216,7 @@ def test_the_slope_of_a_linear_function_is_its_weights_norm():
     assert float(slope.steeper_than_one(jnp.float32(0.5))) == 0.0
 
 
+@pytest.mark.slow
 def test_the_slope_of_a_critic_by_finite_differences():
     critic = nn.critic(3, 2, (16, 16), ensemble=2, activation="tanh")
     params, obs, action = critic.init(jax.random.key(0)), normal(4, 3), normal(4, 2)

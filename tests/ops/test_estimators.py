@@ -113,6 +113,7 @@ def test_authors_chain_stays_at_its_start():
     assert sane["rms"] < 0.15 < 1.0 < authors["rms"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bound", "estimator"), [("misa", "snis"), ("dv", "snis"), ("f", "snis"), ("dv", "hmc")]
 )
@@ -332,6 +333,7 @@ def test_only_the_rows_inside_are_evaluated_and_nothing_changes():
     assert runs[0].acceptance == runs[1].acceptance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 16, 17, 50])
 def test_only_counts_rows_once(count):
     """Whatever the number of rows that count: their values and gradients, NaN for the others."""

@@ -34,7 +34,7 @@ LOCAL, SCALE_1, SCALE_4 = (
 )
 
 
-pytestmark = pytest.mark.xdist_group("brac-plus-runs")  # one worker trains the runs
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("brac-plus-runs")]  # one worker trains the runs
 
 
 @pytest.fixture(scope="module")

@@ -269,6 +269,7 @@ def command(*argv: str) -> dict:
     return json.loads(out.getvalue())
 
 
+@pytest.mark.slow
 def test_misas_table_and_figure_share_their_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("misa")
     out, runs = ("--out", str(folder)), f"runs={folder / 'runs'}"
@@ -284,6 +285,7 @@ def test_misas_table_and_figure_share_their_runs(tmp_path_factory):
     assert all(-1 <= row["R² of the layer"] <= 1 for row in figure["rows"])
 
 
+@pytest.mark.slow
 def test_a_figure_of_online_runs_makes_them(tmp_path):
     more = ["--scale", "smoke", "--out", str(tmp_path), "--set", f"runs={tmp_path / 'runs'}"]
     found = command("miracle", "--figure", "2", *more, "tasks=reacher", "columns=SAC")
@@ -291,6 +293,7 @@ def test_a_figure_of_online_runs_makes_them(tmp_path):
     assert (row["task"], row["method"], row["seeds"]) == ("reacher", "SAC", 2)
 
 
+@pytest.mark.slow
 def test_a_figure_of_brac_plus_makes_its_runs(tmp_path):
     more = ["--scale", "smoke", "--out", str(tmp_path), "--set", f"runs={tmp_path / 'runs'}", "states=50"]
     found = command("brac-plus", "--figure", "3", *more, "tasks=hopper-medium-replay-v0", "columns=global")
@@ -298,6 +301,7 @@ def test_a_figure_of_brac_plus_makes_its_runs(tmp_path):
     assert row["members"] == 2 and row["variant"].startswith("KL, one multiplier")
 
 
+@pytest.mark.slow
 def test_the_time_table(tmp_path, monkeypatch):
     monkeypatch.setattr("leashrl.bench.matmul_rate", lambda: 1e9)  # ten seconds, and not in the table
     found = command("fisher-brc", "--table", "time", "--out", str(tmp_path), "--set", "seconds=0.05")

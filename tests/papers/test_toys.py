@@ -22,6 +22,7 @@ FIRST = {
 ROWS = {("brac-plus", "4"): 2, ("brac-plus", "5"): 10, ("fisher-brc", "1"): 12}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", list(SMALL), ids=" ".join)
 def test_from_the_command_line(which, tmp_path, document):
     name, number = which

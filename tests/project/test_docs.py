@@ -133,6 +133,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_builds_with_a_page_for_each_algorithm(site):
     index = (site / "algorithms" / "index.html").read_text()
     for name, entry in REGISTRY.items():
@@ -141,6 +142,7 @@ def test_the_site_builds_with_a_page_for_each_algorithm(site):
         assert all(f"<code>{field.name}</code>" in page for field in dataclasses.fields(entry.config))
 
 
+@pytest.mark.slow
 def test_the_site_fetches_nothing_and_has_no_raw_formulas(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 5

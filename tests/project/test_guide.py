@@ -43,6 +43,7 @@ def shell(text: str) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNING)
 def test_the_blocks_of_a_page_run(page, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -65,11 +66,22 @@ def test_what_is_only_shown_parses(page, text):
             assert (ROOT / words[1]).is_file(), line
 
 
+@pytest.mark.slow
 def test_the_examples_tests_pass():
     included = re.findall(r"--8<--\n(examples/.+)\n--8<--", (ROOT / "docs" / "contributing.md").read_text())
     assert included == ["examples/ours.py", "examples/test_ours.py"]
     assert len((ROOT / "examples" / "ours.py").read_text().splitlines()) < 100
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_ours.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "examples/test_ours.py",
+    ]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0 and "2 passed" in found.stdout, found.stdout + found.stderr
 

@@ -42,6 +42,7 @@ def test_import_loads_neither_jax_nor_extras(module):
     assert loaded(module, EXTRAS) & {"jax", "jaxlib", *EXTRAS} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     present(

@@ -172,6 +172,7 @@ def opened(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda p: str(p.relative_to(SRC)))
 def test_only_disk_opens_the_files_of_a_runs_folder(path: Path):
     if path.parent.name != "disk":

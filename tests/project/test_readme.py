@@ -41,6 +41,7 @@ def ran(tmp_path_factory) -> tuple[Path, dict]:
     return folder, names
 
 
+@pytest.mark.slow
 def test_the_example_trains_and_acts(ran):
     folder, names = ran
     members = names["result"].members
@@ -51,6 +52,7 @@ def test_the_example_trains_and_acts(ran):
     assert read_json(folder / "runs" / "logs" / "result.json")["evaluated"] is False
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_table_says(ran):
     table = README.split("## What a run leaves on disk")[1].split("##")[0]
     listed = set(re.findall(r"^\| `([^`]+?)/?` \|", table, flags=re.MULTILINE))

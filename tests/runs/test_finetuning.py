@@ -67,6 +67,7 @@ def before(tmp_path_factory) -> Path:
 # --- Every actor-critic ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CAN, ids=" on ".join)
 def test_an_actor_critic_goes_on(case, tmp_path):
     old = barely_begun(case[0], tmp_path / "run", case[1])
@@ -86,6 +87,7 @@ def test_an_actor_critic_goes_on(case, tmp_path):
     assert any(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_it_begins_with_the_offline_run(before, quiet):
     """Its score, its weights, and the moments of Adam: 4 updates of the critics, and 10 more."""
     first = [row for row in read_lines(quiet / "evaluations.jsonl") if row["step"] == 0]
@@ -99,6 +101,7 @@ def test_it_begins_with_the_offline_run(before, quiet):
     assert switch is not None and (switch.step, switch.checkpoint) == (4, meta["sha256"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CANNOT)
 def test_what_is_no_actor_critic_is_refused(name, before, tmp_path, refused):
     shutil.copytree(before, tmp_path / "run")
@@ -120,6 +123,7 @@ def test_the_last_stage_begins_where_it_ended():
     assert [stage.update(None, None, None, t)[1]["step"] for t in (0, 19)] == [50, 69]
 
 
+@pytest.mark.slow
 def test_a_rate_that_fell_to_zero_goes_on_at_a_tenth_and_the_others_as_they_were(tmp_path):
     old = offline("iql", tmp_path / "run", options=small("iql") | {"preprocess.reward": "return"})
     plan, _ = read_plan(old)
@@ -140,6 +144,7 @@ def test_a_rate_that_fell_to_zero_goes_on_at_a_tenth_and_the_others_as_they_were
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(finetuning.SCHEDULED))
 def test_the_scheduled_rates_are_those_that_a_schedule_anneals(name):
     """The same update at the first step and near the last: what barely moves was annealed."""
@@ -179,6 +184,7 @@ def table(values, next_action=True) -> Transitions:
     return Transitions(wide, wide, column, column < 0, wide, wide if next_action else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "old"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
 def test_a_batch_has_the_asked_share_of_the_data(share, old):
     rows = table([20, 21, 22, 0, 0, 30, 31, 32, 0, 0])
@@ -254,6 +260,7 @@ def test_online_rows_reach_the_learner_as_the_data_did(quiet):
     np.testing.assert_array_equal(ring.next_action[:n], raw["next_action"][0])
 
 
+@pytest.mark.slow
 def test_noise_is_added_where_a_policy_draws_none(before, quiet, tmp_path):
     folder = leashrl.finetune(before, 5, out=tmp_path / "loud", noise=0.2, **TUNE | {"warmup": 210}).folder
     policy, rows = leashrl.load_policy(before, "seed-0"), replay_of(folder)
@@ -263,6 +270,7 @@ def test_noise_is_added_where_a_policy_draws_none(before, quiet, tmp_path):
     assert noise[inside].std() == pytest.approx(0.2, rel=0.2) and abs(noise[inside].mean()) < 0.05
 
 
+@pytest.mark.slow
 def test_updates_per_step(before, tmp_path):
     """Two visits of five steps, each with twenty updates behind it."""
     folder = leashrl.finetune(before, 40, out=tmp_path / "run", updates_per_step=4, **TUNE).folder
@@ -272,6 +280,7 @@ def test_updates_per_step(before, tmp_path):
     assert read_plan(folder)[0].switch.updates_per_step == 4
 
 
+@pytest.mark.slow
 def test_calibrated_rows_know_what_their_episode_earned(tmp_path):
     """Cal-QL's bound online: the discounted return once an episode has ended, and none before."""
     calibrated = small("cql") | {"calibrated": True, "gamma": 0.9}
@@ -307,6 +316,7 @@ def test_members_of_a_calibrated_run_share_a_discount(tmp_path):
 # --- Stopping and going on -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 5, 8])
 def test_a_run_that_was_stopped_ends_with_the_same_bits(at, before, quiet, tmp_path):
     """At step 0 nothing but the offline state is there; step 8 lies between two visits."""
@@ -415,6 +425,7 @@ def test_what_varies_between_members_is_not_set(before):
     assert (config.schedule, config.gamma_1) == ("constant", 7.0)
 
 
+@pytest.mark.slow
 def test_a_gymnasium_id_names_its_task(before, tmp_path):
     folder = leashrl.finetune(before, 5, env="Pendulum-v1", out=tmp_path / "run", **TUNE).folder
     assert read_plan(folder)[0].task == "pendulum"

@@ -49,6 +49,7 @@ def forward(path: Path, obs: np.ndarray) -> np.ndarray:
 OBS = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 8.0], [0.6, -0.8, -3.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["gaussian", "deterministic"])
 @pytest.mark.parametrize("member", ["seed-0", "seed-1"])
 def test_actions_are_those_of_the_network_by_hand(run, member, runs):
@@ -99,6 +100,7 @@ def test_scores_are_those_of_a_plain_loop(runs):
     assert alone.returns == pytest.approx(returns, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_episode_remembers(runs):
     """A Decision Transformer stepped by hand through an episode returns what its evaluation does."""
     import gymnasium

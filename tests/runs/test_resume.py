@@ -90,6 +90,7 @@ def lines(path: Path) -> int:
 # --- Ctrl-C and kill ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_resume_the_same_bits(home, whole, monkeypatch):
     process = start(home, "stopped")
     wait_for(process, lambda: lines(home / "stopped" / "metrics.jsonl") >= 2)
@@ -113,6 +114,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_a_random_moment(moment, home, whole, monkeypatch):
     out = home / moment.replace(" ", "-")
@@ -270,6 +272,7 @@ def test_a_data_file_behind_a_link(home, tmp_path):
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_the_limit_of_episodes_belongs_to_the_data_where_they_have_no_time_outs(home, tmp_path):
     rows = load(home / "data.hdf5")
 

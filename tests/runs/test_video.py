@@ -65,6 +65,7 @@ def decoded(file: str) -> tuple[str, np.ndarray]:
     return about, np.frombuffer(process.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["bc", "dt"])
 def test_the_film_is_of_the_evaluations_first_episode(algorithm, runs, tmp_path):
     made = film(leashrl.load_policy(runs / algorithm), tmp_path / "film.mp4").to_json()
@@ -88,6 +89,7 @@ def test_the_film_is_of_the_evaluations_first_episode(algorithm, runs, tmp_path)
     assert np.abs(pictures[0] - start).mean() < 5 < start.std() / 5
 
 
+@pytest.mark.slow
 def test_what_a_film_drew_with_does_not_spoil_the_next():
     """Gymnasium leaves MuJoCo's drawing context to the garbage collector, which may come in the next film."""
     without_display()
@@ -182,6 +184,7 @@ def test_a_film_that_ffmpeg_cannot_write_leaves_nothing(runs, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

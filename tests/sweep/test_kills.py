@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from leashrl.disk.files import Lines
 from leashrl.sweep.driver import sweep
 from support.files import spec
@@ -47,6 +49,7 @@ def holder(run: Path) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_killed_driver_and_a_worker_killed_twice(place):
     environment = as_here(LEASHRL_CACHE=str(place / "cache"))  # kills may cut its entries
     command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG), "--out", "out"]
@@ -84,6 +87,7 @@ def test_a_killed_driver_and_a_worker_killed_twice(place):
     assert book["trials"] == sweep("s.toml", out="here", workers=0).to_json()["trials"]  # to the bit
 
 
+@pytest.mark.slow
 def test_ray_has_not_what_a_run_needs():
     # a process of its own: Ray forks, and jax warns of forks once it has computed something
     command = [sys.executable, "-m", "leashrl", "sweep", spec(LONG + "gpus_per_run = 64"), "--out", "out"]

@@ -299,6 +299,7 @@ policy_rate = {low = 1e-4, high = 1e-1, log = true}
 """
 
 
+@pytest.mark.slow
 def test_a_search_comes_again_and_goes_on_where_it_was_stopped():
     path = spec(SMALL + SEARCH)
     result = sweep(path, out="whole", workers=0)

@@ -19,6 +19,7 @@ def made(name: str) -> Any:
     return env
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", DISTINCT, ids=lambda row: row.env_id)
 def test_sizes_and_one_random_episode(row):
     env: Any = make_one(row)

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 import leashrl
@@ -45,6 +46,7 @@ print(json.dumps([len(jax.devices()), sorted(devices), sorted(shares), meshes]))
 """
 
 
+@pytest.mark.slow
 def test_members_lie_on_four_devices(place):
     named = {"algorithm": "iql", "data": "data.hdf5", "task": "pendulum", "seeds": 4, "steps": 20}
     named |= {"eval_every": 10, "episodes": 1, "options": {"hidden": [4], "batch_size": 4}}

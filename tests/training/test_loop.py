@@ -52,6 +52,7 @@ def test_a_large_loss_is_no_divergence_while_float32_holds_its_square_root():
     assert run("td_loss", 1e25) == ({}, STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "value"), [("td_loss", 1e31), ("bound_f", np.inf), ("bound_f", np.nan), ("td_loss", np.nan)]
 )
@@ -59,6 +60,7 @@ def test_a_loss_that_overflows_and_what_is_not_finite_stop_a_member_where_they_c
     assert run(metric, value) == ({0: (AT, metric)}, AT - 1)
 
 
+@pytest.mark.slow
 def test_a_healthy_misa_with_large_values_trains_to_its_end(tmp_path):
     """Rewards of 300 at gamma 0.9 have Q = 3,000; the f-bound, only logged, passes 1e12 from Q = 2,081 on."""
     rng = np.random.default_rng(0)

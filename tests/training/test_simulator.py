@@ -44,6 +44,7 @@ def whole(tmp_path_factory) -> Path:
 # --- What is collected -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_steps_of_gymnasiums_environment(whole):
     """Every row, warm-up and policy, taken again in the environment itself."""
     rows, limit = replay_of(whole), 200
@@ -65,6 +66,7 @@ def test_rows_are_steps_of_gymnasiums_environment(whole):
     assert np.abs(random).max() <= 1 and abs(random.mean()) < 0.1 and abs(random.std() - 3**-0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_episodes_are_written_down(whole):
     rows = replay_of(whole)
     lines = read_lines(whole / "episodes.jsonl")
@@ -161,6 +163,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(at, whole, tmp_path):
     assert result.to_json()["members"] == json.loads((whole / "result.json").read_text())["members"]
 
 
+@pytest.mark.slow
 def test_kill_9_and_what_it_leaves(whole, tmp_path):
     """Killed right after rows were written, before their checkpoint: they are beyond what is resumed."""
     code = (
