@@ -20,7 +20,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from leashrl.algos import REGISTRY
-from leashrl.core import Entry, Preprocess, override
+from leashrl.core import EXPLAINED, Entry, Preprocess, override
 from leashrl.types import Box, Discrete, Spec
 
 MARK = "<!-- generated -->"
@@ -36,7 +36,7 @@ def algorithm(name: str, entry: Entry) -> str:
       PluginError: a field of the Config that its docstring does not explain.
     """
     about, sections = split(inspect.getdoc(entry.config) or "")
-    meaning = arguments(sections.pop("Args", ""))
+    meaning = EXPLAINED | arguments(sections.pop("Args", ""))
     fields = dataclasses.fields(entry.config)
     if lost := [f.name for f in fields if f.name not in meaning]:
         raise PluginError(f"{name}: the docstring of its Config does not explain {', '.join(lost)}")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import Stage, hyper, to_json
-from leashrl.runs.plan import configure, find_algorithm
+from leashrl.runs.plan import chosen, configure, find_algorithm
 from leashrl.training import loop
 from leashrl.types import Box, Episodes, Spec, Transitions
 
@@ -38,7 +38,7 @@ def bench(
     `member_updates_per_second` as many. `gflop_per_update` counts the matrix products of all members;
     `share_of_matmul_rate` sets them against the best float32 product timed in the same process.
     """
-    config = configure(algorithm, preset, None, options or {})
+    config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
     entry = find_algorithm(algorithm)
     built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
     data = random_data(obs_dim, action_dim, entry.view)

@@ -112,6 +112,8 @@ class Entry(NamedTuple):
     """Whether it can learn from discrete actions, beside continuous ones."""
     view: str = "bellman"
     """How it sees a data set: a view of `Dataset.transitions` (`bellman`, `dynamics`), or its `episodes`."""
+    bfloat16: bool = False
+    """Whether it was shown to score in bfloat16 as in float32: then `precision=auto` may choose it."""
     online: bool = False
     """Whether it can learn without a data set; its Config then has `buffer`, `warmup` and `every`."""
     offline_only: str = ""
@@ -130,6 +132,14 @@ class Config(Protocol):
     steps: int
     batch_size: int
     preprocess: Preprocess
+    precision: str
+
+
+EXPLAINED = {
+    "precision": "of hidden layers' products in training: `float32`; `bfloat16`, summed in float32; `auto`: "
+    "bfloat16 where this machine is faster with it and the algorithm was shown to score as well."
+}
+"""What no docstring of a Config repeats."""
 
 
 # --- Config helpers ----------------------------------------------------------

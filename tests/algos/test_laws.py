@@ -255,6 +255,43 @@ def test_update_keeps_the_tree(case):
             same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA[case[0]], k), before, jax.random.key(1)))
 
 
+MOVES = {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "slice"}
+"""What may give bfloat16: it moves numbers, or rounds them, and computes nothing."""
+
+
+def equations_in(jaxpr):
+    """Of a program and of all programs in it: those that call none."""
+    for equation in jaxpr.eqns:
+        programs = list(jax.extend.core.jaxprs_in_params(equation.params))
+        for inner in programs:
+            yield from equations_in(inner)
+        if not programs:
+            yield equation
+
+
+@each_preset
+def test_bfloat16_is_multiplied_and_nothing_else(case):
+    """A product takes bfloat16 and gives float32; no sum, no loss and no other function sees it."""
+    wide = dict.fromkeys(("hidden", *NETS, "model_hidden"), (32, 32)) | {"width": 32, "precision": "bfloat16"}
+    fields = {field.name for field in dataclasses.fields(ENTRIES[case[0]].config)}
+    config, algorithm = build(*case, tuple((name, value) for name, value in wide.items() if name in fields))
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
+    products = 0
+    for stage in algorithm.stages:
+
+        def update(state, key, stage=stage):
+            return stage.update(state, stage.sample(DATA[case[0]], state, key), key, jnp.int32(0))
+
+        for equation in equations_in(jax.make_jaxpr(update)(state, jax.random.key(1)).jaxpr):
+            name, given = equation.primitive.name, [var.aval.dtype for var in equation.invars]
+            if name == "dot_general":
+                assert equation.outvars[0].aval.dtype == jnp.float32 and given[0] == given[1], equation
+                products += given[0] == jnp.bfloat16
+            elif name not in MOVES:
+                assert jnp.bfloat16 not in given + [var.aval.dtype for var in equation.outvars], equation
+    assert products
+
+
 def shapes_in(jaxpr):
     """Of everything computed in a program, its loops and branches included."""
     for equation in jaxpr.eqns:

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from leashrl.algos.common import in_precision
 from leashrl.core import Entry
 
 FILES = (
@@ -9,4 +10,7 @@ FILES = (
     *("iql", "mbop", "miracle", "misa", "mopo", "onestep", "sac", "td3_bc"),
 )
 ENTRIES = [import_module(f"leashrl.algos.{file}").ENTRY for file in FILES]
-REGISTRY: dict[str, Entry] = dict(sorted(row for entries in ENTRIES for row in entries.items()))
+REGISTRY: dict[str, Entry] = {
+    name: entry._replace(build=in_precision(entry.build))
+    for name, entry in sorted(row for entries in ENTRIES for row in entries.items())
+}

@@ -47,6 +47,7 @@ class Config:
     steps: int = 1_000_000
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     deterministic: bool = False
     gamma: float = 0.99

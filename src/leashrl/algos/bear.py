@@ -68,6 +68,7 @@ class Config:
     policy_only_percent: int = 4
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     behaviour_hidden: tuple[int, ...] = (750, 750)
     ensemble: int = 2

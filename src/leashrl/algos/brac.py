@@ -85,6 +85,7 @@ class Config:
     policy_only_percent: int = 2
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (200, 200)
     critic_hidden: tuple[int, ...] = (300, 300)
     ensemble: int = 2

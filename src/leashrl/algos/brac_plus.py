@@ -109,6 +109,7 @@ class Config:
     value_percent: int = 0
     batch_size: int = 100
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(reward="zero-one"))
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     critic_hidden: tuple[int, ...] = (256, 256)
     behaviour_hidden: tuple[int, ...] = (256, 256)

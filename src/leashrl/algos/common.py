@@ -8,13 +8,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from leashrl.core import Data, Policy, draw
+from leashrl.core import Algorithm, Data, Policy, draw
 from leashrl.dist import Normal, squash_log_prob
 from leashrl.errors import BadInput, nearest
-from leashrl.nn import Network, least
+from leashrl.nn import PRECISIONS, Network, least, precision
 from leashrl.ops import dual, soft, td
 from leashrl.optim import descend
 from leashrl.types import Array, Batch, Box, Discrete, Metrics, Space, Spec, TimeStep
+
+
+def in_precision(build: Callable[[Any, Spec], Algorithm]) -> Callable[[Any, Spec], Algorithm]:
+    """`build`, whose stages are traced with the products that the Config's `precision` names.
+
+    Acting stays in float32, and so an exported policy is the trained one. `auto`, where nobody has chosen yet
+    (`runs.plan.chosen`), is float32.
+    """
+
+    def built(config: Any, spec: Spec) -> Algorithm:
+        name = getattr(config, "precision", "float32")
+        choice("precision", name, ("auto", *PRECISIONS))
+        algorithm = build(config, spec)
+        if name != "bfloat16":
+            return algorithm
+        inside = partial(under, name)
+        stages = (
+            stage._replace(update=inside(stage.update), refresh=stage.refresh and inside(stage.refresh))
+            for stage in algorithm.stages
+        )
+        return algorithm._replace(stages=tuple(stages))
+
+    return built
+
+
+def under(name: str, function: Callable) -> Callable:
+    """The function, traced with products in a precision."""
+
+    def traced(*args: Any) -> Any:
+        with precision(name):
+            return function(*args)
+
+    return traced
 
 
 def choice(name: str, value: str, known: Iterable[str]) -> None:

@@ -94,6 +94,7 @@ class Config:
     warmup_percent: int = 4
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = ()
     critic_norm: bool = False

@@ -62,6 +62,7 @@ class Config:
     steps: int = 100_000
     batch_size: int = 64
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    precision: str = "auto"
     context: int = 20
     width: int = 128
     layers: int = 3

@@ -81,6 +81,7 @@ class Config:
     behaviour_percent: int = 100
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256, 256)
     behaviour_hidden: tuple[int, ...] = (256, 256)
     components: int = 5

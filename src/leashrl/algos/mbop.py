@@ -57,6 +57,7 @@ class Config:
     steps: int = 1_000_000
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
+    precision: str = "auto"
     hidden: tuple[int, ...] = (500, 500)
     members: int = 3
     horizon: int = 10

@@ -96,6 +96,7 @@ class Config:
     steps: int = 1_000_000
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     policy_activation: str = "relu"
     critic_activation: str = "elu"

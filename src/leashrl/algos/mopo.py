@@ -74,6 +74,7 @@ class Config:
     model_percent: int = 10
     batch_size: int = 256
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     model_hidden: tuple[int, ...] = (200, 200, 200, 200)
     ensemble: int = 2

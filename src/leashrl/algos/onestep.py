@@ -64,6 +64,7 @@ class Config:
     value_percent: int = 2000
     batch_size: int = 512
     preprocess: Preprocess = field(default_factory=Preprocess)
+    precision: str = "auto"
     hidden: tuple[int, ...] = (1024, 1024)
     ensemble: int = 1
     improvement: str = "reverse-kl"

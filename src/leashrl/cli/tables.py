@@ -223,8 +223,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def explained(config: type) -> tuple[dict[str, str], dict[str, Any]]:
     """What a Config's docstring says of each option, and the options' types, by dotted names."""
+    from leashrl.core import EXPLAINED
+
     about, kinds = arguments(inspect.getdoc(config) or ""), {}
     for field in dataclasses.fields(config):
+        about.setdefault(field.name, EXPLAINED.get(field.name, ""))
         if dataclasses.is_dataclass(kind := field.type):
             parts = explained(kind)  # pyright: ignore[reportArgumentType]
             for mine, found in zip((about, kinds), parts, strict=True):

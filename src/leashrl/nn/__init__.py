@@ -4,20 +4,25 @@ from leashrl.nn.critic import critic, least, table_critic
 from leashrl.nn.density import Vae, mixture, vae
 from leashrl.nn.initial import INITIAL
 from leashrl.nn.mlp import ACTIVATIONS, Network, Params, free_gaussian, gaussian, mlp
+from leashrl.nn.product import PRECISIONS, fast_bfloat16, precision, product
 from leashrl.nn.transformer import transformer
 
 __all__ = [
     "ACTIVATIONS",
     "INITIAL",
+    "PRECISIONS",
     "Network",
     "Params",
     "Vae",
     "critic",
+    "fast_bfloat16",
     "free_gaussian",
     "gaussian",
     "least",
     "mixture",
     "mlp",
+    "precision",
+    "product",
     "table_critic",
     "transformer",
     "vae",

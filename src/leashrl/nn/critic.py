@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from leashrl.dist import taken
 from leashrl.nn.initial import layers
 from leashrl.nn.mlp import ACTIVATIONS, Network, Params, layer_norm, mlp
+from leashrl.nn.product import product
 from leashrl.types import Array
 
 Obs = Float[Array, "batch obs_dim"]
@@ -58,7 +59,7 @@ def critic(
         state_part = obs @ first["obs"] + first["bias"][None]
         x = unit(state_part[:, None] + action @ first["action"]).reshape(-1, sizes[0])
         for layer in params["hidden"]:
-            x = unit(x @ layer["kernel"] + layer["bias"][None])
+            x = unit(product(x, layer["kernel"]) + layer["bias"][None])
         return (x @ params["out"]["kernel"] + params["out"]["bias"][None]).reshape(action.shape[:2])
 
     def apply(params: Params, obs: Obs, action: Actions) -> Values | Float[Array, "ensemble batch k"]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.nn.initial import Params, layers
+from leashrl.nn.product import product
 from leashrl.types import Array
 
 Inputs = Float[Array, "*batch inputs"]
@@ -34,8 +35,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def affine(params: Params, x: Inputs) -> Outputs:
-    return jnp.matmul(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+def affine(params: Params, x: Inputs, multiply: Callable[[Array, Array], Array] = jnp.matmul) -> Outputs:
+    return multiply(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
@@ -65,7 +66,7 @@ def mlp(
 
     def apply(params: Params, x: Inputs, key: PRNGKeyArray | None = None) -> Outputs:
         for i, layer in enumerate(params["hidden"]):
-            x = affine(layer, x)
+            x = affine(layer, x, product if i else jnp.matmul)  # what comes in first is not rounded
             x = act(layer_norm(x) if norm else x)
             if dropout_percent and key is not None:
                 keep = 1.0 - dropout_percent / 100

@@ -8,6 +8,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.nn.initial import Layer, dense
 from leashrl.nn.mlp import Network, Params, affine, layer_norm
+from leashrl.nn.product import product
 from leashrl.types import Array
 
 Tokens = Float[Array, "*batch tokens width"]
@@ -52,21 +53,21 @@ def transformer(
 
     def attend(params: Params, x: Tokens, key: PRNGKeyArray | None, i: int) -> Tokens:
         tokens = x.shape[-2]
-        qkv = jnp.matmul(x, params["qkv"]).reshape(*x.shape[:-1], 3, heads, width // heads)
+        qkv = product(x, params["qkv"]).reshape(*x.shape[:-1], 3, heads, width // heads)
         q, k, v = (qkv[..., j, :, :] for j in range(3))  # (..., tokens, heads, depth)
         scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / math.sqrt(width // heads)
         past = jnp.arange(tokens)[:, None] >= jnp.arange(tokens)[None]
         past = past.reshape((1,) * (scores.ndim - 2) + (tokens, tokens))
         weights = drop(jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1), key, i)
         mixed = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
-        return affine(params["mix"], mixed)
+        return affine(params["mix"], mixed, product)
 
     def apply(params: Params, x: Tokens, key: PRNGKeyArray | None = None) -> Tokens:
         x = drop(x, key, 3 * len(params), input_dropout_percent)
         for i, block in enumerate(params):
             x = x + drop(attend(block, layer_norm(x), key, 3 * i), key, 3 * i + 1)
-            hidden = jax.nn.relu(affine(block["up"], layer_norm(x)))
-            x = x + drop(affine(block["down"], hidden), key, 3 * i + 2)
+            hidden = jax.nn.relu(affine(block["up"], layer_norm(x), product))
+            x = x + drop(affine(block["down"], hidden, product), key, 3 * i + 2)
         return layer_norm(x)
 
     return Network(init, apply)

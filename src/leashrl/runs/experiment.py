@@ -20,6 +20,7 @@ from leashrl.runs.plan import (
     Plan,
     at_least_one,
     check_members,
+    chosen,
     configure,
     describe,
     find_algorithm,
@@ -98,7 +99,7 @@ def train(
     plan = Plan(
         algorithm=algorithm,
         preset=preset,
-        config=config,
+        config=chosen(algorithm, config),
         data=ONLINE if dataset is None else {"source": source_of(data)} | describe(dataset),
         task=place.name if place else None,
         members=rows,

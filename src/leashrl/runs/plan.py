@@ -12,6 +12,7 @@ from leashrl.core import Entry, override, to_json, tunable
 from leashrl.data import Dataset
 from leashrl.disk.folder import member_name
 from leashrl.errors import BadInput, nearest
+from leashrl.nn import fast_bfloat16
 from leashrl.tasks import Task, guess, places
 from leashrl.tasks import task as find_task
 from leashrl.types import Discrete, Space
@@ -124,6 +125,14 @@ def find_algorithm(name: str) -> Entry:
     if name not in REGISTRY:
         raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}")
     return REGISTRY[name]
+
+
+def chosen(algorithm: str, config: Any) -> Any:
+    """The Config with its precision chosen for this machine, where it says `auto`."""
+    if getattr(config, "precision", None) != "auto":
+        return config
+    fast = find_algorithm(algorithm).bfloat16 and fast_bfloat16()
+    return dataclasses.replace(config, precision="bfloat16" if fast else "float32")
 
 
 def parse_run(text: str) -> tuple[str, str, dict[str, str]]:
