@@ -1,4 +1,4 @@
-"""`leashrl mi` and `evaluate.information`: channels of known information, and what leaves it unchanged."""
+"""`leashrl mi` and `leashrl.information`: channels of known information, and what leaves it unchanged."""
 
 import json
 import math

@@ -1,5 +1,6 @@
-"""Tests that are named somewhere exist: in documents, comments and messages."""
+"""Tests, and modules with what is in them, that documents, comments or messages name exist."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -24,14 +25,74 @@ def lost(text: str) -> list[str]:
     return found
 
 
-def test_tests_that_are_mentioned_exist():
+ROOMS = "|".join(
+    sorted(
+        path.stem for path in (ROOT / "src/leashrl").iterdir() if path.stem[0] not in "._" and path.is_dir()
+    )
+)
+
+
+def unknown(text: str) -> list[str]:
+    """Names such as `ops.mi` or `leashrl.ops.mi.log_partition`, in backticks, that lead to nothing."""
+    named = re.findall(rf"`(?:leashrl\.)?((?:{ROOMS})(?:\.[A-Za-z]\w*)+)[`(]", text)
+    return [
+        name for name in dict.fromkeys(named) if not ENDINGS.search(name) and not resolves(name.split("."))
+    ]
+
+
+ENDINGS = re.compile(r"\.(py|md|json|jsonl|toml|hdf5)$")
+
+
+def resolves(parts: list[str]) -> bool:
+    """Whether a module, or what the longest module of that name holds, has the name."""
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(["leashrl", *parts[:cut]]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            if part in getattr(found, "__annotations__", {}):  # a field
+                return True
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, str]:
+    """All texts by path, but for this file's, which names what is not there."""
     inside = [
         path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py")
     ]
-    files = {ROOT / "Makefile", *ROOT.glob("*.md"), *inside} - {Path(__file__)}
-    assert {ROOT / "README.md", ROOT / "benchmarks/results/audit.md", ROOT / "src/leashrl/core.py"} <= files
-    found = {str(path.relative_to(ROOT)): lost(path.read_text()) for path in sorted(files)}
+    found = {ROOT / "Makefile", *ROOT.glob("*.md"), *inside} - {Path(__file__)}
+    assert {ROOT / "README.md", ROOT / "benchmarks/results/audit.md", ROOT / "src/leashrl/core.py"} <= found
+    return {str(path.relative_to(ROOT)): path.read_text() for path in sorted(found)}
+
+
+def test_tests_that_are_mentioned_exist(files):
+    found = {path: lost(text) for path, text in files.items()}
     assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_modules_that_are_mentioned_exist(files):
+    found = {
+        path: unknown(text) for path, text in files.items() if path != "CHANGELOG.md"
+    }  # it tells of old ones
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("`evaluate.channel.scores` and `leashrl.ops.nothing`", ["evaluate.channel.scores", "ops.nothing"]),
+        (
+            "`ops.mi.log_partition`, `leashrl.data`, `runs.results.Result.score`, `data.hdf5`, `os.path.no`",
+            [],
+        ),
+    ],
+)
+def test_a_module_that_is_gone_would_be_found(text, names):
+    assert unknown(text) == names
 
 
 @pytest.mark.parametrize(
