@@ -1,8 +1,10 @@
 """How fast an algorithm trains on this machine, and how near that is to what the machine can do."""
 
+import dataclasses
 import resource
 import statistics
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,37 @@ from leashrl.types import Box, Episodes, Spec, Transitions
 ROWS = 100_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast an algorithm trains on this machine."""
+
+    algorithm: str
+    preset: str
+    config: dict[str, Any]
+    seeds: int
+    obs_dim: int
+    action_dim: int
+    updates_per_second: float
+    """An update of all seeds counts as one: the median over the rounds."""
+    member_updates_per_second: float
+    """An update of each seed counts."""
+    slowest_and_fastest: tuple[float, float]
+    """Updates per second of these rounds."""
+    cpu_ms_per_update: float
+    gflop_per_update: float
+    """Matrix products of all seeds."""
+    matmul_gflops: float
+    """The best float32 product per second, timed in the same process."""
+    share_of_matmul_rate: float
+    peak_rss_mb: float
+    compile_s: float
+    device: str
+    jax: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"slowest_and_fastest": list(self.slowest_and_fastest)}
+
+
 def bench(
     algorithm: str,
     *,
@@ -29,14 +62,10 @@ def bench(
     seconds: float = 10.0,
     rounds: int = 5,
     stage: int = -1,
-) -> dict[str, Any]:
+) -> Speed:
     """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
 
     `stage` is the index of what is timed of the algorithm's stages, the last one by default.
-
-    Returns a JSON-ready dictionary; `updates_per_second` counts an update of all members as one,
-    `member_updates_per_second` as many. `gflop_per_update` counts the matrix products of all members;
-    `share_of_matmul_rate` sets them against the best float32 product timed in the same process.
     """
     config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
     entry = find_algorithm(algorithm)
@@ -78,25 +107,25 @@ def bench(
     flop = update_flop(timed, data, state, keys)
     rate = matmul_rate()
     device = jax.devices()[0]
-    return {
-        "algorithm": algorithm,
-        "preset": preset,
-        "config": to_json(config),
-        "seeds": seeds,
-        "obs_dim": obs_dim,
-        "action_dim": action_dim,
-        "updates_per_second": 1 / wall,
-        "member_updates_per_second": seeds / wall,
-        "slowest_and_fastest": [1 / max(walls), 1 / min(walls)],
-        "cpu_ms_per_update": 1e3 * statistics.median(cpus),
-        "gflop_per_update": flop / 1e9,
-        "matmul_gflops": rate / 1e9,
-        "share_of_matmul_rate": flop / wall / rate,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "compile_s": compile_s,
-        "device": device.device_kind,
-        "jax": jax.__version__,
-    }
+    return Speed(
+        algorithm=algorithm,
+        preset=preset,
+        config=to_json(config),
+        seeds=seeds,
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        updates_per_second=1 / wall,
+        member_updates_per_second=seeds / wall,
+        slowest_and_fastest=(1 / max(walls), 1 / min(walls)),
+        cpu_ms_per_update=1e3 * statistics.median(cpus),
+        gflop_per_update=flop / 1e9,
+        matmul_gflops=rate / 1e9,
+        share_of_matmul_rate=flop / wall / rate,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        compile_s=compile_s,
+        device=device.device_kind,
+        jax=jax.__version__,
+    )
 
 
 def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episodes:

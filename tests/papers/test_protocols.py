@@ -428,13 +428,13 @@ def test_the_command_shows_it(capsys, tmp_path, monkeypatch):
     assert main(["paper", "misa", "--table", "2", "--protocol"]) == 0
     out = capsys.readouterr().out
     assert "| misa:" not in out and "behaviour 500,000 + value 2,000,000 + train 100,000" in out
-    assert out == protocol("misa", "table", "2")["markdown"] + "\n"
+    assert out == protocol("misa", "table", "2").markdown + "\n"
     assert main(["paper", "--protocol"]) == 0
     assert capsys.readouterr().out == listing() + "\n"
     assert list(tmp_path.iterdir()) == []
-    found = protocol("misa", "table", "2", {"seeds": 7}, scale="cpu")["rows"]
-    assert {row["seeds"] for row in found} == {7} and {row["eval_every"] for row in found} == {500}
-    assert found[0]["options"]["steps"] == 5_000
+    found = protocol("misa", "table", "2", {"seeds": 7}, scale="cpu").rows
+    assert {row.setup.seeds for row in found} == {7} and {row.setup.eval_every for row in found} == {500}
+    assert found[0].config["steps"] == 5_000
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ def show_protocol(args: Namespace) -> int:
             raise BadInput(
                 f"of which paper? `leashrl paper NAME --protocol ...`: {', '.join(sorted(PAPERS))}"
             )
-        show(args, {"papers": [protocol(name) for name in PAPERS]}, listing().splitlines())
+        show(args, {"papers": [protocol(name).to_json() for name in PAPERS]}, listing().splitlines())
         return 0
     kind, number = ("figure", args.figure) if args.figure else ("table", args.table or "")
-    values = protocol(args.name, kind, number, pairs("--set", args.set), scale=args.scale or FULL)
-    show(args, values, values["markdown"].splitlines())
+    found = protocol(args.name, kind, number, pairs("--set", args.set), scale=args.scale or FULL)
+    show(args, found.to_json(), found.markdown.splitlines())
     return 0
 
 

@@ -327,7 +327,8 @@ def bench(args: Namespace) -> int:
 
     if args.seeds < 1:
         raise BadInput(f"--seeds must be at least 1, not {args.seeds}")
-    found = measure(args.algorithm, seeds=args.seeds, preset=args.preset, options=pairs("--set", args.set))
+    options = pairs("--set", args.set)
+    found = measure(args.algorithm, seeds=args.seeds, preset=args.preset, options=options).to_json()
     plain = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
     rows = [[k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in plain.items()]
     show(args, found, columns(rows))

@@ -73,8 +73,9 @@ def information(
 
     Three folds of whole episodes: what is fitted on two, with some of their episodes kept for early stopping,
     is measured on the third. The bounds are `misa`, `dv`, `f` (Ma et al. 2023, equations 10, 9 and 8,
-    arXiv 2210.07484) and `ba` (Barber & Agakov 2003; their equation 7); `information.channel.scores` says what
-    stands for p(a), which is unknown. None can exceed `ceiling`, the log of the number of states.
+    arXiv 2210.07484) and `ba` (Barber & Agakov 2003; their equation 7). p(a) is unknown:
+    `information.channel.scores` says what stands for it. None can exceed `ceiling`, the log of the number of
+    states.
 
     Args:
       rows: at most so many are used: whole episodes, drawn at random.

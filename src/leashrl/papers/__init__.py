@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from leashrl.papers import (
 )
 from leashrl.papers.experiments import finish
 from leashrl.papers.printed import printed
-from leashrl.papers.protocols import FULL, Options, Trial, markdown, resolve
+from leashrl.papers.protocols import FULL, Options, Resolved, Trial, markdown, resolve
 
 
 class Made(NamedTuple):
@@ -36,6 +37,22 @@ class Made(NamedTuple):
     values: dict[str, Any]
     """JSON-ready; `rows`, a list of dictionaries with equal keys, is what people are shown."""
     files: list[Path]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What the runs of a table, a figure or a whole paper resolve to."""
+
+    paper: str
+    scale: str
+    rows: tuple[Resolved, ...]
+    """One for each column and task."""
+    markdown: str
+    """The same as tables for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [row.to_json() for row in self.rows]
+        return {"paper": self.paper, "scale": self.scale, "rows": rows, "markdown": self.markdown}
 
 
 class Item(NamedTuple):
@@ -226,7 +243,7 @@ def protocol(
     options: Mapping[str, Any] | None = None,
     *,
     scale: str = FULL,
-) -> dict[str, Any]:
+) -> Protocol:
     """What the runs of a table or a figure resolve to, or those of a whole paper: nothing is trained.
 
     Args:
@@ -235,9 +252,6 @@ def protocol(
       options: `steps` and `seeds` of `protocols.Options`, in place of the published ones.
       scale: `full`, what was published on each column; `smoke` or `cpu`, a budget of ours.
 
-    Returns:
-      `rows`, one for each column and task with its seeds, stages, evaluations and every option; `markdown`.
-
     Raises:
       BadInput: an unknown paper, number, option or scale; an item without runs.
     """
@@ -245,14 +259,7 @@ def protocol(
         find_item(paper, kind, number)
     find_paper(paper)
     found = resolve(paper, kind, number, override(Options(scale=scale), dict(options or {})))
-    rows = [
-        {"item": row.item, "column": row.column, "task": row.trial.task, "run": row.trial.run}
-        | {"seeds": row.setup.seeds, "stages": dict(row.stages), "eval_every": row.setup.eval_every}
-        | {"episodes": row.setup.episodes, "final_episodes": row.setup.final_episodes or row.setup.episodes}
-        | {"options": row.config, "sources": list(row.setup.sources)}
-        for row in found
-    ]
-    return {"paper": paper, "scale": scale, "rows": rows, "markdown": "\n".join(markdown(found))}
+    return Protocol(paper, scale, tuple(found), "\n".join(markdown(found)))
 
 
 def on_the_spot(item: Item, folder: Path, options: Mapping[str, Any]) -> Made:

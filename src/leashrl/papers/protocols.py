@@ -170,6 +170,22 @@ class Resolved(NamedTuple):
     config: dict[str, Any]
     """All options, JSON-ready; `preprocess.obs` and the like by these names."""
 
+    def to_json(self) -> dict[str, Any]:
+        setup = self.setup
+        return {
+            "item": self.item,
+            "column": self.column,
+            "task": self.trial.task,
+            "run": self.trial.run,
+            "seeds": setup.seeds,
+            "stages": dict(self.stages),
+            "eval_every": setup.eval_every,
+            "episodes": setup.episodes,
+            "final_episodes": setup.final_episodes or setup.episodes,
+            "options": self.config,
+            "sources": list(setup.sources),
+        }
+
 
 def resolve(paper: str, kind: str = "", number: str = "", options: Options | None = None) -> list[Resolved]:
     """Every column and task of a paper's tables and figures, or of one of them. Nothing is trained or read.

@@ -30,9 +30,9 @@ def make(out: Path, options: Time) -> tuple[dict[str, Any], list[Path]]:
         algorithm, preset, _ = parse_run(run)
         stage = 0 if column.endswith("cloning") else -1
         found = bench(algorithm, preset=preset, seconds=options.seconds, stage=stage)
-        rate = found["updates_per_second"]
+        rate = found.updates_per_second
         row = {"": column, "paper, hours": text.cell("hours", column), "hours": UPDATES / rate / 3600}
-        rows.append(row | {"updates per second": rate, "device": found["device"]})
+        rows.append(row | {"updates per second": rate, "device": found.device})
     fisher = sum(row["hours"] for row in rows[:-1])
     values = {"source": text.source, "claim": text.claim, "rows": rows}
     file = out / "fisher-brc-table-time.json"
