@@ -39,8 +39,10 @@ class Speed:
     cpu_ms_per_update: float
     gflop_per_update: float
     """Matrix products of all seeds."""
+    precision: str
+    """Of hidden layers' products."""
     matmul_gflops: float
-    """The best float32 product per second, timed in the same process."""
+    """The best product in that precision per second, timed in the same process."""
     share_of_matmul_rate: float
     peak_rss_mb: float
     compile_s: float
@@ -105,7 +107,8 @@ def bench(
         done += updates
     wall = statistics.median(walls)
     flop = update_flop(timed, data, state, keys)
-    rate = matmul_rate()
+    precision = getattr(config, "precision", "float32")
+    rate = matmul_rate(precision)
     device = jax.devices()[0]
     return Speed(
         algorithm=algorithm,
@@ -119,6 +122,7 @@ def bench(
         slowest_and_fastest=(1 / max(walls), 1 / min(walls)),
         cpu_ms_per_update=1e3 * statistics.median(cpus),
         gflop_per_update=flop / 1e9,
+        precision=precision,
         matmul_gflops=rate / 1e9,
         share_of_matmul_rate=flop / wall / rate,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -141,12 +145,12 @@ def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episo
     return Transitions(obs, action, reward, terminal, next_obs, jnp.roll(action, -1, axis=0))
 
 
-def matmul_rate(rounds: int = 15) -> float:
-    """The best float32 matrix-product rate (FLOP/s) seen on this device, over a few sizes."""
+def matmul_rate(precision: str = "float32", rounds: int = 15) -> float:
+    """The best rate of matrix products (FLOP/s) seen on this device, over a few sizes; they give float32."""
     best = 0.0
     for m, k, n in ((2048, 2048, 2048), (12800, 256, 256), (1600, 256, 256)):
-        a, b = jnp.ones((m, k)), jnp.ones((k, n))
-        f = jax.jit(lambda a, b: a @ b)
+        a, b = jnp.ones((m, k), precision), jnp.ones((k, n), precision)
+        f = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
         jax.block_until_ready(f(a, b))
         for _ in range(rounds):
             repeat = max(1, int(1e10 / (2 * m * k * n)))

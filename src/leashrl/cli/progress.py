@@ -91,6 +91,9 @@ class Screen:
         if data.get("action_space_assumed"):
             self.line(f"actions    {ASSUMED}")
         self.line(f"task       {evaluation if task else f'not evaluated: {self.why_no_task}'}")
+        if precision := getattr(plan.config, "precision", ""):
+            sums = ", summed in float32" if precision == "bfloat16" else ""
+            self.line(f"precision  {precision}{sums}")
         names = ", ".join(f"seed {m['seed']}" if len(m) == 1 else assignments(m) for m in plan.members[:8])
         self.line(f"members    {self.members}: {names}{', ...' if self.members > 8 else ''}")
         self.line(f"folder     {self.folder}" + (f", from step {self.step}" if self.step else ""))
