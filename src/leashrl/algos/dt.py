@@ -14,8 +14,9 @@ from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, row_of, share, with_row, within
 from leashrl.core import HP, Algorithm, Data, Entry, Policy, Preprocess, Stage
 from leashrl.errors import BadInput
+from leashrl.nn.hidden import layer_norm
 from leashrl.nn.initial import dense, normal, torch_linear
-from leashrl.nn.mlp import affine, layer_norm
+from leashrl.nn.mlp import affine
 from leashrl.optim import begin, clip_norm, descend
 from leashrl.types import Array, Episodes, Metrics, Spec, TimeStep, pytree
 

@@ -2,9 +2,9 @@
 
 from leashrl.nn.critic import critic, least, table_critic
 from leashrl.nn.density import Vae, mixture, vae
+from leashrl.nn.hidden import ACTIVATIONS, PRECISIONS, fast_bfloat16, precision, product
 from leashrl.nn.initial import INITIAL
-from leashrl.nn.mlp import ACTIVATIONS, Network, Params, free_gaussian, gaussian, mlp
-from leashrl.nn.product import PRECISIONS, fast_bfloat16, precision, product
+from leashrl.nn.mlp import Network, Params, free_gaussian, gaussian, mlp
 from leashrl.nn.transformer import transformer
 
 __all__ = [

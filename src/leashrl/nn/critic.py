@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from leashrl.dist import taken
+from leashrl.nn.hidden import product, unit
 from leashrl.nn.initial import layers
-from leashrl.nn.mlp import ACTIVATIONS, Network, Params, layer_norm, mlp
-from leashrl.nn.product import product
+from leashrl.nn.mlp import Network, Params, mlp, next_kernel
 from leashrl.types import Array
 
 Obs = Float[Array, "batch obs_dim"]
@@ -40,11 +40,7 @@ def critic(
     `(batch, action_dim)`, `(ensemble, batch, k)` for `(batch, k, action_dim)`, and the same for
     `(ensemble, batch, k, action_dim)`, where each member looks at actions of its own.
     """
-    act = ACTIVATIONS[activation]
     sizes = tuple(hidden)
-
-    def unit(x: Array) -> Array:
-        return act(layer_norm(x) if norm else x)
 
     def init(key: PRNGKeyArray) -> Params:
         joint = (obs_dim + action_dim, *sizes)
@@ -57,9 +53,12 @@ def critic(
         """One member on flat rows."""
         first = params["first"]
         state_part = obs @ first["obs"] + first["bias"][None]
-        x = unit(state_part[:, None] + action @ first["action"]).reshape(-1, sizes[0])
-        for layer in params["hidden"]:
-            x = unit(product(x, layer["kernel"]) + layer["bias"][None])
+        every = [first, *params["hidden"]]
+        x = state_part[:, None] + action @ first["action"]
+        x = unit(x, activation, norm, next_kernel(every, 0)).reshape(-1, sizes[0])
+        for i, layer in enumerate(params["hidden"], 1):
+            x = product(x, layer["kernel"]) + layer["bias"][None]
+            x = unit(x, activation, norm, next_kernel(every, i))
         return (x @ params["out"]["kernel"] + params["out"]["bias"][None]).reshape(action.shape[:2])
 
     def apply(params: Params, obs: Obs, action: Actions) -> Values | Float[Array, "ensemble batch k"]:

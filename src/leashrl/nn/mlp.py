@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
+from leashrl.nn.hidden import product, unit
 from leashrl.nn.initial import Params, layers
-from leashrl.nn.product import product
 from leashrl.types import Array
 
 Inputs = Float[Array, "*batch inputs"]
@@ -22,27 +22,12 @@ class Network(NamedTuple):
     apply: Callable[..., Any]
 
 
-def elu(x: Array) -> Array:
-    """`x` above 0, `e^x - 1` below. exp is vectorised on the CPU, expm1 is not; the error is 1e-7."""
-    return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0.0, x)) - 1.0)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "elu": elu,
-    "swish": jax.nn.swish,
-    "tanh": jnp.tanh,
-}
-
-
 def affine(params: Params, x: Inputs, multiply: Callable[[Array, Array], Array] = jnp.matmul) -> Outputs:
     return multiply(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+def next_kernel(layers: Sequence[Params], i: int) -> Array | None:
+    return layers[i + 1]["kernel"] if i + 1 < len(layers) else None
 
 
 def mlp(
@@ -57,7 +42,6 @@ def mlp(
     initial: str = "scaled",
 ) -> Network:
     """`(..., inputs) -> (..., outputs)`. With a `key`, `apply` drops that share of the hidden units."""
-    act = ACTIVATIONS[activation]
     sizes = (inputs, *hidden)
 
     def init(key: PRNGKeyArray) -> Params:
@@ -65,10 +49,12 @@ def mlp(
         return {"hidden": hidden, "out": out}
 
     def apply(params: Params, x: Inputs, key: PRNGKeyArray | None = None) -> Outputs:
+        dropping = dropout_percent and key is not None
         for i, layer in enumerate(params["hidden"]):
+            then = None if dropping else next_kernel(params["hidden"], i)
             x = affine(layer, x, product if i else jnp.matmul)  # what comes in first is not rounded
-            x = act(layer_norm(x) if norm else x)
-            if dropout_percent and key is not None:
+            x = unit(x, activation, norm, then)
+            if dropping:
                 keep = 1.0 - dropout_percent / 100
                 kept = jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape)
                 x = jnp.where(kept, x / keep, 0.0)

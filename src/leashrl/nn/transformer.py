@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
+from leashrl.nn.hidden import layer_norm, product
 from leashrl.nn.initial import Layer, dense
-from leashrl.nn.mlp import Network, Params, affine, layer_norm
-from leashrl.nn.product import product
+from leashrl.nn.mlp import Network, Params, affine
 from leashrl.types import Array
 
 Tokens = Float[Array, "*batch tokens width"]

@@ -9,7 +9,7 @@ from leashrl import nn
 from leashrl.algos import bc
 from leashrl.core import override
 from leashrl.errors import BadInput
-from leashrl.nn.product import product
+from leashrl.nn.hidden import product
 from leashrl.types import Box, Spec
 from support.algorithms import built, random_batch, same
 from support.draws import normal

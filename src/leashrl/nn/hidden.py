@@ -1,0 +1,150 @@
+"""Hidden layers, and the one place that knows of bfloat16.
+
+Processors with AMX and newer GPUs multiply bfloat16 numbers, and sum the products in float32, four to five
+times as fast as they multiply float32. Only what is multiplied is rounded, forward and backward, and what one
+hidden layer hands to the next; parameters, optimiser, targets, losses and all sums stay float32 (Micikevicius
+et al. 2018, arXiv 1710.03740). bfloat16 has float32's exponents, so losses need no scaling (Kalamkar et al.
+2019, arXiv 1905.12322).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from leashrl.types import Array
+
+PRECISIONS = ("float32", "bfloat16")
+NARROW = 32
+"""Products with fewer rows or columns in the kernel stay float32, where they are as fast."""
+
+_CHOSEN: ContextVar[str] = ContextVar("precision", default="float32")
+
+# --- Which precision ---------------------------------------------------------
+
+
+def fast_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 faster: a processor with AMX, a GPU since Ampere, or a TPU."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        try:
+            return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+        except OSError:  # not Linux
+            return False
+    if device.platform == "gpu":
+        return float(getattr(device, "compute_capability", "0") or 0) >= 8.0
+    return device.platform == "tpu"
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """While it is open, what is traced multiplies hidden layers in `name`, one of PRECISIONS."""
+    token = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def rounds(kernel: Array) -> bool:
+    """Whether products with this kernel are of bfloat16 here."""
+    return _CHOSEN.get() == "bfloat16" and min(kernel.shape[-2:]) >= NARROW
+
+
+# --- Layers ------------------------------------------------------------------
+
+
+def elu(x: Array) -> Array:
+    """`x` above 0, `e^x - 1` below. exp is vectorised on the CPU, expm1 is not; the error is 1e-7."""
+    return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0.0, x)) - 1.0)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "elu": elu,
+    "swish": jax.nn.swish,
+    "tanh": jnp.tanh,
+}
+SLOPES: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda y: jnp.where(y > 0, 1.0, 0.0),
+    "elu": lambda y: jnp.where(y > 0, 1.0, y + 1.0),
+    "tanh": lambda y: 1.0 - y**2,
+}
+"""Derivatives of activations by their values: nothing but these is kept for the backward pass."""
+
+
+def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+    """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def product(
+    x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"]
+) -> Float[Array, "*batch outputs"]:
+    """`x @ kernel`, with both rounded to bfloat16 where `precision` says so; the sum is float32.
+
+    >>> with precision("bfloat16"):
+    ...     product(jnp.full((1, 32), 1.001), jnp.ones((32, 32)))[0, :2].tolist()
+    [32.0, 32.0]
+    """
+    return _rounded(x, kernel) if rounds(kernel) else jnp.matmul(x, kernel)
+
+
+def unit(
+    z: Float[Array, "*batch width"], activation: str, norm: bool = False, then: Array | None = None
+) -> Float[Array, "*batch width"]:
+    """A hidden layer's values from its sums; in bfloat16 where the next kernel, `then`, takes that."""
+    z = layer_norm(z) if norm else z
+    if _CHOSEN.get() == "float32" or activation not in SLOPES:
+        return ACTIVATIONS[activation](z)
+    return _activated(z, activation, jnp.bfloat16 if then is not None and rounds(then) else jnp.float32)
+
+
+# --- Their derivatives -------------------------------------------------------
+
+
+@jax.custom_vjp
+def _rounded(x: Array, kernel: Array) -> Array:
+    return jax.lax.dot_general(
+        x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (((x.ndim - 1,), (0,)), ((), ())),
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _rounded(x, kernel), (x, kernel)
+
+
+def _backward(known: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    # jax's own derivative would multiply float32 by bfloat16, which no processor does fast.
+    x, kernel = known
+    rows, slopes = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
+    dx, dkernel = _rounded(cotangent, kernel.T), _rounded(rows.T, slopes)
+    return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
+
+
+_rounded.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _activated(z: Array, activation: str, kind: Any) -> Array:
+    return ACTIVATIONS[activation](z).astype(kind)
+
+
+def _activated_forward(z: Array, activation: str, kind: Any) -> tuple[Array, Array]:
+    y = _activated(z, activation, kind)
+    return y, y
+
+
+def _activated_backward(activation: str, kind: Any, y: Array, cotangent: Array) -> tuple[Array]:
+    return (cotangent.astype(jnp.float32) * SLOPES[activation](y.astype(jnp.float32)),)
+
+
+_activated.defvjp(_activated_forward, _activated_backward)
