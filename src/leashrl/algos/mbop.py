@@ -251,24 +251,28 @@ def act(n: Networks, params, carry: dict[str, Array], timestep: TimeStep, key: A
 
 def plan(n: Networks, params, obs: Array, before: Array, old: Array, key: Array) -> Array:
     """The new plan (horizon, dim), from an observation, the last action, and the old plan shifted."""
-    config, hp = n.config, params["hp"]
+    config, hp, number = n.config, params["hp"], jnp.arange(n.config.members)
     # Each network has as many trajectories: the shapes below are (members, each, ...).
     shape = (config.members, -(-config.samples // config.members))
     sigma = jnp.broadcast_to(hp["sigma"] * params["noise_scale"], (config.horizon, *shape, n.dim))
     noise = sigma * jax.random.normal(key, sigma.shape)
     spread = lambda x: jnp.broadcast_to(x[None, None], (*shape, *x.shape))
     start = (spread(obs), spread(before), jnp.zeros(shape))
-    (obs, before, total), actions = jax.lax.scan(partial(follow, n, params), start, (noise, old))
+    (obs, before, total), actions = jax.lax.scan(partial(follow, n, params, number), start, (noise, old))
     if config.bootstrap:
         total = total + jnp.mean(judged(n.value, params["value"], obs, before)[..., 0], axis=0)
     weight = jax.nn.softmax(hp["kappa"] * total, axis=(0, 1))
     return jnp.sum(weight[None, ..., None] * actions, axis=(1, 2))
 
 
-def follow(n: Networks, params, carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]):
-    """One step of all trajectories: observations, actions and returns so far; and the actions unclipped."""
-    hp, number = params["hp"], jnp.arange(n.config.members)
-    obs, before, total = carry
+def follow(
+    n: Networks, params, number: Array, carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]
+):
+    """One step of all trajectories: observations, actions and returns so far; and the actions unclipped.
+
+    `number` (members,) counts the networks: a trajectory follows its own one's prediction.
+    """
+    hp, (obs, before, total) = params["hp"], carry
     noise, kept = inputs
     action = (1.0 - hp["beta"]) * (each(n.policy, params["policy"], obs, before) + noise)
     action = action + hp["beta"] * kept[None, None]
