@@ -28,9 +28,7 @@ def in_precision(build: Callable[[Any, Spec], Algorithm]) -> Callable[[Any, Spec
         name = getattr(config, "precision", "float32")
         choice("precision", name, ("auto", *PRECISIONS))
         algorithm = build(config, spec)
-        if name != "bfloat16":
-            return algorithm
-        inside = partial(under, name)
+        inside = partial(under, "float32" if name == "auto" else name)
         stages = (
             stage._replace(update=inside(stage.update), refresh=stage.refresh and inside(stage.refresh))
             for stage in algorithm.stages

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from leashrl.dist import taken
 from leashrl.nn.hidden import product, unit
 from leashrl.nn.initial import layers
-from leashrl.nn.mlp import Network, Params, mlp, next_kernel
+from leashrl.nn.mlp import Network, Params, affine, mlp, next_kernel
 from leashrl.types import Array
 
 Obs = Float[Array, "batch obs_dim"]
@@ -52,14 +52,14 @@ def critic(
     def one(params: Params, obs: Obs, action: Float[Array, "batch k dim"]) -> Float[Array, "batch k"]:
         """One member on flat rows."""
         first = params["first"]
-        state_part = obs @ first["obs"] + first["bias"][None]
+        state_part = product(obs, first["obs"], outer=True) + first["bias"][None]
         every = [first, *params["hidden"]]
-        x = state_part[:, None] + action @ first["action"]
+        x = state_part[:, None] + product(action, first["action"], outer=True)
         x = unit(x, activation, norm, next_kernel(every, 0)).reshape(-1, sizes[0])
         for i, layer in enumerate(params["hidden"], 1):
             x = product(x, layer["kernel"]) + layer["bias"][None]
             x = unit(x, activation, norm, next_kernel(every, i))
-        return (x @ params["out"]["kernel"] + params["out"]["bias"][None]).reshape(action.shape[:2])
+        return affine(params["out"], x, outer=True).reshape(action.shape[:2])
 
     def apply(params: Params, obs: Obs, action: Actions) -> Values | Float[Array, "ensemble batch k"]:
         if action.ndim == 2:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float
 
 from leashrl.types import Array
@@ -24,7 +25,7 @@ PRECISIONS = ("float32", "bfloat16")
 NARROW = 32
 """Products with fewer rows or columns in the kernel stay float32, where they are as fast."""
 
-_CHOSEN: ContextVar[str] = ContextVar("precision", default="float32")
+_CHOSEN: ContextVar[str | None] = ContextVar("precision", default=None)
 
 # --- Which precision ---------------------------------------------------------
 
@@ -86,15 +87,20 @@ def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
 
 
 def product(
-    x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"]
+    x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"], *, outer: bool = False
 ) -> Float[Array, "*batch outputs"]:
     """`x @ kernel`, with both rounded to bfloat16 where `precision` says so; the sum is float32.
+
+    Args:
+      outer: a first layer on raw inputs, or a last one: never rounded.
 
     >>> with precision("bfloat16"):
     ...     product(jnp.full((1, 32), 1.001), jnp.ones((32, 32)))[0, :2].tolist()
     [32.0, 32.0]
     """
-    return _rounded(x, kernel) if rounds(kernel) else jnp.matmul(x, kernel)
+    if _CHOSEN.get() is None:
+        return jnp.matmul(x, kernel)
+    return _multiplied(x, kernel, jnp.bfloat16 if rounds(kernel) and not outer else jnp.float32)
 
 
 def unit(
@@ -102,7 +108,7 @@ def unit(
 ) -> Float[Array, "*batch width"]:
     """A hidden layer's values from its sums; in bfloat16 where the next kernel, `then`, takes that."""
     z = layer_norm(z) if norm else z
-    if _CHOSEN.get() == "float32" or activation not in SLOPES:
+    if _CHOSEN.get() is None or activation not in SLOPES:
         return ACTIVATIONS[activation](z)
     return _activated(z, activation, jnp.bfloat16 if then is not None and rounds(then) else jnp.float32)
 
@@ -110,27 +116,36 @@ def unit(
 # --- Their derivatives -------------------------------------------------------
 
 
-@jax.custom_vjp
-def _rounded(x: Array, kernel: Array) -> Array:
-    return jax.lax.dot_general(
-        x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (((x.ndim - 1,), (0,)), ((), ())),
-        preferred_element_type=jnp.float32,
-    )  # fmt: skip
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _multiplied(x: Array, kernel: Array, kind: Any, turned: bool = False) -> Array:
+    """`x @ kernel`, or `x @ kernel.T` where `turned`: XLA would lose bfloat16 in a transpose of its own."""
+    along = (((x.ndim - 1,), (1 if turned else 0,)), ((), ()))
+    return jax.lax.dot_general(x.astype(kind), kernel.astype(kind), along, preferred_element_type=jnp.float32)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _rounded(x, kernel), (x, kernel)
+def _forward(x: Array, kernel: Array, kind: Any, turned: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _multiplied(x, kernel, kind, turned), (x, kernel)
 
 
-def _backward(known: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _backward(kind: Any, turned: bool, known: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     # jax's own derivative would multiply float32 by bfloat16, which no processor does fast.
     x, kernel = known
-    rows, slopes = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
-    dx, dkernel = _rounded(cotangent, kernel.T), _rounded(rows.T, slopes)
-    return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
+    rows, slopes = (a.reshape(-1, a.shape[-1]).astype(kind) for a in (x, cotangent))
+    if turned:
+        dkernel = _multiplied(_moved(slopes.T), rows, kind)
+    elif slopes.shape[1] < NARROW:  # the narrow side is cheaper to move
+        dkernel = _moved(_multiplied(_moved(slopes.T), rows, kind)).T
+    else:
+        dkernel = _multiplied(_moved(rows.T), slopes, kind)
+    return _multiplied(cotangent, kernel, kind, not turned).astype(x.dtype), dkernel
 
 
-_rounded.defvjp(_forward, _backward)
+_multiplied.defvjp(_forward, _backward)
+
+
+def _moved(x: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+    """`x`, its rows one after another in memory: XLA's products on a CPU are slow on any other order."""
+    return with_layout_constraint(x, Layout((0, 1))) if jax.default_backend() == "cpu" else x
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -22,8 +22,9 @@ class Network(NamedTuple):
     apply: Callable[..., Any]
 
 
-def affine(params: Params, x: Inputs, multiply: Callable[[Array, Array], Array] = jnp.matmul) -> Outputs:
-    return multiply(x, params["kernel"]) + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+def affine(params: Params, x: Inputs, *, outer: bool = False) -> Outputs:
+    bias = params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+    return product(x, params["kernel"], outer=outer) + bias
 
 
 def next_kernel(layers: Sequence[Params], i: int) -> Array | None:
@@ -52,13 +53,13 @@ def mlp(
         dropping = dropout_percent and key is not None
         for i, layer in enumerate(params["hidden"]):
             then = None if dropping else next_kernel(params["hidden"], i)
-            x = affine(layer, x, product if i else jnp.matmul)  # what comes in first is not rounded
+            x = affine(layer, x, outer=i == 0)
             x = unit(x, activation, norm, then)
             if dropping:
                 keep = 1.0 - dropout_percent / 100
                 kept = jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape)
                 x = jnp.where(kept, x / keep, 0.0)
-        return affine(params["out"], x)
+        return affine(params["out"], x, outer=True)
 
     return Network(init, apply)
 

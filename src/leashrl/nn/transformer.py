@@ -60,14 +60,14 @@ def transformer(
         past = past.reshape((1,) * (scores.ndim - 2) + (tokens, tokens))
         weights = drop(jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1), key, i)
         mixed = jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(x.shape)
-        return affine(params["mix"], mixed, product)
+        return affine(params["mix"], mixed)
 
     def apply(params: Params, x: Tokens, key: PRNGKeyArray | None = None) -> Tokens:
         x = drop(x, key, 3 * len(params), input_dropout_percent)
         for i, block in enumerate(params):
             x = x + drop(attend(block, layer_norm(x), key, 3 * i), key, 3 * i + 1)
-            hidden = jax.nn.relu(affine(block["up"], layer_norm(x), product))
-            x = x + drop(affine(block["down"], hidden, product), key, 3 * i + 2)
+            hidden = jax.nn.relu(affine(block["up"], layer_norm(x)))
+            x = x + drop(affine(block["down"], hidden), key, 3 * i + 2)
         return layer_norm(x)
 
     return Network(init, apply)
