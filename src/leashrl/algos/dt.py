@@ -150,12 +150,13 @@ def model(config: Config, obs_dim: int, dim: int) -> nn.Network:
     def apply(params, to_go, obs, action, step, key: Array | None = None):
         when = params["step"][jnp.minimum(step, config.max_steps - 1)]
         three = [
-            affine(params[name], x) + when
+            affine(params[name], x, outer=True) + when
             for name, x in (("to_go", to_go[..., None]), ("obs", obs), ("action", action))
         ]
         tokens = jnp.stack(three, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], width)
-        seen = body.apply(params["body"], layer_norm(tokens), key)
-        return jnp.tanh(affine(params["out"], seen[..., 1::3, :]))  # after the observations' tokens
+        after_obs = slice(1, None, 3)  # the tokens that have seen what an action may depend on
+        seen = body.apply(params["body"], layer_norm(tokens), key, after_obs)
+        return jnp.tanh(affine(params["out"], seen, outer=True))
 
     return nn.Network(init, apply)
 

@@ -25,6 +25,9 @@ PRECISIONS = ("float32", "bfloat16")
 NARROW = 32
 """Products with fewer rows or columns in the kernel stay float32, where they are as fast."""
 
+FITS = 2**18
+"""Numbers of float32 in a core's level-2 cache of 1 MB."""
+
 _CHOSEN: ContextVar[str | None] = ContextVar("precision", default=None)
 
 # --- Which precision ---------------------------------------------------------
@@ -146,8 +149,13 @@ _multiplied.defvjp(_forward, _backward)
 
 
 def _moved(x: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
-    """`x`, its rows one after another in memory: XLA's products on a CPU are slow on any other order."""
-    return with_layout_constraint(x, Layout((0, 1))) if jax.default_backend() == "cpu" else x
+    """`x`, its rows one after another in memory: XLA's products on a CPU are slow on any other order.
+
+    In float32 they are not slow enough to pay for moving what does not fit a core's cache.
+    """
+    if jax.default_backend() != "cpu" or (x.dtype == jnp.float32 and x.size > FITS):
+        return x
+    return with_layout_constraint(x, Layout((0, 1)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -1,5 +1,6 @@
 """Multi-layer perceptrons: a deterministic head and a Gaussian one."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,23 @@ def next_kernel(layers: Sequence[Params], i: int) -> Array | None:
     return layers[i + 1]["kernel"] if i + 1 < len(layers) else None
 
 
+def kept(key: PRNGKeyArray, percent: int, shape: tuple[int, ...]) -> Array:
+    """What dropout multiplies with: 0 for `percent` of the places, else the factor that keeps the mean.
+
+    Two places share 32 random bits, so the share is a multiple of 2^-16: at most 1e-5 away.
+    """
+    size = math.prod(shape)
+    pairs = jax.random.bits(key, (-(-size // 2),), jnp.uint32)
+    numbers = jax.lax.bitcast_convert_type(pairs, jnp.uint16).reshape(-1)[:size].reshape(shape)
+    keep = round((1 - percent / 100) * 2**16)
+    return jnp.where(numbers < keep, 2**16 / keep, 0.0)
+
+
+def dropped(x: Array, key: PRNGKeyArray | None, percent: int) -> Array:
+    """`x` with `percent` of its numbers 0 and the others scaled up; `x` itself without a key."""
+    return x * kept(key, percent, x.shape) if percent and key is not None else x
+
+
 def mlp(
     inputs: int,
     outputs: int,
@@ -56,9 +74,7 @@ def mlp(
             x = affine(layer, x, outer=i == 0)
             x = unit(x, activation, norm, then)
             if dropping:
-                keep = 1.0 - dropout_percent / 100
-                kept = jax.random.bernoulli(jax.random.fold_in(key, i), keep, x.shape)
-                x = jnp.where(kept, x / keep, 0.0)
+                x = dropped(x, jax.random.fold_in(key, i), dropout_percent)
         return affine(params["out"], x, outer=True)
 
     return Network(init, apply)
