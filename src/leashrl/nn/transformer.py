@@ -89,7 +89,7 @@ def attention(
     past: Bool[Array, "*batch heads asked tokens"],
     share: Float[Array, "*batch heads asked tokens"] | None,
 ) -> Float[Array, "*batch asked heads depth"]:
-    """softmax(q k^T / sqrt(depth)) over the tokens in `past`, times `share` (what dropout leaves), times v."""
+    """softmax(q k^T / sqrt(depth)) over the tokens in `past`, times `share` (of dropout), times v."""
     return _attention(q, k, v, past, share)[0]
 
 
