@@ -114,6 +114,16 @@ def test_iqls_critics_and_policy_see_the_new_value():
     assert moved["target"] != still["target"] and moved["advantage"] != still["advantage"]
 
 
+def test_iqls_policy_may_see_the_value_from_before_its_update():
+    """Then V's rate matters to the critics' targets alone."""
+    still, _, frozen = update("iql", value_rate=0.0)
+    moved, _, metrics = update("iql", value_rate=0.1, fresh_value=False)
+    for name in ("value", "advantage", "weight"):
+        np.testing.assert_allclose(metrics[name], frozen[name], rtol=1e-6)
+    np.testing.assert_allclose(moved.policy["out"]["kernel"], still.policy["out"]["kernel"], rtol=1e-6)
+    assert abs(metrics["target"] - frozen["target"]) > 1e-3
+
+
 def test_iqls_policy_rate_falls_as_a_cosine_and_its_units_drop_out():
     moved = {}
     for schedule in ("cosine", "constant"):
