@@ -255,7 +255,15 @@ def test_update_keeps_the_tree(case):
             same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA[case[0]], k), before, jax.random.key(1)))
 
 
-MOVES = {"convert_element_type", "layout_constraint", "transpose", "reshape", "broadcast_in_dim", "squeeze", "slice"}
+MOVES = {
+    "convert_element_type",
+    "layout_constraint",
+    "transpose",
+    "reshape",
+    "broadcast_in_dim",
+    "squeeze",
+    "slice",
+}
 """What may give bfloat16: it moves numbers, or rounds them, and computes nothing."""
 
 
