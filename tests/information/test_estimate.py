@@ -198,12 +198,12 @@ def test_few_rows_are_said_to_be_few():
     row = Bound(estimate=0.1, low=-0.1, high=0.3)
     rows = {"misa": row, "dv": row, "f": row, "ba": row, "dimensions": (row,)}
     sizes = {"rows": 900, "rows_used": 900, "episodes": 9, "blocks": 9, "folds": 3, "steps": 3000}
-    found = Information(**rows, **sizes, ceiling=5.0, seed=0)
+    found = Information(**rows, **sizes, ceiling=5.0, seed=0, precision="float32")
     said = meaning(found)
     assert said.startswith("These rows do not tell whether the actions depend on the states: 0.100 nats")
     values = found.to_json()
     assert values["misa"] == {"estimate": 0.1, "low": -0.1, "high": 0.3} == values["dimensions"][0]
-    assert list(values) == [*("misa", "dv", "f", "ba", "dimensions", "ceiling"), *sizes, "seed"]
+    assert list(values) == [*("misa", "dv", "f", "ba", "dimensions", "ceiling"), *sizes, "seed", "precision"]
 
 
 # --- The command -------------------------------------------------------------
