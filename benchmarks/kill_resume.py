@@ -1,6 +1,6 @@
 """Kill -9 a run at random moments, resume it, compare its bits with those of a run that was never stopped.
 
-    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--online] [--precision bfloat16] [--json]
+    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--precision bfloat16] [--online]
 
 Each run is killed twice, the second time while it is resumed, and then left to end. The moments lie in random
 phases: while it starts, compiles, trains, writes a checkpoint or evaluates. What its folder showed just
