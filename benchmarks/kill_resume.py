@@ -1,6 +1,6 @@
 """Kill -9 a run at random moments, resume it, compare its bits with those of a run that was never stopped.
 
-    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--online] [--json]
+    python benchmarks/kill_resume.py [--moments 20] [--algorithm misa] [--precision bfloat16] [--online]
 
 Each run is killed twice, the second time while it is resumed, and then left to end. The moments lie in random
 phases: while it starts, compiles, trains, writes a checkpoint or evaluates. What its folder showed just
@@ -17,18 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 STEPS = 3000
 EVERY = 600  # updates an evaluation; each is followed by a checkpoint
+HIDDEN = {"float32": "8", "bfloat16": "32,32"}
+"""Layers of each precision: bfloat16 rounds no narrower ones."""
 
 
-def command(algorithm: str, online: bool, out: str) -> list[str]:
+def command(algorithm: str, online: bool, precision: str, out: str) -> list[str]:
+    options = [f"hidden={HIDDEN[precision]}", "batch_size=16", f"precision={precision}"]
     return [
         *(sys.executable, "-m", "leashrl", "train", algorithm, "--task", "pendulum"),
         *(() if online else ("--data", "data.hdf5")),
-        *("--seeds", "2", "--steps", str(STEPS), "--set", "hidden=8", "batch_size=16", "--out", out),
+        *("--seeds", "2", "--steps", str(STEPS), "--set", *options, "--out", out),
         *("--episodes", "1", "--eval-every", str(EVERY), "--log-every", "100"),
     ]
 
@@ -114,6 +118,7 @@ def main() -> int:
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--algorithm", default="misa")
     parser.add_argument("--online", action="store_true", help="learn in the environment, without data")
+    parser.add_argument("--precision", choices=HIDDEN, default="float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -127,14 +132,13 @@ def main() -> int:
         make = ["data", "make", "pendulum-medium", "--steps", "400", "--out", "data.hdf5"]
         subprocess.run([*leashrl, *make], cwd=home, check=True, capture_output=True)
         start = time.perf_counter()
-        subprocess.run(
-            command(args.algorithm, args.online, "whole"), cwd=home, check=True, capture_output=True
-        )
+        asked = partial(command, args.algorithm, args.online, args.precision)
+        subprocess.run(asked("whole"), cwd=home, check=True, capture_output=True)
         wanted = digest(home / "whole")
         say(f"uninterrupted: {time.perf_counter() - start:.1f} s, {wanted[:16]}")
         while len(rows) < args.moments:
             name = f"run-{len(rows)}"
-            run, argv, mine = home / name, command(args.algorithm, args.online, name), []
+            run, argv, mine = home / name, asked(name), []
             for phase in rng.sample(list(PHASES), k=min(2, args.moments - len(rows))):
                 mine.append(kill_once(argv, run, phase, rng))
                 if (run / "config.json").exists():  # else there is nothing to resume: `train` once more
@@ -154,6 +158,7 @@ def main() -> int:
         found = {
             "algorithm": args.algorithm,
             "online": args.online,
+            "precision": args.precision,
             "sha256": wanted,
             "equal": equal,
             "moments": rows,

@@ -88,6 +88,17 @@ VARIANTS = [
 ]
 
 
+def rounded(name):
+    """Options in bfloat16, with layers wide enough that something is rounded."""
+    wide = dict.fromkeys(("hidden", *NETS, "model_hidden"), (32, 32)) | {"width": 32, "precision": "bfloat16"}
+    fields = {field.name for field in dataclasses.fields(ENTRIES[name].config)}
+    return tuple((option, value) for option, value in wide.items() if option in fields)
+
+
+ROUNDED = [(name, "default", rounded(name)) for name in ("misa", "iql", "cql", "dt", "sac")]
+"""Programs in bfloat16, for the laws that rounding could break."""
+
+
 def config_of(name, preset="default", options=()):
     config = override(ENTRIES[name].config(), ENTRIES[name].presets[preset].values)
     tiny = {key: value for key, value in TINY.items() if hasattr(config, key)}
@@ -149,7 +160,7 @@ def slow_unless_quick(name):
 
 def grouped(case):
     """All laws of a program on one test worker, which then compiles it once."""
-    label = f"{case[0]}-{case[1]}"
+    label = f"{case[0]}-{case[1]}" + ("-bfloat16" if case in ROUNDED else "")
     marks = (pytest.mark.xdist_group(label), *slow_unless_quick(label))
     return pytest.param(case, id=label, marks=marks)
 
@@ -159,6 +170,7 @@ each_preset = pytest.mark.parametrize(
     [pytest.param(case, id="-".join(case), marks=slow_unless_quick("-".join(case))) for case in PRESETS],
 )
 each_program = pytest.mark.parametrize("case", [grouped(case) for case in PROGRAMS])
+each_precision = pytest.mark.parametrize("case", [grouped(case) for case in [*DEFAULTS, *ROUNDED]])
 
 
 def members(config, seeds):
@@ -280,9 +292,7 @@ def equations_in(jaxpr):
 @each_preset
 def test_bfloat16_is_multiplied_and_nothing_else(case):
     """A product takes bfloat16 and gives float32; no sum, no loss and no other function sees it."""
-    wide = dict.fromkeys(("hidden", *NETS, "model_hidden"), (32, 32)) | {"width": 32, "precision": "bfloat16"}
-    fields = {field.name for field in dataclasses.fields(ENTRIES[case[0]].config)}
-    config, algorithm = build(*case, tuple((name, value) for name, value in wide.items() if name in fields))
+    config, algorithm = build(*case, rounded(case[0]))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
     products = 0
     for stage in algorithm.stages:
@@ -375,7 +385,7 @@ def test_loop_equals_python_steps(case):
     assert_close(jax.tree.map(lambda x: x[1], looped), state)
 
 
-@pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
+@each_precision
 def test_member_among_others_equals_member_alone(case):
     """Of every program the test before says so too; this one has the loop with a single member."""
     together, _ = final(case, [3, 5])
@@ -383,7 +393,7 @@ def test_member_among_others_equals_member_alone(case):
     assert_close(jax.tree.map(lambda x: x[1:], together), single)
 
 
-@each_program
+@pytest.mark.parametrize("case", [grouped(case) for case in [*PROGRAMS, *ROUNDED]])
 def test_save_restore_goes_on_bit_for_bit(case, tmp_path):
     """Stopped in the middle of each stage and at its end."""
     config, algorithm = build(*case)
@@ -429,7 +439,7 @@ def test_policy_acts_inside_the_space(case):
             assert action.shape == (2,) and np.all(np.abs(action) <= 1)
 
 
-@pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
+@each_precision
 def test_exported_policy_equals_the_trained_one(case, tmp_path):
     """What `load_policy` gives is the last state's policy, from and to the environment's units."""
     config, algorithm = build(*case)

@@ -8,9 +8,10 @@ import pytest
 
 from leashrl.data import make
 from leashrl.data.dataset import Dataset
-from leashrl.information import Bound, Information, densities
+from leashrl.information import Bound, Information, densities, estimate
 from leashrl.information.estimate import block_sums, bounds, information, meaning
 from leashrl.information.folds import choose, pieces, split, spread
+from leashrl.nn import PRECISIONS, hidden
 from leashrl.types import Box, Discrete
 
 N = 1500
@@ -58,6 +59,20 @@ def test_gaussian_channels(nats):
     for i, each in enumerate(found.dimensions):
         assert each.estimate == pytest.approx(truth[i], abs=0.02 + 0.02 * nats)
     assert found.ceiling == math.log(N / 3) and found.entropy is None and "entropy" not in found.to_json()
+
+
+@pytest.mark.slow
+def test_bfloat16_gives_nearly_the_same_bounds(monkeypatch):
+    """`auto` takes it where this machine is fast with it and `BFLOAT16` says that it may."""
+    obs, action = gaussian(0.5)
+    plain = information(dataset(obs, action), steps=100, precision="float32")
+    monkeypatch.setattr(hidden, "fast_bfloat16", lambda: True)
+    monkeypatch.setattr(estimate, "BFLOAT16", True)
+    found = information(dataset(obs, action), steps=100)
+    assert (plain.precision, found.precision) == ("float32", "bfloat16")
+    for name in ("misa", "dv", "f", "ba"):
+        mine, other = getattr(found, name).estimate, getattr(plain, name).estimate
+        assert mine != other and mine == pytest.approx(other, abs=0.01)
 
 
 @pytest.mark.slow
@@ -198,12 +213,12 @@ def test_few_rows_are_said_to_be_few():
     row = Bound(estimate=0.1, low=-0.1, high=0.3)
     rows = {"misa": row, "dv": row, "f": row, "ba": row, "dimensions": (row,)}
     sizes = {"rows": 900, "rows_used": 900, "episodes": 9, "blocks": 9, "folds": 3, "steps": 3000}
-    found = Information(**rows, **sizes, ceiling=5.0, seed=0)
+    found = Information(**rows, **sizes, ceiling=5.0, seed=0, precision="float32")
     said = meaning(found)
     assert said.startswith("These rows do not tell whether the actions depend on the states: 0.100 nats")
     values = found.to_json()
     assert values["misa"] == {"estimate": 0.1, "low": -0.1, "high": 0.3} == values["dimensions"][0]
-    assert list(values) == [*("misa", "dv", "f", "ba", "dimensions", "ceiling"), *sizes, "seed"]
+    assert list(values) == [*("misa", "dv", "f", "ba", "dimensions", "ceiling"), *sizes, "seed", "precision"]
 
 
 # --- The command -------------------------------------------------------------
@@ -222,7 +237,8 @@ def test_the_command(tmp_path, cli):
     assert "the policy" in err
     lines = cli("mi", str(file), *options)[0].splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["misa", "dv", "f", "ba"]
-    assert any(line.startswith("500 of 1000 rows") for line in lines)
+    (used,) = [line for line in lines if line.startswith("500 of 1000 rows")]
+    assert found["precision"] in PRECISIONS and f"; {found['precision']} products; " in used
 
 
 @pytest.mark.parametrize(
@@ -230,6 +246,7 @@ def test_the_command(tmp_path, cli):
     [
         (["--rows", "10"], "an estimate of I(S;A) needs at least 400 rows: rows=10 is too few"),
         (["--steps", "0"], "steps must be at least 1, not 0"),
+        (["--precision", "half"], "option 'precision' cannot be 'half': known: auto, bfloat16, float32"),
         (["--stepz", "3"], "`leashrl mi` has no option '--stepz': did you mean '--steps'?"),
         ([], "an estimate of I(S;A) needs at least 400 rows: small has 200"),
     ],

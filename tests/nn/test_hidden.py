@@ -1,5 +1,7 @@
 """Products in bfloat16: what is rounded, and what never is."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,88 @@ def test_slopes_of_slopes_are_near_those_of_float32():
     with nn.precision("bfloat16"):
         found = jax.grad(penalty)(w)
     np.testing.assert_allclose(found, exact, atol=0.1 * float(jnp.abs(exact).max()))
+
+
+# --- All shapes --------------------------------------------------------------
+
+ROWS, WIDTHS = (1, 2, 31, 33, 256), (32, 33, 48, 64, 256)
+ROUNDING = 1.02 * 2.0**-7
+"""Two operands of relative error 2^-8 each, relative to the product of absolute values; 2 % for the sums."""
+
+
+def within(found, wanted, size, roundings=1):
+    """`found` is off by no more than so many roundings of both operands of products of that size."""
+    error = np.abs(np.asarray(found, np.float64) - wanted)
+    assert (error <= roundings * ROUNDING * size + 1e-30).all(), (error / size).max()
+
+
+@jax.jit
+def products(x, w, g):
+    """A product, its two derivatives, and the derivatives of half of their squares."""
+    with nn.precision("bfloat16"):
+        inner = lambda x, w: jnp.sum(g * product(x, w))
+        of_x = jax.grad(lambda w: 0.5 * jnp.sum(jax.grad(inner, 0)(x, w) ** 2))(w)
+        of_w = jax.grad(lambda x: 0.5 * jnp.sum(jax.grad(inner, 1)(x, w) ** 2))(x)
+        return product(x, w), *jax.grad(inner, (0, 1))(x, w), of_x, of_w
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("inputs", "outputs"), [*zip(WIDTHS, WIDTHS, strict=True), (33, 256), (256, 48)])
+def test_products_of_all_shapes_are_within_two_roundings(rows, inputs, outputs):
+    """XLA's CPU has no bfloat16 product for some forms, and says so when it runs."""
+    draws = normal(rows, inputs), normal(inputs, outputs), normal(rows, outputs)
+    y, dx, dw, of_x, of_w = products(*draws)
+    x, w, g = (np.asarray(a, np.float64) for a in draws)
+    within(y, x @ w, abs(x) @ abs(w))
+    within(dx, g @ w.T, abs(g) @ abs(w).T)
+    within(dw, x.T @ g, abs(x).T @ abs(g))
+    # the slopes are g w^T and x^T g: half their squares have these derivatives, of two products each
+    within(of_x, (g @ w.T).T @ g, (abs(g) @ abs(w).T).T @ abs(g), 2)
+    within(of_w, g @ (x.T @ g).T, abs(g) @ (abs(x).T @ abs(g)).T, 2)
+
+
+def network(kind, sizes):
+    """`(first parameters, function of (parameters, observations, actions) -> values, shape of an action)`."""
+    key = jax.random.key(0)
+    if kind == "mlp":
+        net = nn.mlp(5, 3, sizes, activation="elu")
+        return net.init(key), lambda params, obs, action: net.apply(params, obs + action), (5,)
+    net = nn.critic(5, 2, sizes, activation="tanh")
+    if kind == "two members of a run":
+        members = jax.vmap(net.init)(jax.random.split(key))
+        return members, jax.vmap(net.apply, (0, None, None)), (2,)
+    return net.init(key), net.apply, (3, 2) if kind == "k actions" else (2,)
+
+
+def derivatives(apply, params, obs, action):
+    """Values, their slopes in parameters and actions, and those of a penalty on the slope in actions."""
+    loss = lambda params, action: jnp.mean(jnp.sin(apply(params, obs, action)))
+    penalty = lambda params: jnp.mean(jax.grad(loss, 1)(params, action) ** 2)
+    return apply(params, obs, action), jax.grad(loss, (0, 1))(params, action), jax.grad(penalty)(params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "ensemble", "k actions", "two members of a run"])
+@pytest.mark.parametrize(("rows", "width"), [*zip(ROWS, WIDTHS[3:] + WIDTHS[:3], strict=True)])
+def test_networks_of_all_shapes_are_near_those_of_float64(kind, rows, width):
+    params, apply, shape = network(kind, (width, 33, width))
+    given = params, normal(rows, 5), normal(rows, *shape)
+
+    @jax.jit
+    def rounded(*given):
+        with nn.precision("bfloat16"):
+            return derivatives(apply, *given)
+
+    found = jax.tree.map(lambda x: np.asarray(x, np.float64), rounded(*given))
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda x: np.asarray(x, np.float64), given)
+        wanted = jax.tree.map(np.asarray, jax.jit(partial(derivatives, apply))(*exact))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert b.dtype == np.float64
+        assert np.linalg.norm(a - b) <= 0.06 * np.linalg.norm(b)
+
+
+# --- What is not rounded -----------------------------------------------------
 
 
 def test_narrow_products_and_closed_contexts_are_not_rounded():

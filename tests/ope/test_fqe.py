@@ -14,6 +14,7 @@ from scipy import stats
 import leashrl
 from leashrl.data import Dataset, convert, make
 from leashrl.errors import BadInput
+from leashrl.nn import PRECISIONS, hidden
 from leashrl.ope import estimator, occupancy, reliability
 from leashrl.ope import fits as fitting
 from leashrl.ope.occupancy import Rows as Logged
@@ -408,6 +409,19 @@ def test_a_seed_draws_whole_episodes_with_replacement():
 
 
 @pytest.mark.slow
+def test_bfloat16_moves_the_values_a_little():
+    """By its rounding, of 2^-8: 30 times as much would be an error."""
+    data, values = linear(episodes=10), []
+    for precision in ("auto", "float32", "bfloat16"):
+        config = estimator.Config(
+            steps=40, batch_size=32, hidden=(32, 32), gamma=0.9, precision=precision, polyak=0.2
+        )
+        values.append(fit(data, [lambda obs: -obs], config)[0].values)
+    np.testing.assert_array_equal(values[0], values[1])  # `auto` of an unresolved Config
+    assert 0 < np.abs(values[2] - values[1]).max() < 0.1 * np.abs(values[1]).max()
+
+
+@pytest.mark.slow
 def test_a_seed_fits_to_the_episodes_that_it_drew():
     """Rewards of an episode that seed 0 did not draw change its critic in nothing, and seed 1's that did."""
     data = linear(episodes=10)
@@ -539,6 +553,7 @@ def test_two_controllers_are_put_in_order(cli, home):
     assert second["value"] == pytest.approx(linear_value(1.0) * squares, rel=0.15)
     assert found["data"]["episodes"] == {"held_out": 20, "trained_on": 80}
     assert found["data"]["hash"] and found["versions"]["jax"] and found["config"]["gamma"] == 0.9
+    assert found["config"]["precision"] in PRECISIONS  # what `auto` was here
     assert found["data"]["off"] is None
     assert first["outside"] < 0.2 and first["ess"] > 0.02  # it keeps to the data's states
     assert found["data"]["fqe"]["outside"] < 0.1 and len(found["seeds"]) == 3
@@ -546,7 +561,9 @@ def test_two_controllers_are_put_in_order(cli, home):
 
 
 @pytest.mark.slow
-def test_from_python_it_has_types(home):
+def test_from_python_it_has_types(home, monkeypatch):
+    monkeypatch.setattr(hidden, "fast_bfloat16", lambda: True)
+    monkeypatch.setattr(estimator, "BFLOAT16", True)
     found = leashrl.fqe(
         [home / "swing", home / "dt"],
         home / "pendulum.hdf5",
@@ -558,6 +575,7 @@ def test_from_python_it_has_types(home):
     assert first.rank == 1 and first.low is None and first.algorithm == "bc" and first.step is None
     assert first.seeds == (first.value,) and {first.member, second.member} == {"seed-0", "seed-1"}
     assert found.left_out[0].policy.endswith("dt seed-0") and found.seeds == (4,)
+    assert found.config.precision == "bfloat16"  # as the machine and the module say
     assert found.config.hidden == (8,) and found.data.rows.held_out < found.data.rows.trained_on
     assert found.data.fqe.policy == "" and found.data.possible[0] < found.data.value.held_out
     values = json.loads(json.dumps(found.to_json()))
@@ -576,7 +594,7 @@ def test_the_table_is_for_people(cli):
     assert "not returns, and not scores" in out
     names = [f"swing/snapshots/step-00000000{step} seed-{seed}" for step in (10, 20) for seed in (0, 1)]
     assert all(out.count(name) == 1 for name in names)
-    assert "the data's behaviour, as logged" in out
+    assert "the data's behaviour, as logged" in out and re.search("20 updates, b?float(16|32) products", out)
     assert "outside" in out and "ESS" in out and "No intervals: they take two seeds" in out
 
 
@@ -615,6 +633,7 @@ def test_policies_with_a_memory_are_left_out_and_the_others_go_on(cli):
         (["swing", "--seeds", "0"], "seeds must be at least one"),
         (["swing", "--set", "hiden=8"], "did you mean 'hidden'"),
         (["swing", "--set", "gamma=0.9"], "give --gamma"),
+        (["swing", "--set", "precision=half"], "option 'precision' cannot be 'half'"),
         (["swing", "--held-out", "100"], "below 100"),
         (["swing", "--out", "here.txt"], "name the file here.txt.json"),
         (["swing", "--out", "no/such/here.json"], "cannot write into 'no/such'"),

@@ -7,8 +7,10 @@ import re
 
 import pytest
 
+from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.errors import BadInput
+from leashrl.nn import hidden
 from leashrl.papers import experiments, protocol
 from leashrl.papers.printed import PAPERS, load
 from leashrl.papers.protocols import SCALES, Options, Trial, listing, resolve, setup_of
@@ -421,6 +423,16 @@ def test_what_is_asked_for_replaces_the_published():
 def test_the_committed_listing_is_what_the_data_give():
     file = ROOT / "benchmarks" / "results" / "protocols.md"
     assert file.read_text() == listing() + "\n", "make it again: leashrl paper --protocol > " + str(file)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_shown_does_not_depend_on_the_machine(fast, monkeypatch):
+    monkeypatch.setattr(hidden, "fast_bfloat16", lambda: fast)
+    for name, entry in REGISTRY.items():
+        monkeypatch.setitem(REGISTRY, name, entry._replace(bfloat16=True))
+    found = resolve("misa", "table", "2")
+    assert {row.config["precision"] for row in found} == {"auto"}
+    assert found == [row for row in ROWS["misa"] if row.item == "table 2"]
 
 
 def test_the_command_shows_it(capsys, tmp_path, monkeypatch):

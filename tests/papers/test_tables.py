@@ -9,6 +9,7 @@ import pytest
 from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.errors import BadInput
+from leashrl.nn import PRECISIONS
 from leashrl.papers import PAPERS, experiments, panels, tables
 from leashrl.papers.experiments import finish, folder_of, source_of, told
 from leashrl.papers.misa import explained, seed_of
@@ -85,6 +86,8 @@ def test_trials_are_trained_and_then_read(done, options):
     assert [trial.run for trial in done.results] == ["bc+policy_rate=1e-4", "bc"]
     assert done.absent == ["pen-human-v0: no file of D4RL's and no recipe here"] and not done.left
     assert done.sources[TASK].about == "our recipe pendulum-medium, 2,000 rows"
+    chosen = [json.loads((r.folder / "config.json").read_text())["config"] for r in done.results.values()]
+    assert {config["precision"] for config in chosen} <= set(PRECISIONS)  # the trials say `auto`
     before = {t: (r.folder / "result.json").stat().st_mtime_ns for t, r in done.results.items()}
     again = finish(tables.trials(TABLE, options), options, lambda line: None)
     assert {t: (r.folder / "result.json").stat().st_mtime_ns for t, r in again.results.items()} == before

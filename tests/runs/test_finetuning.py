@@ -19,6 +19,7 @@ from leashrl.core import Algorithm, Stage, draw, hyper, override, uniform
 from leashrl.data import load
 from leashrl.disk.checkpoint import load_checkpoint
 from leashrl.errors import BadInput
+from leashrl.nn import PRECISIONS
 from leashrl.runs import finetuning
 from leashrl.runs.events import Saved, Stepped
 from leashrl.runs.experiment import last_state, read_plan, rebuild
@@ -99,6 +100,7 @@ def test_it_begins_with_the_offline_run(before, quiet):
     assert arrays[count].tolist() == [4, 4] and after[count].tolist() == [14, 14]
     switch = read_plan(quiet)[0].switch
     assert switch is not None and (switch.step, switch.checkpoint) == (4, meta["sha256"])
+    assert read_plan(quiet)[0].config.precision in PRECISIONS  # not `auto`: a resumed run keeps it
 
 
 @pytest.mark.slow

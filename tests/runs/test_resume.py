@@ -31,17 +31,9 @@ from support.processes import as_here, wait_for
 STEPS = 9000
 OPTIONS = {"hidden": (8,), "batch_size": 16}
 TRAIN = ["train", "bc", "--data", "data.hdf5", "--task", "pendulum", "--seeds", "2", "--steps", str(STEPS)]
-TRAIN += [
-    "--set",
-    "hidden=8",
-    "batch_size=16",
-    "--episodes",
-    "1",
-    "--eval-every",
-    "3000",
-    "--log-every",
-    "500",
-]
+TRAIN += ["--episodes", "1", "--eval-every", "3000", "--log-every", "500", "--set", "batch_size=16"]
+WIDTHS = {"float32": ["hidden=8"], "bfloat16": ["hidden=32,32", "precision=bfloat16"]}
+"""Further options of each precision: bfloat16 rounds no narrower layers."""
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +46,22 @@ def home(tmp_path_factory, pendulum) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(home) -> dict[str, str]:
+    return uninterrupted(home, "whole", "float32")
+
+
+@pytest.fixture(scope="module")
+def whole_in_bfloat16(home) -> dict[str, str]:
+    return uninterrupted(home, "whole-in-bfloat16", "bfloat16")
+
+
+def uninterrupted(home: Path, out: str, precision: str) -> dict[str, str]:
     before = Path.cwd()
     os.chdir(home)
     try:
-        assert main([*TRAIN, "--out", "whole"]) == 0
+        assert main([*TRAIN, *WIDTHS[precision], "--out", out]) == 0
     finally:
         os.chdir(before)
-    return digest(home / "whole")
+    return digest(home / out)
 
 
 def digest(run: Path) -> dict[str, str]:
@@ -77,9 +78,9 @@ def digest(run: Path) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
 
 
-def start(home: Path, out: str) -> subprocess.Popen:
+def start(home: Path, out: str, precision: str = "float32") -> subprocess.Popen:
     environment = as_here(LEASHRL_CACHE=str(home / "cache"))  # kills may cut its entries
-    command = [sys.executable, "-m", "leashrl", *TRAIN, "--out", out]
+    command = [sys.executable, "-m", "leashrl", *TRAIN, *WIDTHS[precision], "--out", out]
     return subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -115,10 +116,13 @@ MOMENTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_kill_9_at_a_random_moment(moment, home, whole, monkeypatch):
-    out = home / moment.replace(" ", "-")
-    process = start(home, out.name)
+@pytest.mark.parametrize(
+    ("moment", "precision"), [*((moment, "float32") for moment in MOMENTS), ("while it trains", "bfloat16")]
+)
+def test_kill_9_at_a_random_moment(moment, precision, home, request, monkeypatch):
+    wanted = request.getfixturevalue("whole_in_bfloat16" if precision == "bfloat16" else "whole")
+    out = home / f"{moment.replace(' ', '-')}-{precision}"
+    process = start(home, out.name, precision)
     wait_for(process, lambda: MOMENTS[moment](out))
     time.sleep(random.Random().uniform(0, 0.15))
     process.kill()
@@ -126,7 +130,7 @@ def test_kill_9_at_a_random_moment(moment, home, whole, monkeypatch):
     assert process.returncode == -signal.SIGKILL
     monkeypatch.chdir(home)
     assert main(["resume", out.name]) == 0
-    assert digest(out) == whole
+    assert digest(out) == wanted
 
 
 # --- Stopped where it hurts --------------------------------------------------

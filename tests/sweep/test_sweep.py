@@ -15,6 +15,7 @@ from leashrl.algos import REGISTRY
 from leashrl.cli import main
 from leashrl.core import tunable
 from leashrl.errors import BadInput
+from leashrl.nn import PRECISIONS
 from leashrl.runs import experiment
 from leashrl.sweep.driver import sweep
 from leashrl.sweep.space import Range, at, draw, propose
@@ -194,6 +195,8 @@ def test_a_trial_in_a_run_of_many_is_the_trial_alone():
     run = found.runs[0]
     assert run.trials == tuple(trial.id for trial in found.trials) and run.train["algorithm"] == "bc"
     assert (run.status, run.attempts, run.error) == ("done", 1, None) and found.search is None
+    config = json.loads((Path("out/runs") / run.name / "config.json").read_text())["config"]
+    assert config["precision"] in PRECISIONS  # chosen, not `auto`
     text = Path("out/sweep.json").read_text()
     assert json.dumps(found.to_json(), indent=1) + "\n" == text  # the same names in the same order
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ def in_precision(build: Callable[[Any, Spec], Algorithm]) -> Callable[[Any, Spec
     (`runs.plan.chosen`), is float32.
     """
 
+    @wraps(build)
     def built(config: Any, spec: Spec) -> Algorithm:
         name = getattr(config, "precision", "float32")
         choice("precision", name, ("auto", *PRECISIONS))

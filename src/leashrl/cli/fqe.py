@@ -47,7 +47,7 @@ def arguments(parser: Parser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME=VALUE",
-        help="batch_size, hidden, polyak or critic_rate of FQE's critics",
+        help="batch_size, hidden, polyak, critic_rate or precision of FQE's critics",
     )
     parser.add_argument(
         "--out", metavar="FILE.json", help="write there what --json prints; nothing is by default"
@@ -129,7 +129,7 @@ def lines(found: "FqeResult") -> list[str]:
         f"discounted values (gamma {config.gamma:g}) in the rewards' units: not returns, and not scores",
         f"on {data.name}: starts of {episodes.held_out} held-out episodes of "
         f"{episodes.held_out + episodes.trained_on}, FQE's seeds {seeds} (each on its own resample of the "
-        f"other episodes), {config.steps} updates",
+        f"other episodes), {config.steps} updates, {config.precision} products",
         "",
     ]
     titles = ["rank", "(95 %)", "policy", "value", "95 % interval", "error", "strange", "outside", "ESS", ""]

@@ -30,6 +30,12 @@ def arguments(parser: Parser) -> None:
         "--steps", type=whole, metavar="N", help="updates of the policy; 3 for each 100 rows, at least 3,000"
     )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="of products in training: float32, bfloat16, or auto, as this machine and what was shown allow",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -37,7 +43,8 @@ def run(args: Namespace) -> int:
     from leashrl.information.estimate import information, meaning
 
     data = load(args.source, **reading(args))
-    found = information(data, rows=args.rows, steps=args.steps, seed=args.seed, report=progress())
+    settings = {"rows": args.rows, "steps": args.steps, "seed": args.seed, "precision": args.precision}
+    found = information(data, **settings, report=progress())
     values = {"source": args.source, "hash": data.hash} | found.to_json() | {"meaning": meaning(found)}
     show(args, values, [*table(found), "", meaning(found)])
     return 0
@@ -51,7 +58,8 @@ def table(found: "Information") -> list[str]:
     used = f"{found.rows_used} of {found.rows} rows, {found.folds} folds of whole episodes"
     if found.blocks != found.episodes and found.rows_used == found.rows:
         used = f"{found.rows} rows, {found.folds} folds of pieces of the {found.episodes} episodes"
-    return [*columns(rows), "", f"{used}; lower bounds, of which none can exceed {found.ceiling:.1f} nats"]
+    limit = f"lower bounds, of which none can exceed {found.ceiling:.1f} nats"
+    return [*columns(rows), "", f"{used}; {found.precision} products; {limit}"]
 
 
 def number(bound: "Bound") -> list[str]:

@@ -34,6 +34,8 @@ EVERY = 50
 """Updates between two looks at the validation rows."""
 BLOCK = 64
 """Rows that are compared with all states at once."""
+BFLOAT16 = False
+"""Whether bounds were shown to be the same in bfloat16 as in float32: then `precision=auto` may choose it."""
 
 
 # --- Energies ----------------------------------------------------------------
@@ -117,23 +119,27 @@ def channel(obs_dim: int, dim: int, discrete: bool) -> Channel:
 
 
 def train(
-    channel: Channel, folds: Folds, seed: int, steps: int, report: Callable[[str, int, int], None]
-) -> tuple[Params, Params]:
-    """(policy, energies) with a leading fold axis: `steps` updates of the policy, a third as many of T."""
+    channel: Channel, folds: Folds, seed: int, steps: int, precision: str,
+    report: Callable[[str, int, int], None],
+) -> tuple[Params, Params]:  # fmt: skip
+    """(policy, energies) with a leading fold axis: `steps` updates of the policy, a third as many of T.
+
+    Hidden layers' products are in `precision`, one of `nn.PRECISIONS`; on validation rows, and in `scores`,
+    they are in float32.
+    """
     keys = jax.random.split(jax.random.key(seed), 4)
     many, third = len(folds.count), -(-steps // 3)
     start = jax.vmap(jax.vmap(channel.policy.init))(jax.random.split(keys[0], (many, MEMBERS)))
     tell = partial(report, "the policy")
-    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, RATE, steps, tell)
+    policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, RATE, steps, precision, tell)
     start = jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))
-    tell = partial(report, "the energies")
-    found = fit(channel.energy_loss, start, policy, folds, keys[3], ENERGY_BATCH, ENERGY_RATE, third, tell)
-    return policy, found
+    tell, how = partial(report, "the energies"), (ENERGY_BATCH, ENERGY_RATE)
+    return policy, fit(channel.energy_loss, start, policy, folds, keys[3], *how, third, precision, tell)
 
 
 def fit(
     loss: Callable, start: Params, fixed: Params, folds: Folds, key: Array,
-    batch: int, rate: float, steps: int, report: Callable[[int, int], None],
+    batch: int, rate: float, steps: int, precision: str, report: Callable[[int, int], None],
 ) -> Params:  # fmt: skip
     """Minimise `loss`: the parameters of each fold when its loss on the validation rows was least."""
     keys = jax.random.split(key, len(folds.count))
@@ -143,14 +149,14 @@ def fit(
         report(step, steps)
         best = _validate(best, state[0], fixed, folds, keys, loss)
         when = jnp.int32(step), jnp.float32(steps)
-        state = _advance(state, fixed, folds, keys, *when, loss, batch, rate)
+        state = _advance(state, fixed, folds, keys, *when, loss, batch, rate, precision)
     return _validate(best, state[0], fixed, folds, keys, loss)[0]
 
 
-@partial(jax.jit, static_argnames=("loss", "batch", "rate"))
+@partial(jax.jit, static_argnames=("loss", "batch", "rate", "precision"))
 def _advance(
     state: Any, fixed: Params, folds: Folds, keys: Array, first: Array, steps: Any,
-    loss: Callable, batch: int, rate: float,
+    loss: Callable, batch: int, rate: float, precision: str,
 ) -> Any:  # fmt: skip
     """EVERY updates of every fold."""
 
@@ -164,7 +170,8 @@ def _advance(
     def all_folds(state: Any, step: Array) -> tuple[Any, None]:
         return jax.vmap(update, (0, 0, AXES, 0, None))(state, fixed, folds, keys, step), None
 
-    return jax.lax.scan(all_folds, state, first + jnp.arange(EVERY))[0]
+    with nn.precision(precision):
+        return jax.lax.scan(all_folds, state, first + jnp.arange(EVERY))[0]
 
 
 @partial(jax.jit, static_argnames=("loss",))

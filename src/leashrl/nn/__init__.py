@@ -2,7 +2,7 @@
 
 from leashrl.nn.critic import critic, least, table_critic
 from leashrl.nn.density import Vae, mixture, vae
-from leashrl.nn.hidden import ACTIVATIONS, PRECISIONS, fast_bfloat16, precision, product
+from leashrl.nn.hidden import ACTIVATIONS, PRECISIONS, fast_bfloat16, precision, product, resolved
 from leashrl.nn.initial import INITIAL
 from leashrl.nn.mlp import Network, Params, free_gaussian, gaussian, mlp
 from leashrl.nn.transformer import transformer
@@ -23,6 +23,7 @@ __all__ = [
     "mlp",
     "precision",
     "product",
+    "resolved",
     "table_critic",
     "transformer",
     "vae",

@@ -48,6 +48,20 @@ def fast_bfloat16() -> bool:
     return device.platform == "tpu"
 
 
+def resolved(name: str, shown: bool) -> str:
+    """The precision `name`, or what `auto` is on this machine.
+
+    Args:
+      shown: whether results were shown to be equal in bfloat16; without that `auto` is float32.
+
+    >>> resolved("bfloat16", False), resolved("auto", False)
+    ('bfloat16', 'float32')
+    """
+    if name != "auto":
+        return name
+    return "bfloat16" if shown and fast_bfloat16() else "float32"
+
+
 @contextmanager
 def precision(name: str) -> Iterator[None]:
     """While it is open, what is traced multiplies hidden layers in `name`, one of PRECISIONS."""

@@ -17,6 +17,7 @@ from leashrl.core import override
 from leashrl.data import Dataset
 from leashrl.disk.files import versions
 from leashrl.errors import BadInput
+from leashrl.nn import resolved
 from leashrl.ope import estimator, reliability
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
 from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
@@ -70,7 +71,8 @@ def fqe(
     dataset = find_data(folders, data)
     for one in candidates:
         check_fit(one, dataset)
-    config = override(config, {"gamma": common_gamma(candidates, gamma)})
+    chosen_here = {"precision": resolved(config.precision, estimator.BFLOAT16)}
+    config = override(config, {"gamma": common_gamma(candidates, gamma)} | chosen_here)
     split = estimator.split(dataset, held_percent, split_seed, rows)
 
     # The behaviour is a policy as well, whose value the data show: FQE must find that first.

@@ -207,6 +207,8 @@ def refuse_another(folder: Path, setup: Setup, task: str, source: Source) -> Non
     plan, _ = experiment.read_plan(folder)
     config = setup.config(task, plan.data.get("name", ""))
     old, new = to_json(override(type(config)(), to_json(plan.config))), to_json(config)
+    if new.get("precision") == "auto":  # chosen when the run began; it stays on any machine
+        new["precision"] = old["precision"]
     other = [name for name, value in new.items() if old[name] != value]
     if len(plan.members) != setup.seeds:
         other.append("seeds")

@@ -28,7 +28,7 @@ from leashrl.errors import BadInput, nearest
 from leashrl.runs.events import Report
 from leashrl.runs.execute import execute
 from leashrl.runs.experiment import read_plan, same_data, source_of
-from leashrl.runs.plan import ONLINE, Plan, Switch, at_least_one, find_algorithm, find_place
+from leashrl.runs.plan import ONLINE, Plan, Switch, at_least_one, chosen, find_algorithm, find_place
 from leashrl.runs.results import Result
 from leashrl.runs.run import Run
 from leashrl.tasks import Task, of_environment
@@ -68,7 +68,8 @@ def finetune(
       steps: updates; each member takes one in `updates_per_step` of them in the environment.
       env: where (`leashrl tasks`), or a Gymnasium id that a task has; by default the run's own task.
       data: the data set, where the run was started from arrays in memory, or its file has moved.
-      options: fields of the Config, laid over the run's; such as rates.
+      options: fields of the Config, laid over the run's; such as rates. Without `precision` among them it is
+        chosen for this machine, whatever the offline run had.
       offline_share: of each batch, from the data set.
       warmup: environment steps of the offline policy before the first update.
       every: environment steps between two looks at the policy; the updates come after them.
@@ -167,8 +168,10 @@ def configured(plan: Plan, steps: int, options: Mapping[str, Any]) -> tuple[Any,
         fields = {name: getattr(config, name) for name in hyper(config)}
         config = override(config, smaller(fields) | {"schedule": "constant"})
         rows = [row | smaller(row) for row in rows]
-    config = override(config, options)
-    allowed = {"batch_size", *hyper(config)}
+    # What the offline run took may have been its machine's choice: this one may have another.
+    again = {"precision": "auto"} if hasattr(config, "precision") else {}
+    config = chosen(plan.algorithm, override(config, again | dict(options)))
+    allowed = {"batch_size", *again, *hyper(config)}
     if fixed := sorted(options.keys() - allowed):
         raise BadInput(
             f"option '{fixed[0]}' cannot change after offline training: {nearest(fixed[0], allowed)}"

@@ -12,7 +12,7 @@ from leashrl.core import Entry, override, to_json, tunable
 from leashrl.data import Dataset
 from leashrl.disk.folder import member_name
 from leashrl.errors import BadInput, nearest
-from leashrl.nn import fast_bfloat16
+from leashrl.nn import resolved
 from leashrl.tasks import Task, guess, places
 from leashrl.tasks import task as find_task
 from leashrl.types import Discrete, Space
@@ -84,7 +84,8 @@ class Plan:
         values = {"snapshots": False, "switch": None, "final_episodes": None} | dict(values)
         values["switch"] = values["switch"] and Switch(**values["switch"])
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
-        fields["config"] = override(entry.config(), values["config"])
+        before = {"precision": "float32"} if hasattr(entry.config, "precision") else {}
+        fields["config"] = override(entry.config(), before | dict(values["config"]))
         fields["members"] = tuple(dict(member) for member in values["members"])
         return Plan(**fields)
 
@@ -129,10 +130,10 @@ def find_algorithm(name: str) -> Entry:
 
 def chosen(algorithm: str, config: Any) -> Any:
     """The Config with its precision chosen for this machine, where it says `auto`."""
-    if getattr(config, "precision", None) != "auto":
+    if not hasattr(config, "precision"):  # an algorithm of the user's own
         return config
-    fast = find_algorithm(algorithm).bfloat16 and fast_bfloat16()
-    return dataclasses.replace(config, precision="bfloat16" if fast else "float32")
+    shown = find_algorithm(algorithm).bfloat16
+    return dataclasses.replace(config, precision=resolved(config.precision, shown))
 
 
 def parse_run(text: str) -> tuple[str, str, dict[str, str]]:
