@@ -81,7 +81,7 @@ class Ready:
     data: Transitions | Episodes
     keys: Any
     hp: Any
-    advance: Callable
+    advance: Any
     """`training.loop`'s compiled updates."""
     state: Any = None
     tally: Any = None
