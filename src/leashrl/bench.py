@@ -4,6 +4,7 @@ import dataclasses
 import resource
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from leashrl.core import Stage, hyper, to_json
 from leashrl.runs.plan import chosen, configure, find_algorithm
@@ -18,6 +20,8 @@ from leashrl.training import loop
 from leashrl.types import Box, Episodes, Spec, Transitions
 
 ROWS = 100_000
+
+# --- One algorithm -----------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +49,88 @@ class Speed:
     """The best product in that precision per second, timed in the same process."""
     share_of_matmul_rate: float
     peak_rss_mb: float
+    peak_device_mb: float | None
+    """Of the device's own memory, where it counts that: not of a CPU."""
     compile_s: float
     device: str
     jax: str
 
+    @property
+    def peak_mb(self) -> float:
+        """On the device where that is known, else of the process."""
+        return self.peak_rss_mb if self.peak_device_mb is None else self.peak_device_mb
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"slowest_and_fastest": list(self.slowest_and_fastest)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Speed":
+        """The inverse of `to_json`; other keys are left out, a missing one raises KeyError."""
+        fields: dict[str, Any] = {f.name: values[f.name] for f in dataclasses.fields(Speed)}
+        fields["slowest_and_fastest"] = tuple(values["slowest_and_fastest"])
+        return Speed(**fields)
+
+
+@dataclass
+class Ready:
+    """A stage of an algorithm and random data for it; `begin` makes the members' first state."""
+
+    config: Any
+    init: Callable
+    stage: Stage
+    data: Transitions | Episodes
+    keys: Any
+    hp: Any
+    advance: Any
+    """`training.loop`'s compiled updates."""
+    state: Any = None
+    tally: Any = None
+    done: int = 0
+
+    def begin(self) -> None:
+        self.state = jax.jit(jax.vmap(self.init))(self.keys, self.hp)
+        self.tally = loop.empty_tally(self.stage, self.data, self.state, self.keys, None)
+
+    def arguments(self, updates: int) -> tuple[Any, ...]:
+        """What `advance` takes for so many more updates."""
+        return (
+            *(self.state, self.tally, self.data, self.keys),
+            *(np.int32(self.done), np.int32(self.done + updates), np.int32(0)),
+        )
+
+    def go(self, updates: int) -> float:
+        """Do so many more updates: the seconds that they took."""
+        start = time.perf_counter()
+        self.state, self.tally = self.advance(*self.arguments(updates))
+        jax.block_until_ready(self.tally.count)
+        self.done += updates
+        return time.perf_counter() - start
+
+
+def ready(
+    algorithm: str,
+    *,
+    seeds: int = 1,
+    preset: str = "default",
+    options: Mapping[str, Any] | None = None,
+    obs_dim: int = 11,
+    action_dim: int = 3,
+    stage: int = -1,
+) -> Ready:
+    """Build an algorithm for random data of these sizes; arguments are as `bench` has them."""
+    config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
+    entry = find_algorithm(algorithm)
+    built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
+    timed = built.stages[stage]
+    return Ready(
+        config=config,
+        init=built.init,
+        stage=timed,
+        data=random_data(obs_dim, action_dim, entry.view),
+        keys=jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32)),
+        hp=jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config)),
+        advance=loop.compiled(timed),
+    )
 
 
 def bench(
@@ -64,56 +144,46 @@ def bench(
     seconds: float = 10.0,
     rounds: int = 5,
     stage: int = -1,
+    matmul_gflops: Mapping[str, float] | None = None,
 ) -> Speed:
     """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
 
-    `stage` is the index of what is timed of the algorithm's stages, the last one by default.
+    Args:
+      stage: the index of what is timed of the algorithm's stages, the last one by default.
+      matmul_gflops: the rate of products by precision, where it is known; else it is measured here.
     """
-    config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
-    entry = find_algorithm(algorithm)
-    built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
-    data = random_data(obs_dim, action_dim, entry.view)
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
-    hp = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config))
-
+    made = ready(
+        algorithm,
+        seeds=seeds,
+        preset=preset,
+        options=options,
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        stage=stage,
+    )
     before = time.perf_counter()
-    timed = built.stages[stage]
-    state = jax.jit(jax.vmap(built.init))(keys, hp)
-    tally = loop.empty_tally(timed, data, state, keys, None)
-    advance = loop.compiled(timed)
-    state, tally = advance(state, tally, data, keys, np.int32(0), np.int32(1), np.int32(0))
-    jax.block_until_ready(tally.count)
+    made.begin()
+    made.go(1)
     compile_s = time.perf_counter() - before
 
-    def piece(state, tally, begin: int, updates: int):
-        state, tally = advance(
-            state, tally, data, keys, np.int32(begin), np.int32(begin + updates), np.int32(0)
-        )
-        jax.block_until_ready(tally.count)
-        return state, tally
-
-    updates, took, done = 1, 0.0, 1
+    updates, took = 1, 0.0
     while took < seconds / rounds / 2:  # how many updates fill a round
         updates *= 2
-        start = time.perf_counter()
-        state, tally = piece(state, tally, done, updates)
-        took, done = time.perf_counter() - start, done + updates
+        took = made.go(updates)
     walls, cpus = [], []
     for _ in range(rounds):
-        start, cpu = time.perf_counter(), time.process_time()
-        state, tally = piece(state, tally, done, updates)
-        walls.append((time.perf_counter() - start) / updates)
+        cpu = time.process_time()
+        walls.append(made.go(updates) / updates)
         cpus.append((time.process_time() - cpu) / updates)
-        done += updates
     wall = statistics.median(walls)
-    flop = update_flop(timed, data, state, keys)
-    precision = getattr(config, "precision", "float32")
-    rate = matmul_rate(precision)
-    device = jax.devices()[0]
+    flop = update_flop(made.stage, made.data, made.state, made.keys)
+    precision = getattr(made.config, "precision", "float32")
+    device_mb = peak_device_mb()  # before products of other sizes
+    rate = matmul_gflops[precision] * 1e9 if matmul_gflops else matmul_rate(precision)
     return Speed(
         algorithm=algorithm,
         preset=preset,
-        config=to_json(config),
+        config=to_json(made.config),
         seeds=seeds,
         obs_dim=obs_dim,
         action_dim=action_dim,
@@ -126,8 +196,9 @@ def bench(
         matmul_gflops=rate / 1e9,
         share_of_matmul_rate=flop / wall / rate,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_device_mb=device_mb,
         compile_s=compile_s,
-        device=device.device_kind,
+        device=jax.devices()[0].device_kind,
         jax=jax.__version__,
     )
 
@@ -145,15 +216,27 @@ def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episo
     return Transitions(obs, action, reward, terminal, next_obs, jnp.roll(action, -1, axis=0))
 
 
+def peak_device_mb() -> float | None:
+    """The most memory that was in use on the device, where it counts that."""
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else peak / 2**20
+
+
 def matmul_rate(precision: str = "float32", rounds: int = 15) -> float:
-    """The best rate of matrix products (FLOP/s) seen on this device, over a few sizes; they give float32."""
+    """The best rate of matrix products (FLOP/s) seen on this device, over a few sizes; they give float32.
+
+    A GPU's float32 products are what jax makes of them there, since Ampere of TF32's 19 bits.
+    """
+    sizes, flop = ((2048, 2048, 2048), (12800, 256, 256), (1600, 256, 256)), 1e10
+    if jax.default_backend() != "cpu":  # small products would time how fast they are started
+        sizes, flop = ((4096, 4096, 4096), (8192, 8192, 8192)), 4e12
     best = 0.0
-    for m, k, n in ((2048, 2048, 2048), (12800, 256, 256), (1600, 256, 256)):
+    for m, k, n in sizes:
         a, b = jnp.ones((m, k), precision), jnp.ones((k, n), precision)
         f = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
         jax.block_until_ready(f(a, b))
         for _ in range(rounds):
-            repeat = max(1, int(1e10 / (2 * m * k * n)))
+            repeat = max(1, int(flop / (2 * m * k * n)))
             start = time.perf_counter()
             jax.block_until_ready([f(a, b) for _ in range(repeat)])
             best = max(best, repeat * 2 * m * k * n / (time.perf_counter() - start))
@@ -170,7 +253,10 @@ def update_flop(stage: Stage, data: Any, state: Any, keys: Any) -> float:
     with jax.disable_jit():
         for step in range(6):
             update = partial(_update, stage, data, np.int32(step))
-            total += matmul_flop(jax.make_jaxpr(jax.vmap(update))(state, keys).jaxpr) / 6
+            traced = jax.make_jaxpr(jax.vmap(update))(state, keys).jaxpr
+            # Our products' own derivatives trace gradients of inputs that nobody takes; XLA drops them too.
+            needed, _ = dce_jaxpr(traced, [True] * len(traced.outvars))
+            total += matmul_flop(needed) / 6
     return total
 
 

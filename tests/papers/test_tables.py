@@ -306,7 +306,7 @@ def test_a_figure_of_brac_plus_makes_its_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_time_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("leashrl.bench.matmul_rate", lambda: 1e9)  # ten seconds, and not in the table
+    monkeypatch.setattr("leashrl.bench.matmul_rate", lambda name: 1e9)  # ten seconds, and not in the table
     found = command("fisher-brc", "--table", "time", "--out", str(tmp_path), "--set", "seconds=0.05")
     assert [row["paper, hours"] for row in found["rows"]] == [1.4, 6.2, 16.3]
     for row in found["rows"]:

@@ -61,8 +61,8 @@ def test_the_block_blocks():
         loaded("leashrl.types", ["jax"])
 
 
-PUBLIC = ["", "bench", "data", "evaluate", "export", "information", "ope.diagnostics", "ope.fqe", "papers"]
-PUBLIC += ["report", "sweep.driver", "tasks"]
+PUBLIC = ["", "bench", "benches", "data", "evaluate", "export", "information", "ope.diagnostics", "ope.fqe"]
+PUBLIC += ["papers", "report", "sweep.driver", "tasks"]
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -23,7 +23,7 @@ ROOMS = (
     ("information", "runs"),
     ("ope",),  # above runs: what it judges are policies that runs have left
     ("report", "export", "sweep", "bench"),
-    ("papers", "demo"),  # above report: they draw with its plots
+    ("papers", "demo", "benches"),  # above report: they draw with its plots; above bench
     ("cli",),
     ("__main__", "__init__"),  # the public names, imported lazily
 )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import choose, data, export, finetune, fqe, mi, paper, report, runs, sweep, tables
+from leashrl.cli import bench, choose, data, export, finetune, fqe, mi, paper, report, runs, sweep, tables
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -49,7 +49,7 @@ COMMANDS = {
         "what a choice among runs is worth, by its budget of episodes", choose.arguments, choose.run
     ),
     "paper": Command("make a figure or a table of a paper", paper.arguments, paper.run),
-    "bench": Command("how fast an algorithm trains here", runs.bench_arguments, runs.bench),
+    "bench": Command("how fast an algorithm, or each of them, trains here", bench.arguments, bench.run),
 }
 
 SHORT = """\

@@ -1,4 +1,4 @@
-"""`leashrl train | resume | eval | bench`."""
+"""`leashrl train | resume | eval`."""
 
 import sys
 from argparse import Namespace
@@ -238,7 +238,7 @@ def score_lines(score: "Score | None") -> list[str]:
     return [f"score over {score.n} members: mean {score.mean:.1f}, IQM {score.iqm:.1f}, {interval}"]
 
 
-# --- eval and bench ----------------------------------------------------------
+# --- eval --------------------------------------------------------------------
 
 
 def eval_arguments(parser: Parser) -> None:
@@ -313,23 +313,3 @@ def evaluated(found: "EvaluatedRun") -> list[str]:
     ]
     title = f"{found.algorithm} on {found.task}, {found.episodes} episodes, seed {found.seed}, "
     return [f"{title}mode {found.mode}", *columns([head, *rows]), *score_lines(found.score)]
-
-
-def bench_arguments(parser: Parser) -> None:
-    parser.add_argument("algorithm", metavar="ALGO", help="`leashrl algos` lists them")
-    parser.add_argument("--seeds", type=whole, default=1, metavar="N", help="members side by side; 1")
-    parser.add_argument("--preset", default="default", help="named options (`leashrl algos ALGO`)")
-    parser.add_argument("--set", nargs="+", action="extend", metavar="NAME=VALUE", help="single options")
-
-
-def bench(args: Namespace) -> int:
-    from leashrl.bench import bench as measure
-
-    if args.seeds < 1:
-        raise BadInput(f"--seeds must be at least 1, not {args.seeds}")
-    options = pairs("--set", args.set)
-    found = measure(args.algorithm, seeds=args.seeds, preset=args.preset, options=options).to_json()
-    plain = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
-    rows = [[k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in plain.items()]
-    show(args, found, columns(rows))
-    return 0
