@@ -2,15 +2,15 @@
 
     python benchmarks/numerics.py [--only NAME...] [--updates 400] [--results benchmarks/results/numerics]
 
-Each algorithm is trained in float32 on random data (hopper's shapes, batch 256, its own widths). At the end of
-each of its stages one more update is done three times over: in float64, with jax's own derivatives and no rounding
-anywhere; in float32; in bfloat16. State, batch and random numbers are the same. Adam's first moments are set to 0
-before it, so that they are (1 - B1) times the gradients after it.
+Each algorithm is trained in float32 on random data (hopper's shapes, batch 256, its own widths). At the end
+of each of its stages one more update is done three times over: in float64, with jax's own derivatives and no
+rounding anywhere; in float32; in bfloat16. State, batch and random numbers are the same. Adam's first moments
+are set to 0 before it, so that they are (1 - B1) times the gradients after it.
 
-Errors are |g - g64| / |g64| of all of a part's parameters together; of several batches the table has the largest
-error and the smallest cosine. An update that chooses by what it has computed (which action is resampled, which
-proposal is accepted) may choose otherwise in another precision; that is in the error. Cases that are on disk are
-not run again unless `--only` names them.
+Errors are |g - g64| / |g64| of all of a part's parameters together; of several batches the table has the
+largest error and the smallest cosine. An update that chooses by what it has computed (which action is
+resampled, which proposal is accepted) may choose otherwise in another precision; that is in the error. Cases
+that are on disk are not run again unless `--only` names them.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.training import loop
 from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions
+from support.programs import equations_in, multiplies, narrow_sums
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatever the bounds
 SPEC_DISCRETE = Spec(4, Discrete(3))
@@ -255,20 +256,6 @@ def test_update_keeps_the_tree(case):
             same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA[case[0]], k), before, jax.random.key(1)))
 
 
-MOVES = {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "slice"}
-"""What may give bfloat16: it moves numbers, or rounds them, and computes nothing."""
-
-
-def equations_in(jaxpr):
-    """Of a program and of all programs in it: those that call none."""
-    for equation in jaxpr.eqns:
-        programs = list(jax.extend.core.jaxprs_in_params(equation.params))
-        for inner in programs:
-            yield from equations_in(inner)
-        if not programs:
-            yield equation
-
-
 @each_preset
 def test_bfloat16_is_multiplied_and_nothing_else(case):
     """A product takes bfloat16 and gives float32; no sum, no loss and no other function sees it."""
@@ -282,13 +269,9 @@ def test_bfloat16_is_multiplied_and_nothing_else(case):
         def update(state, key, stage=stage):
             return stage.update(state, stage.sample(DATA[case[0]], state, key), key, jnp.int32(0))
 
-        for equation in equations_in(jax.make_jaxpr(update)(state, jax.random.key(1)).jaxpr):
-            name, given = equation.primitive.name, [var.aval.dtype for var in equation.invars]
-            if name == "dot_general":
-                assert equation.outvars[0].aval.dtype == jnp.float32 and given[0] == given[1], equation
-                products += given[0] == jnp.bfloat16
-            elif name not in MOVES:
-                assert jnp.bfloat16 not in given + [var.aval.dtype for var in equation.outvars], equation
+        program = jax.make_jaxpr(update)(state, jax.random.key(1)).jaxpr
+        assert narrow_sums(program) == []
+        products += sum(map(multiplies, equations_in(program)))
     assert products
 
 
