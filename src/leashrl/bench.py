@@ -64,23 +64,26 @@ def bench(
     seconds: float = 10.0,
     rounds: int = 5,
     stage: int = -1,
+    rows: int = ROWS,
 ) -> Speed:
     """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
 
-    `stage` is the index of what is timed of the algorithm's stages, the last one by default.
+    `stage` is the index of what is timed of the algorithm's stages, the last one by default; `rows` are the
+    data's. Seeds are dealt out to the devices that there are, as in training.
     """
     config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
     entry = find_algorithm(algorithm)
     built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
-    data = random_data(obs_dim, action_dim, entry.view)
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
-    hp = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config))
+    mesh = loop.mesh_for(seeds)
+    data = loop.put(random_data(obs_dim, action_dim, entry.view, rows), mesh, loop.ALL)
+    keys = loop.put(jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32)), mesh)
+    hp = loop.put(jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config)), mesh)
 
     before = time.perf_counter()
     timed = built.stages[stage]
-    state = jax.jit(jax.vmap(built.init))(keys, hp)
-    tally = loop.empty_tally(timed, data, state, keys, None)
-    advance = loop.compiled(timed)
+    state = loop.initial(built.init, mesh)(keys, hp)
+    tally = loop.put(loop.empty_tally(timed, data, state, keys, None), mesh)
+    advance = loop.compiled(timed, mesh)
     state, tally = advance(state, tally, data, keys, np.int32(0), np.int32(1), np.int32(0))
     jax.block_until_ready(tally.count)
     compile_s = time.perf_counter() - before
@@ -132,16 +135,16 @@ def bench(
     )
 
 
-def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episodes:
-    """ROWS rows of noise, on the device; in episodes of 1,000 where whole ones are asked for."""
+def random_data(obs_dim: int, action_dim: int, view: str, rows: int = ROWS) -> Transitions | Episodes:
+    """Rows of noise, on the device; in episodes of 1,000 where whole ones are asked for."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    obs, action = jnp.asarray(normal(ROWS, obs_dim)), jnp.asarray(np.tanh(normal(ROWS, action_dim)))
-    reward = jnp.asarray(normal(ROWS))
+    obs, action = jnp.asarray(normal(rows, obs_dim)), jnp.asarray(np.tanh(normal(rows, action_dim)))
+    reward = jnp.asarray(normal(rows))
     if view == "episodes":
-        row = jnp.arange(ROWS, dtype=jnp.int32)
+        row = jnp.arange(rows, dtype=jnp.int32)
         return Episodes(obs, action, reward, reward, row % 1000, row // 1000 * 1000 + 1000)
-    terminal, next_obs = jnp.asarray(rng.random(ROWS) < 0.01), jnp.asarray(normal(ROWS, obs_dim))
+    terminal, next_obs = jnp.asarray(rng.random(rows) < 0.01), jnp.asarray(normal(rows, obs_dim))
     return Transitions(obs, action, reward, terminal, next_obs, jnp.roll(action, -1, axis=0))
 
 
