@@ -5,9 +5,9 @@
     python benchmarks/growth.py page [--cells DIR] [--docs DIR] [--results PREFIX]
 
 `measure` times a cell a process, hopper's shapes, one setting at a time away from the default, in float32 and
-in bfloat16; each leaves a small JSON, and one that is there is not measured again. `count` counts operations and
-bytes of one update, and `page` makes the pictures and the tables that `docs/speed.md` shows. Let nothing else
-run beside `measure`.
+in bfloat16; each leaves a small JSON, and one that is there is not measured again. `count` counts operations
+and bytes of one update, and `page` makes the pictures and the tables that `docs/speed.md` shows. Let nothing
+else run beside `measure`.
 """
 
 import argparse
@@ -175,8 +175,8 @@ def traffic(s: Setting) -> float:
     """Bytes that must move at least: parameters, moments, gradients, targets, hidden units, the batch.
 
     A parameter's value, gradient and two moments are read and written once, a target's value too. Hidden
-    units are written and read forward; where there is a backward pass, read again, their slopes written and read.
-    They are of the precision's size, all else is float32. Kernels are taken to stay in a cache.
+    units are written and read forward; where there is a backward pass, read again, their slopes written and
+    read. They are of the precision's size, all else is float32. Kernels are taken to stay in a cache.
     """
     w, m = s.width, RESAMPLED + 1
     policy = (OBS + 1) * w + (w + 1) * w + (w + 1) * 2 * ACTION + 2
@@ -405,7 +405,8 @@ def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: S
     """Updates per second along each axis, a panel each."""
     figure = need_matplotlib()(figsize=(11, 5.4), layout="constrained")
     panels = figure.subplots(2, 4).ravel()
-    for panel, (name, axis) in zip(panels, axes.items(), strict=False):
+    begun = {name: axis for name, axis in axes.items() if any(s in cells for s in axis.settings(name, base))}
+    for panel, (name, axis) in zip(panels, begun.items(), strict=False):
         for precision, colour in zip(PRECISIONS, COLOURS, strict=False):
             rows = [s for s in axis.settings(name, base) if s.precision == precision and s in cells]
             x, y = [getattr(s, name) for s in rows], [cells[s]["updates_per_second"] for s in rows]
@@ -418,7 +419,7 @@ def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: S
         panel.set_title(axis.about, loc="left", fontsize=9.5, color=INK)
         panel.set_xticks(axis.values, [short(v) for v in axis.values])
         dress(panel)
-    for panel in panels[len(axes) :]:
+    for panel in panels[len(begun) :]:
         panel.set_visible(False)
     for panel in panels[::4]:
         panel.set_ylabel("updates per second", color=INK, fontsize=9)
