@@ -88,8 +88,9 @@ class Ready:
     done: int = 0
 
     def begin(self) -> None:
-        self.state = jax.jit(jax.vmap(self.init))(self.keys, self.hp)
-        self.tally = loop.empty_tally(self.stage, self.data, self.state, self.keys, None)
+        mesh = loop.mesh_for(len(self.keys))
+        self.state = loop.initial(self.init, mesh)(self.keys, self.hp)
+        self.tally = loop.put(loop.empty_tally(self.stage, self.data, self.state, self.keys, None), mesh)
 
     def arguments(self, updates: int) -> tuple[Any, ...]:
         """What `advance` takes for so many more updates."""
@@ -116,20 +117,22 @@ def ready(
     obs_dim: int = 11,
     action_dim: int = 3,
     stage: int = -1,
+    rows: int = ROWS,
 ) -> Ready:
     """Build an algorithm for random data of these sizes; arguments are as `bench` has them."""
     config = chosen(algorithm, configure(algorithm, preset, None, options or {}))
     entry = find_algorithm(algorithm)
     built = entry.build(config, Spec(obs_dim, Box((-1.0,) * action_dim, (1.0,) * action_dim)))
+    mesh = loop.mesh_for(seeds)
     timed = built.stages[stage]
     return Ready(
         config=config,
         init=built.init,
         stage=timed,
-        data=random_data(obs_dim, action_dim, entry.view),
-        keys=jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32)),
-        hp=jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config)),
-        advance=loop.compiled(timed),
+        data=loop.put(random_data(obs_dim, action_dim, entry.view, rows), mesh, loop.ALL),
+        keys=loop.put(jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32)), mesh),
+        hp=loop.put(jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds,)), hyper(config)), mesh),
+        advance=loop.compiled(timed, mesh),
     )
 
 
@@ -145,10 +148,14 @@ def bench(
     rounds: int = 5,
     stage: int = -1,
     matmul_gflops: Mapping[str, float] | None = None,
+    rows: int = ROWS,
 ) -> Speed:
     """Time `rounds` equal pieces of training on random data (hopper's shapes by default).
 
+    Seeds are dealt out to the devices that there are, as in training.
+
     Args:
+      rows: of the data.
       stage: the index of what is timed of the algorithm's stages, the last one by default.
       matmul_gflops: the rate of products by precision, where it is known; else it is measured here.
     """
@@ -160,6 +167,7 @@ def bench(
         obs_dim=obs_dim,
         action_dim=action_dim,
         stage=stage,
+        rows=rows,
     )
     before = time.perf_counter()
     made.begin()
@@ -203,16 +211,16 @@ def bench(
     )
 
 
-def random_data(obs_dim: int, action_dim: int, view: str) -> Transitions | Episodes:
-    """ROWS rows of noise, on the device; in episodes of 1,000 where whole ones are asked for."""
+def random_data(obs_dim: int, action_dim: int, view: str, rows: int = ROWS) -> Transitions | Episodes:
+    """Rows of noise, on the device; in episodes of 1,000 where whole ones are asked for."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    obs, action = jnp.asarray(normal(ROWS, obs_dim)), jnp.asarray(np.tanh(normal(ROWS, action_dim)))
-    reward = jnp.asarray(normal(ROWS))
+    obs, action = jnp.asarray(normal(rows, obs_dim)), jnp.asarray(np.tanh(normal(rows, action_dim)))
+    reward = jnp.asarray(normal(rows))
     if view == "episodes":
-        row = jnp.arange(ROWS, dtype=jnp.int32)
+        row = jnp.arange(rows, dtype=jnp.int32)
         return Episodes(obs, action, reward, reward, row % 1000, row // 1000 * 1000 + 1000)
-    terminal, next_obs = jnp.asarray(rng.random(ROWS) < 0.01), jnp.asarray(normal(ROWS, obs_dim))
+    terminal, next_obs = jnp.asarray(rng.random(rows) < 0.01), jnp.asarray(normal(rows, obs_dim))
     return Transitions(obs, action, reward, terminal, next_obs, jnp.roll(action, -1, axis=0))
 
 
@@ -253,11 +261,16 @@ def update_flop(stage: Stage, data: Any, state: Any, keys: Any) -> float:
     with jax.disable_jit():
         for step in range(6):
             update = partial(_update, stage, data, np.int32(step))
-            traced = jax.make_jaxpr(jax.vmap(update))(state, keys).jaxpr
-            # Our products' own derivatives trace gradients of inputs that nobody takes; XLA drops them too.
-            needed, _ = dce_jaxpr(traced, [True] * len(traced.outvars))
-            total += matmul_flop(needed) / 6
+            total += matmul_flop(needed(jax.make_jaxpr(jax.vmap(update))(state, keys).jaxpr)) / 6
     return total
+
+
+def needed(jaxpr: Any) -> Any:
+    """The jaxpr without what none of its results depends on: XLA does not compute that either.
+
+    A derivative of our own gives the slopes of a product's inputs and kernel, whichever are asked for.
+    """
+    return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
 def matmul_flop(jaxpr: Any) -> float:

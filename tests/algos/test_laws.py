@@ -23,6 +23,7 @@ from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.training import loop
 from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions
+from support.programs import equations_in, multiplies, narrow_sums
 
 SPEC = Spec(4, Box((-2.0, 0.0), (2.0, 1.0)))  # algorithms act in [-1, 1] whatever the bounds
 SPEC_DISCRETE = Spec(4, Discrete(3))
@@ -88,17 +89,6 @@ VARIANTS = [
 ]
 
 
-def rounded(name):
-    """Options in bfloat16, with layers wide enough that something is rounded."""
-    wide = dict.fromkeys(("hidden", *NETS, "model_hidden"), (32, 32)) | {"width": 32, "precision": "bfloat16"}
-    fields = {field.name for field in dataclasses.fields(ENTRIES[name].config)}
-    return tuple((option, value) for option, value in wide.items() if option in fields)
-
-
-ROUNDED = [(name, "default", rounded(name)) for name in ("misa", "iql", "cql", "dt", "sac")]
-"""Programs in bfloat16, for the laws that rounding could break."""
-
-
 def config_of(name, preset="default", options=()):
     config = override(ENTRIES[name].config(), ENTRIES[name].presets[preset].values)
     tiny = {key: value for key, value in TINY.items() if hasattr(config, key)}
@@ -160,7 +150,7 @@ def slow_unless_quick(name):
 
 def grouped(case):
     """All laws of a program on one test worker, which then compiles it once."""
-    label = f"{case[0]}-{case[1]}" + ("-bfloat16" if case in ROUNDED else "")
+    label = f"{case[0]}-{case[1]}"
     marks = (pytest.mark.xdist_group(label), *slow_unless_quick(label))
     return pytest.param(case, id=label, marks=marks)
 
@@ -170,7 +160,6 @@ each_preset = pytest.mark.parametrize(
     [pytest.param(case, id="-".join(case), marks=slow_unless_quick("-".join(case))) for case in PRESETS],
 )
 each_program = pytest.mark.parametrize("case", [grouped(case) for case in PROGRAMS])
-each_precision = pytest.mark.parametrize("case", [grouped(case) for case in [*DEFAULTS, *ROUNDED]])
 
 
 def members(config, seeds):
@@ -267,32 +256,12 @@ def test_update_keeps_the_tree(case):
             same(jax.eval_shape(lambda s, k, f=refresh: f(s, DATA[case[0]], k), before, jax.random.key(1)))
 
 
-MOVES = {
-    "convert_element_type",
-    "layout_constraint",
-    "transpose",
-    "reshape",
-    "broadcast_in_dim",
-    "squeeze",
-    "slice",
-}
-"""What may give bfloat16: it moves numbers, or rounds them, and computes nothing."""
-
-
-def equations_in(jaxpr):
-    """Of a program and of all programs in it: those that call none."""
-    for equation in jaxpr.eqns:
-        programs = list(jax.extend.core.jaxprs_in_params(equation.params))
-        for inner in programs:
-            yield from equations_in(inner)
-        if not programs:
-            yield equation
-
-
 @each_preset
 def test_bfloat16_is_multiplied_and_nothing_else(case):
     """A product takes bfloat16 and gives float32; no sum, no loss and no other function sees it."""
-    config, algorithm = build(*case, rounded(case[0]))
+    wide = dict.fromkeys(("hidden", *NETS, "model_hidden"), (32, 32)) | {"width": 32, "precision": "bfloat16"}
+    fields = {field.name for field in dataclasses.fields(ENTRIES[case[0]].config)}
+    config, algorithm = build(*case, tuple((name, value) for name, value in wide.items() if name in fields))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), hyper(config))
     products = 0
     for stage in algorithm.stages:
@@ -300,13 +269,9 @@ def test_bfloat16_is_multiplied_and_nothing_else(case):
         def update(state, key, stage=stage):
             return stage.update(state, stage.sample(DATA[case[0]], state, key), key, jnp.int32(0))
 
-        for equation in equations_in(jax.make_jaxpr(update)(state, jax.random.key(1)).jaxpr):
-            name, given = equation.primitive.name, [var.aval.dtype for var in equation.invars]
-            if name == "dot_general":
-                assert equation.outvars[0].aval.dtype == jnp.float32 and given[0] == given[1], equation
-                products += given[0] == jnp.bfloat16
-            elif name not in MOVES:
-                assert jnp.bfloat16 not in given + [var.aval.dtype for var in equation.outvars], equation
+        program = jax.make_jaxpr(update)(state, jax.random.key(1)).jaxpr
+        assert narrow_sums(program) == []
+        products += sum(map(multiplies, equations_in(program)))
     assert products
 
 
@@ -385,7 +350,7 @@ def test_loop_equals_python_steps(case):
     assert_close(jax.tree.map(lambda x: x[1], looped), state)
 
 
-@each_precision
+@pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
 def test_member_among_others_equals_member_alone(case):
     """Of every program the test before says so too; this one has the loop with a single member."""
     together, _ = final(case, [3, 5])
@@ -393,7 +358,7 @@ def test_member_among_others_equals_member_alone(case):
     assert_close(jax.tree.map(lambda x: x[1:], together), single)
 
 
-@pytest.mark.parametrize("case", [grouped(case) for case in [*PROGRAMS, *ROUNDED]])
+@each_program
 def test_save_restore_goes_on_bit_for_bit(case, tmp_path):
     """Stopped in the middle of each stage and at its end."""
     config, algorithm = build(*case)
@@ -439,7 +404,7 @@ def test_policy_acts_inside_the_space(case):
             assert action.shape == (2,) and np.all(np.abs(action) <= 1)
 
 
-@each_precision
+@pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
 def test_exported_policy_equals_the_trained_one(case, tmp_path):
     """What `load_policy` gives is the last state's policy, from and to the environment's units."""
     config, algorithm = build(*case)
