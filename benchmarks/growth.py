@@ -220,7 +220,7 @@ def count(setting: Setting) -> Cost:
         xla_flop=float(known["flops"]),
         xla_bytes=float(known["bytes accessed"]),
         least_bytes=traffic(setting),
-        kernels=kernels(compiled.as_text()),
+        kernels=kernels(compiled.as_text() or ""),
     )
 
 
@@ -343,7 +343,8 @@ def measured(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: 
                 for p in PRECISIONS
             ]
             shown = [f"{x:.1f}" if x else "" for x in speeds]
-            ratio = f"{speeds[1] / speeds[0]:.2f}" if all(speeds) else ""
+            slow, fast = speeds
+            ratio = f"{fast / slow:.2f}" if slow and fast else ""
             lines.append(f"| {value:,} | {' | '.join(shown)} | {ratio} |")
         lines.append("")
     speed = next(iter(cells.values()))

@@ -156,7 +156,7 @@ def _backward(kind: Any, turned: bool, known: tuple[Array, Array], cotangent: Ar
         dkernel = _moved(_multiplied(_moved(slopes.T), rows, kind)).T
     else:
         dkernel = _multiplied(_moved(rows.T), slopes, kind)
-    return _multiplied(cotangent, kernel, kind, not turned).astype(x.dtype), dkernel
+    return jnp.asarray(_multiplied(cotangent, kernel, kind, not turned), x.dtype), jnp.asarray(dkernel)
 
 
 _multiplied.defvjp(_forward, _backward)
@@ -178,7 +178,7 @@ def _activated(z: Array, activation: str, kind: Any) -> Array:
 
 
 def _activated_forward(z: Array, activation: str, kind: Any) -> tuple[Array, Array]:
-    y = _activated(z, activation, kind)
+    y = jnp.asarray(_activated(z, activation, kind))
     return y, y
 
 

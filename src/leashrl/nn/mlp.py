@@ -73,8 +73,7 @@ def mlp(
             then = None if dropping else next_kernel(params["hidden"], i)
             x = affine(layer, x, outer=i == 0)
             x = unit(x, activation, norm, then)
-            if dropping:
-                x = dropped(x, jax.random.fold_in(key, i), dropout_percent)
+            x = dropped(x, None if key is None else jax.random.fold_in(key, i), dropout_percent)
         return affine(params["out"], x, outer=True)
 
     return Network(init, apply)

@@ -59,8 +59,7 @@ def transformer(
         q, k, v = (y.reshape(*y.shape[:-1], heads, depth) for y in (q, k, v))
         past = (jnp.arange(tokens)[:, None] >= jnp.arange(tokens)[None])[asked]
         shape = (*x.shape[:-2], heads, *past.shape)
-        dropping = dropout_percent and key is not None
-        share = kept(key, dropout_percent, shape) if dropping else None
+        share = kept(key, dropout_percent, shape) if dropout_percent and key is not None else None
         mixed = attention(q, k, v, jnp.broadcast_to(past, shape), share)
         return affine(params["mix"], mixed.reshape(*q.shape[:-2], width))
 
@@ -93,7 +92,7 @@ def attention(
     return _attention(q, k, v, past, share)[0]
 
 
-def _attention(q: Array, k: Array, v: Array, past: Array, share: Array) -> tuple[Array, tuple]:
+def _attention(q: Array, k: Array, v: Array, past: Array, share: Array | None) -> tuple[Array, tuple]:
     scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1)
     left = weights if share is None else weights * share
