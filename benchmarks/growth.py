@@ -404,7 +404,7 @@ def advice(costs: dict[str, Cost]) -> list[str]:
 def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: Setting, file: Path) -> None:
     """Updates per second along each axis, a panel each."""
     figure = need_matplotlib()(figsize=(11, 5.4), layout="constrained")
-    panels = figure.subplots(2, 4).ravel()
+    panels = figure.subplots(2, 4, sharey=True).ravel()
     begun = {name: axis for name, axis in axes.items() if any(s in cells for s in axis.settings(name, base))}
     for panel, (name, axis) in zip(panels, begun.items(), strict=False):
         for precision, colour in zip(PRECISIONS, COLOURS, strict=False):
@@ -418,7 +418,9 @@ def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: S
         panel.set_yscale("log")
         panel.set_title(axis.about, loc="left", fontsize=9.5, color=INK)
         panel.set_xticks(axis.values, [short(v) for v in axis.values])
+        panel.yaxis.set_major_formatter("{x:g}")
         dress(panel)
+        panel.tick_params(axis="x", labelsize=7)
     for panel in panels[len(begun) :]:
         panel.set_visible(False)
     for panel in panels[::4]:
