@@ -220,7 +220,7 @@ def count(setting: Setting) -> Cost:
         xla_flop=float(known["flops"]),
         xla_bytes=float(known["bytes accessed"]),
         least_bytes=traffic(setting),
-        kernels=kernels(compiled.as_text()),
+        kernels=kernels(str(compiled.as_text())),
     )
 
 
@@ -343,7 +343,8 @@ def measured(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: 
                 for p in PRECISIONS
             ]
             shown = [f"{x:.1f}" if x else "" for x in speeds]
-            ratio = f"{speeds[1] / speeds[0]:.2f}" if all(speeds) else ""
+            first, second = speeds
+            ratio = f"{second / first:.2f}" if first and second else ""
             lines.append(f"| {value:,} | {' | '.join(shown)} | {ratio} |")
         lines.append("")
     speed = next(iter(cells.values()))

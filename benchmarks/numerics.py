@@ -84,7 +84,7 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-def _draws() -> dict[str, Callable]:
+def _draws() -> dict[str, Any]:
     """`jax.random`'s functions, as float32 and int32 draw, but in float64 where they give floats."""
     draw = jax.random
     normal, uniform, randint, bernoulli, gumbel = (
