@@ -220,7 +220,7 @@ def count(setting: Setting) -> Cost:
         xla_flop=float(known["flops"]),
         xla_bytes=float(known["bytes accessed"]),
         least_bytes=traffic(setting),
-        kernels=kernels(compiled.as_text() or ""),
+        kernels=kernels(str(compiled.as_text())),
     )
 
 
@@ -343,8 +343,8 @@ def measured(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: 
                 for p in PRECISIONS
             ]
             shown = [f"{x:.1f}" if x else "" for x in speeds]
-            slow, fast = speeds
-            ratio = f"{fast / slow:.2f}" if slow and fast else ""
+            first, second = speeds
+            ratio = f"{second / first:.2f}" if first and second else ""
             lines.append(f"| {value:,} | {' | '.join(shown)} | {ratio} |")
         lines.append("")
     speed = next(iter(cells.values()))
@@ -405,7 +405,7 @@ def advice(costs: dict[str, Cost]) -> list[str]:
 def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: Setting, file: Path) -> None:
     """Updates per second along each axis, a panel each."""
     figure = need_matplotlib()(figsize=(11, 5.4), layout="constrained")
-    panels = figure.subplots(2, 4).ravel()
+    panels = figure.subplots(2, 4, sharey=True).ravel()
     begun = {name: axis for name, axis in axes.items() if any(s in cells for s in axis.settings(name, base))}
     for panel, (name, axis) in zip(panels, begun.items(), strict=False):
         for precision, colour in zip(PRECISIONS, COLOURS, strict=False):
@@ -419,7 +419,9 @@ def picture(cells: dict[Setting, dict[str, Any]], axes: dict[str, Axis], base: S
         panel.set_yscale("log")
         panel.set_title(axis.about, loc="left", fontsize=9.5, color=INK)
         panel.set_xticks(axis.values, [short(v) for v in axis.values])
+        panel.yaxis.set_major_formatter("{x:g}")
         dress(panel)
+        panel.tick_params(axis="x", labelsize=7)
     for panel in panels[len(begun) :]:
         panel.set_visible(False)
     for panel in panels[::4]:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import jax
@@ -78,13 +78,13 @@ def in_float64() -> Iterator[None]:
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),  # counters that are exact in float32 meet float64
-        mock.patch.multiple(jax.random, **cast(Any, _draws())),
+        mock.patch.multiple(jax.random, **_draws()),
         mock.patch.object(common, "precision", lambda name: contextlib.nullcontext()),
     ):
         yield
 
 
-def _draws() -> dict[str, Callable]:
+def _draws() -> dict[str, Any]:
     """`jax.random`'s functions, as float32 and int32 draw, but in float64 where they give floats."""
     draw = jax.random
     normal, uniform, randint, bernoulli, gumbel = (
