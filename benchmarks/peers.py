@@ -52,8 +52,14 @@ class Case:
 TWO_BATCHES = "ours draws a batch for each step of the critics, theirs one for two"
 DEEP = ("hidden=256,256,256", "ensemble=10", "k=1", "resample=0", "form=rho", "backup_entropy=true")
 CASES = {
-    "iql, unifloral": Case("unifloral_iql", ("iql",), "none that is known"),
-    "td3-bc, unifloral": Case("unifloral_td3_bc", ("td3-bc",), TWO_BATCHES),
+    "iql, unifloral": Case(
+        "unifloral_iql", ("iql",), "ours asks the value once more, after its step, as the authors' code does"
+    ),
+    "td3-bc, unifloral": Case(
+        "unifloral_td3_bc",
+        ("td3-bc",),
+        f"{TWO_BATCHES}; their policy's step runs both critics, ours the first",
+    ),
     "cql, 10 critics of 3 x 256, unifloral": Case(
         "unifloral_cql", ("cql", "--set", *DEEP), "theirs runs its policy once more, for the temperature"
     ),
@@ -72,7 +78,8 @@ CASES = {
     "awac, policy of 2 x 256, JAX-CORL": Case(
         "jaxcorl_awac_2x256",
         ("awac", "--set", "critic_norm=true"),
-        "theirs has a policy of 4 x 256 by default, ours has one size for all networks",
+        "their targets take the policy's actions in s, not in s', so one pass less; by default their "
+        "policy is 4 x 256, but ours has one size for all networks",
     ),
 }
 
