@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from leashrl.core import Stage, hyper, to_json
@@ -265,7 +266,7 @@ def update_flop(stage: Stage, data: Any, state: Any, keys: Any) -> float:
     return total
 
 
-def needed(jaxpr: Any) -> Any:
+def needed(jaxpr: Jaxpr) -> Jaxpr:
     """The jaxpr without what none of its results depends on: XLA does not compute that either.
 
     A derivative of our own gives the slopes of a product's inputs and kernel, whichever are asked for.

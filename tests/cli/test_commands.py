@@ -225,15 +225,16 @@ def test_train_says_what_it_does_in_plain_lines(cli):
     out, err = cli(*argv)
     assert "\x1b" not in err + out and "\r" not in err
     lines = err.splitlines()
-    head = {line.split()[0]: line for line in lines[:5]}
+    head = {line.split()[0]: line for line in lines[:6]}
     assert "bc, preset default" in head["algorithm"]
     assert "400 rows" in head["data"] and "pendulum, 1 episodes every 20" in head["task"]
     assert "seed 0, seed 7" in head["members"] and "plain" in head["folder"]
-    assert lines[5] == "compiling ..."
-    assert [x.split(",")[0].split(":")[0] for x in lines[6:]] == [
+    assert head["precision"].split()[1].strip(",") in ("float32", "bfloat16")
+    assert lines[6] == "compiling ..."
+    assert [x.split(",")[0].split(":")[0] for x in lines[7:]] == [
         "step 10/40", "step 20/40", "step 20", "step 30/40", "step 40/40", "step 40"
     ]  # fmt: skip
-    assert "updates/s" in lines[6] and "over 2 members" in lines[6]
+    assert "updates/s" in lines[7] and "over 2 members" in lines[7]
 
 
 @pytest.mark.parametrize("assumed", [True, False])

@@ -11,7 +11,7 @@ from leashrl import nn
 from leashrl.algos import bc
 from leashrl.core import override
 from leashrl.errors import BadInput
-from leashrl.nn.hidden import product
+from leashrl.nn.hidden import layer_norm, product
 from leashrl.types import Box, Spec
 from support.algorithms import built, random_batch, same
 from support.draws import normal
@@ -163,3 +163,20 @@ def test_what_is_not_asked_for_changes_no_bit(precision):
     found = stages["train"].update(state, batch, jax.random.key(1), jnp.int32(0))
     plain = bc.ENTRY["bc"].build(override(bc.Config(), {"hidden": (32, 32)}), SPEC)
     assert same(found, plain.stages[0].update(state, batch, jax.random.key(1), jnp.int32(0)))
+
+
+def test_layer_norms_own_derivatives_are_those_of_its_formula():
+    def formula(x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+
+    x, g = normal(5, 33), normal(5, 33)
+    loss = lambda f, x: jnp.sum(jnp.sin(f(x)) * g.astype(x.dtype))
+    slope = lambda f, x: jax.grad(partial(loss, f))(x)
+    squared = lambda f, x: jnp.sum(slope(f, x) ** 2)
+    found = slope(layer_norm, x), jax.grad(partial(squared, layer_norm))(x)
+    with jax.enable_x64(True):
+        exact = jnp.asarray(np.asarray(x), jnp.float64)
+        wanted = slope(formula, exact), jax.grad(partial(squared, formula))(exact)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 
 from leashrl.algos import REGISTRY
 from leashrl.disk.files import read_json
+from leashrl.nn import hidden
 from leashrl.runs import plan
 
 FILES = sorted((Path(__file__).parents[2] / "benchmarks" / "results" / "precision").glob("*.json"))
@@ -30,7 +31,7 @@ def test_the_measurement_has_the_algorithms_and_places_that_decide():
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_is_bfloat16_where_the_machine_and_the_row_say_so(fast, monkeypatch):
-    monkeypatch.setattr(plan, "fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(hidden, "fast_bfloat16", lambda: fast)
     for name, entry in REGISTRY.items():
         if hasattr(entry.config, "precision"):
             chosen = plan.chosen(name, entry.config()).precision

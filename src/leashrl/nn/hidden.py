@@ -101,8 +101,7 @@ SLOPES: dict[str, Callable[[Array], Array]] = {
 
 def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+    return _normalised(x)
 
 
 def product(
@@ -170,6 +169,27 @@ def _moved(x: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
     if jax.default_backend() != "cpu" or (x.dtype == jnp.float32 and x.size > FITS):
         return x
     return with_layout_constraint(x, Layout((0, 1)))
+
+
+@jax.custom_vjp
+def _normalised(x: Array) -> Array:
+    return _normalised_forward(x)[0]
+
+
+def _normalised_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+    return centred * scale, (centred * scale, scale)
+
+
+def _normalised_backward(known: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
+    # Two sums a row; jax's own derivative has four, and keeps both x and what it is scaled by.
+    y, scale = known
+    along = jnp.mean(cotangent * y, axis=-1, keepdims=True)
+    return ((cotangent - jnp.mean(cotangent, axis=-1, keepdims=True) - y * along) * scale,)
+
+
+_normalised.defvjp(_normalised_forward, _normalised_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
