@@ -6,8 +6,8 @@ Hopper's shapes, batch 256, networks 2 x 256, random data. On a shared machine r
 
     python benchmarks/speed.py --of precision --against OTHER/src --results benchmarks/results/speed-precision
 
-times each case on the sources of another checkout and on these in both precisions, in turns: where the machine is
-slow for an hour, it is slow for all three.
+times each case on the sources of another checkout and on these in both precisions, in turns: an hour in which
+the machine is slow is slow for all three.
 """
 
 import argparse

@@ -10,6 +10,7 @@ import functools
 import html
 import inspect
 import itertools
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,8 @@ from leashrl.core import EXPLAINED, Entry, Preprocess, override
 from leashrl.types import Box, Discrete, Spec
 
 MARK = "<!-- generated -->"
-SRC = Path(__file__).parents[1] / "src" / "leashrl"
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src" / "leashrl"
 
 # --- Algorithms --------------------------------------------------------------
 
@@ -55,6 +57,8 @@ def algorithm(name: str, entry: Entry) -> str:
         "at once. The others are built into the program.",
         table(["option", "default", "meaning"], rows),
     ]
+    if any(f.name == "precision" for f in fields):
+        parts += ["## Precision", precision(name, entry)]
     if modes := acting(entry):
         parts += ["## Modes", "How a trained policy acts (`--mode`); the first is the algorithm's own."]
         parts += [table(["presets", "modes"], modes)]
@@ -75,6 +79,22 @@ def algorithm(name: str, entry: Entry) -> str:
                 parts += [f"In its place, for {names}:", overlay(domains)]
     parts += [f"## {title}\n\n{body}" for title, body in sections.items()]
     return "\n\n".join(parts)
+
+
+def precision(name: str, entry: Entry) -> str:
+    """What `precision=auto` does, and by what measurement."""
+    found = sorted((ROOT / "benchmarks" / "results" / "precision").glob("*.json"))
+    compared = any(json.loads(file.read_text())["algorithm"] == name for file in found)
+    if entry.bfloat16:
+        return (
+            "`precision=auto` takes bfloat16 where the machine gains by it: the scores of five seeds were "
+            "compared with float32's, and differ by no more than chance (`benchmarks/results/precision.md`)."
+        )
+    why = "differed by more than chance" if compared else "were not compared"
+    return (
+        f"`precision=auto` is float32: scores in bfloat16 {why} (`benchmarks/results/precision.md`). "
+        "`--set precision=bfloat16` takes it all the same."
+    )
 
 
 def acting(entry: Entry) -> list[list[str]]:
