@@ -53,7 +53,7 @@ TWO_BATCHES = "ours draws a batch for each step of the critics, theirs one for t
 DEEP = ("hidden=256,256,256", "ensemble=10", "k=1", "resample=0", "form=rho", "backup_entropy=true")
 CASES = {
     "iql, unifloral": Case(
-        "unifloral_iql", ("iql", "--set", "fresh_value=false"), "none: the advantage is of the value's own pass"
+        "unifloral_iql", ("iql", "--set", "fresh_value=false"), "none: both take the advantage from one pass"
     ),
     "iql, unifloral, ours as by default": Case(
         "unifloral_iql", ("iql",), "ours asks the value once more, after its step, as the authors' code does"
