@@ -29,7 +29,7 @@ from leashrl.runs.policies import evaluate_run
 RESULTS = Path(__file__).parent / "results" / "precision"
 SEEDS, EPISODES = 5, 30
 HOPPER = Path("../shared/data/hopper-medium-expert-like-sb3-v4.hdf5")
-PLACES = {"pendulum": "pendulum-medium", "hopper": HOPPER, "online": None}
+PLACES = {"pendulum": "pendulum-medium", "cartpole": "cartpole-medium", "hopper": HOPPER, "online": None}
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -52,6 +52,7 @@ CELLS = [
     *(Cell(name, "pendulum", 3000) for name in ("misa", "brac-plus", "cql")),
     *(Cell(name, "hopper", 5000) for name in ("brac-plus", "cql")),
     Cell("sac", "online", 10_000),
+    *(Cell(name, "cartpole", 2000) for name in ("bc", "iql", "misa", "cql")),
 ]
 
 

@@ -143,6 +143,7 @@ ENTRY = {
         "Pomerleau 1991",
         *presets.read("bc", Config),
         discrete=True,
+        bfloat16=True,
         offline_only="it has no critic",
     ),
     "bc-10": Entry(

@@ -514,5 +514,6 @@ ENTRY = {
         build,
         "Zhang et al. 2020, under review at ICLR 2021; 2021, arXiv 2110.00894",
         *presets.read("brac-plus", Config),
+        bfloat16=True,
     )
 }

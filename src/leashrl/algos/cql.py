@@ -377,6 +377,11 @@ def summed(n: Networks, state: State, batch: Batch, key: Array, weight: Array, c
 
 ENTRY = {
     "cql": Entry(
-        Config, build, "Kumar et al. 2020, arXiv 2006.04779", *presets.read("cql", Config), discrete=True
+        Config,
+        build,
+        "Kumar et al. 2020, arXiv 2006.04779",
+        *presets.read("cql", Config),
+        discrete=True,
+        bfloat16=True,
     )
 }

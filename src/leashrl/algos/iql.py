@@ -209,5 +209,6 @@ ENTRY = {
         "Kostrikov et al. 2022, arXiv 2110.06169",
         *presets.read("iql", Config),
         discrete=True,
+        bfloat16=True,
     ),
 }

@@ -393,6 +393,11 @@ def summed(n: Networks, state: State, batch: Batch, key: Array, gamma_1: Array) 
 
 ENTRY = {
     "misa": Entry(
-        Config, build, "Ma et al. 2023, arXiv 2210.07484", *presets.read("misa", Config), discrete=True
+        Config,
+        build,
+        "Ma et al. 2023, arXiv 2210.07484",
+        *presets.read("misa", Config),
+        discrete=True,
+        bfloat16=True,
     )
 }

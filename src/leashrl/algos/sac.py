@@ -137,6 +137,11 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
 
 ENTRY = {
     "sac": Entry(
-        Config, build, "Haarnoja et al. 2018, arXiv 1812.05905", *presets.read("sac", Config), online=True
+        Config,
+        build,
+        "Haarnoja et al. 2018, arXiv 1812.05905",
+        *presets.read("sac", Config),
+        bfloat16=True,
+        online=True,
     ),
 }

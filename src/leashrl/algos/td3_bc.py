@@ -214,6 +214,8 @@ def stay(state: State) -> tuple[State, Array, Array]:
 
 
 ENTRY = {
-    "td3-bc": Entry(Config, build, "Fujimoto & Gu 2021, arXiv 2106.06860", *presets.read("td3-bc", Config)),
+    "td3-bc": Entry(
+        Config, build, "Fujimoto & Gu 2021, arXiv 2106.06860", *presets.read("td3-bc", Config), bfloat16=True
+    ),
     "rebrac": Entry(Config, build, "Tarasov et al. 2023, arXiv 2305.09836", *presets.read("rebrac", Config)),
 }
