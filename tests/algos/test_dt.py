@@ -13,6 +13,8 @@ from leashrl.algos import REGISTRY, dt
 from leashrl.core import override
 from leashrl.data import Dataset, prepare
 from leashrl.errors import BadInput
+from leashrl.nn.mlp import kept
+from leashrl.nn.transformer import attention
 from leashrl.runs.plan import configure
 from leashrl.tasks import task
 from leashrl.types import Box, Spec, TimeStep
@@ -58,6 +60,47 @@ def test_a_token_sees_the_past_alone():
     changed = net.apply(params, x.at[:, 4].set(normal(3, 8))) - net.apply(params, x)
     assert not np.any(changed[:, :4])
     assert np.abs(changed[:, 4:]).max() > 0.01
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_attentions_own_derivative_is_that_of_its_formula(dropped):
+    """The last three of five tokens ask, with two heads; against jax's derivative in float64."""
+    q, k, v = normal(4, 3, 2, 6), normal(4, 5, 2, 6), normal(4, 5, 2, 6)
+    past = jnp.broadcast_to((jnp.arange(5)[:, None] >= jnp.arange(5)[None])[2:], (4, 2, 3, 5))
+    share = jnp.asarray(kept(jax.random.key(0), 30, past.shape)) if dropped else None
+    slope = normal(4, 3, 2, 6)
+
+    def formula(q, k, v):
+        scores = jnp.where(past, jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(6.0), -jnp.inf)
+        weights = jnp.exp(scores) / jnp.exp(scores).sum(-1, keepdims=True)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights if share is None else weights * share, v)
+
+    value, pull = jax.vjp(lambda *x: attention(*x, past, share), q, k, v)
+    found = value, *pull(slope)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        exact = [jnp.asarray(np.asarray(x, np.float64)) for x in (q, k, v, slope)]
+        value, pull = jax.vjp(formula, *exact[:3])
+        wanted = value, *pull(exact[3])
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_that_are_asked_for_are_what_all_of_them_give():
+    net = nn.transformer(8, layers=2, heads=2)
+    params, x, asked = net.init(jax.random.key(0)), normal(3, 6, 8), slice(1, None, 3)
+    found = net.apply(params, x, None, asked)
+    np.testing.assert_allclose(found, net.apply(params, x)[:, asked], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_keeps_the_share_and_the_mean():
+    """0 or the one factor that keeps the mean, 10 % of them 0, an odd number of places too."""
+    found = np.asarray(kept(jax.random.key(0), 10, (333, 301)))
+    keep = round(0.9 * 2**16) / 2**16
+    assert set(np.unique(found)) == {np.float32(0), np.float32(1 / keep)}
+    assert (found == 0).mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / found.size))
+    assert found.mean() == pytest.approx(1.0, abs=0.005)
+    across = np.corrcoef(found[:, :-1].ravel(), found[:, 1:].ravel())[0, 1]
+    assert abs(across) < 4 / np.sqrt(found.size)  # neighbours share 32 bits, and nothing else
 
 
 def test_dropout_needs_a_key_and_keeps_the_mean_of_what_it_drops():
