@@ -7,6 +7,8 @@ import ctypes.util
 import json
 import os
 import shutil
+import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -23,6 +25,10 @@ import jax
 import pytest
 
 from support import draws
+
+if threading.current_thread() is threading.main_thread():
+    # Tests press Ctrl-C, also where a shell's background, which ignores it, runs them and their processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -41,7 +41,7 @@ def begun(out: str, algorithm: str = "bc", data: str | None = "data.hdf5", task:
 def test_auto_is_bfloat16_where_it_is_fast_and_was_shown_to_be_as_good(machine):
     machine(True)
     assert begun("fast") == "bfloat16"
-    assert begun("not-shown", "td3-bc") == "float32"
+    assert begun("not-shown", "awac") == "float32"
     assert begun("asked", precision="float32") == "float32"
     assert begun("online", "sac", None, "pendulum") == "bfloat16"
     machine(False)
