@@ -185,7 +185,7 @@ def _normalised_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
 def _normalised_backward(known: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
     # Two sums a row; jax's own derivative has four, and keeps both x and what it is scaled by.
     y, scale = known
-    along = jnp.mean(cotangent * y, axis=-1, keepdims=True)
+    along = jnp.einsum("...i,...i->...", cotangent, y, precision="highest")[..., None] / y.shape[-1]
     return ((cotangent - jnp.mean(cotangent, axis=-1, keepdims=True) - y * along) * scale,)
 
 
