@@ -54,8 +54,8 @@ def critic(
         first = params["first"]
         state_part = product(obs, first["obs"], outer=True) + first["bias"][None]
         every = [first, *params["hidden"]]
-        x = (state_part[:, None] + product(action, first["action"], outer=True)).reshape(-1, sizes[0])
-        x = unit(x, activation, norm, next_kernel(every, 0))
+        x = state_part[:, None] + product(action, first["action"], outer=True)
+        x = unit(x, activation, norm, next_kernel(every, 0)).reshape(-1, sizes[0])
         for i, layer in enumerate(params["hidden"], 1):
             x = product(x, layer["kernel"]) + layer["bias"][None]
             x = unit(x, activation, norm, next_kernel(every, i))

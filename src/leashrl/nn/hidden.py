@@ -101,7 +101,8 @@ SLOPES: dict[str, Callable[[Array], Array]] = {
 
 def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     """Zero mean and unit variance over the last axis, without parameters: the next layer has its own."""
-    return _normalised(x)
+    # Flat, since XLA's CPU sums the rows of (2, 256, 1, 256) at a twentieth of the rate of (2, 256, 256).
+    return _normalised(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
 def product(
