@@ -15,6 +15,8 @@ CALLS |= {"custom_vjp_call", "custom_vjp_call_jaxpr", "scan", "while", "cond"}
 MOVES = {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "slice"}
 MOVES |= {"copy", "layout_constraint"}
 """What may give bfloat16: it moves numbers, or rounds them, and computes nothing."""
+HIGHEST = jax.lax.Precision.HIGHEST
+"""Of a product of float32 numbers, which no device then rounds."""
 
 
 def equations_in(jaxpr: Any) -> Iterator[Any]:
@@ -51,8 +53,8 @@ def _allowed(equation: Any) -> bool:
     if name == "dot_general":
         left, right = (var.aval.dtype for var in equation.invars)
         # An algorithm in place of a precision may say that sums are bfloat16 as well.
-        usual = equation.params["precision"] in (None, (None, None))
-        return left == right and usual and not half(equation.outvars[0])
+        known = equation.params["precision"] in (None, (None, None), (HIGHEST, HIGHEST))
+        return left == right and known and not half(equation.outvars[0])
     halves = [var for var in (*equation.invars, *equation.outvars) if half(var)]
     layers = all(len(var.aval.shape) > 1 and max(var.aval.shape) >= NARROW for var in halves)
     return not halves or (name in MOVES and layers)
