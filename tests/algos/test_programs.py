@@ -72,3 +72,7 @@ def test_products_of_hidden_layers_are_not():
 
 def test_a_product_with_float32_sums_is_not():
     assert narrow_sums(jax.make_jaxpr(lambda x: product_of(x, jnp.float32))(X).jaxpr) == []
+
+
+def test_a_product_of_float32_that_no_device_rounds_is_not():
+    assert narrow_sums(jax.make_jaxpr(lambda x: lax.dot(x, x.T, precision="highest"))(X).jaxpr) == []

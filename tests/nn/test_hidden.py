@@ -1,6 +1,5 @@
 """Products in bfloat16: what is rounded, and what never is."""
 
-import math
 from functools import partial
 
 import jax
@@ -137,8 +136,10 @@ def test_networks_of_all_shapes_are_near_those_of_float64(kind, rows, width):
         exact = jax.tree.map(lambda x: np.asarray(x, np.float64), given)
         wanted = jax.tree.map(np.asarray, jax.jit(partial(derivatives, apply))(*exact))
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(wanted))
-    # The mlp's elu bends at 0: a unit whose sign a rounding turns has another second derivative altogether.
-    bounds = (0.01, 0.01, math.inf if kind == "mlp" else 0.02)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert np.linalg.norm(a - b) <= 0.06 * np.linalg.norm(b)
+    # All together. The mlp's elu bends at 0: a unit that a rounding turns has another second derivative.
+    bounds = (0.01, 0.01, 0.06 if kind == "mlp" else 0.02)
     for one, other, bound in zip(found, wanted, bounds, strict=True):
         a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (one, other))
         assert np.linalg.norm(a - b) <= bound * np.linalg.norm(b)

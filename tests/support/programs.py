@@ -53,7 +53,8 @@ def _allowed(equation: Any) -> bool:
     if name == "dot_general":
         left, right = (var.aval.dtype for var in equation.invars)
         # An algorithm in place of a precision may say that sums are bfloat16 as well.
-        known = equation.params["precision"] in (None, (None, None), (HIGHEST, HIGHEST))
+        precision = equation.params["precision"]
+        known = precision in (None, (None, None)) or (precision == (HIGHEST, HIGHEST) and left == jnp.float32)
         return left == right and known and not half(equation.outvars[0])
     halves = [var for var in (*equation.invars, *equation.outvars) if half(var)]
     layers = all(len(var.aval.shape) > 1 and max(var.aval.shape) >= NARROW for var in halves)
