@@ -4,7 +4,7 @@ from leashrl.nn.critic import critic, least, table_critic
 from leashrl.nn.density import Vae, mixture, vae
 from leashrl.nn.hidden import ACTIVATIONS, PRECISIONS, fast_bfloat16, precision, product, resolved
 from leashrl.nn.initial import INITIAL
-from leashrl.nn.mlp import Network, Params, free_gaussian, gaussian, mlp
+from leashrl.nn.mlp import Network, Params, free_gaussian, gaussian, mlp, velocity
 from leashrl.nn.transformer import transformer
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "table_critic",
     "transformer",
     "vae",
+    "velocity",
 ]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from leashrl.dist import taken
 from leashrl.nn.hidden import product, unit
-from leashrl.nn.initial import layers
+from leashrl.nn.initial import layers, with_norm
 from leashrl.nn.mlp import Network, Params, affine, mlp, next_kernel
 from leashrl.types import Array
 
@@ -31,6 +31,7 @@ def critic(
     ensemble: int = 2,
     activation: str = "relu",
     norm: bool = False,
+    learnt_norm: bool = False,
     out_scale: float = 1.0,
     initial: str = "scaled",
 ) -> Network:
@@ -44,7 +45,8 @@ def critic(
 
     def init(key: PRNGKeyArray) -> Params:
         joint = (obs_dim + action_dim, *sizes)
-        (first, *rest), out = layers(key, joint, 1, initial, out_scale, lead=(ensemble,))
+        every, out = layers(key, joint, 1, initial, out_scale, lead=(ensemble,))
+        first, *rest = with_norm(every, (ensemble,)) if learnt_norm else every
         kernel = first.pop("kernel")
         first |= {"obs": kernel[:, :obs_dim], "action": kernel[:, obs_dim:]}
         return {"first": first, "hidden": rest, "out": out}
@@ -55,10 +57,10 @@ def critic(
         state_part = product(obs, first["obs"], outer=True) + first["bias"][None]
         every = [first, *params["hidden"]]
         x = state_part[:, None] + product(action, first["action"], outer=True)
-        x = unit(x, activation, norm, next_kernel(every, 0)).reshape(-1, sizes[0])
+        x = unit(x, activation, norm, next_kernel(every, 0), first.get("norm")).reshape(-1, sizes[0])
         for i, layer in enumerate(params["hidden"], 1):
             x = product(x, layer["kernel"]) + layer["bias"][None]
-            x = unit(x, activation, norm, next_kernel(every, i))
+            x = unit(x, activation, norm, next_kernel(every, i), layer.get("norm"))
         return affine(params["out"], x, outer=True).reshape(action.shape[:2])
 
     def apply(params: Params, obs: Obs, action: Actions) -> Values | Float[Array, "ensemble batch k"]:

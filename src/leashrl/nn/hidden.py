@@ -7,7 +7,7 @@ et al. 2018, arXiv 1710.03740). bfloat16 has float32's exponents, so losses need
 2019, arXiv 1905.12322).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -88,6 +88,7 @@ def elu(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "elu": elu,
+    "gelu": jax.nn.gelu,  # by tanh, as flax has it
     "swish": jax.nn.swish,
     "tanh": jnp.tanh,
 }
@@ -123,9 +124,23 @@ def product(
 
 
 def unit(
-    z: Float[Array, "*batch width"], activation: str, norm: bool = False, then: Array | None = None
+    z: Float[Array, "*batch width"],
+    activation: str,
+    norm: bool = False,
+    then: Array | None = None,
+    learnt: Mapping[str, Array] | None = None,
 ) -> Float[Array, "*batch width"]:
-    """A hidden layer's values from its sums; in bfloat16 where the next kernel, `then`, takes that."""
+    """A hidden layer's values from its sums; in bfloat16 where the next kernel, `then`, takes that.
+
+    Args:
+      norm: whether the sums are normalised.
+      learnt: `scale` and `shift` (width,) of a normalisation after the activation instead, as flax's networks
+        have it; None where there is none.
+    """
+    if learnt is not None:
+        lead = (1,) * (z.ndim - 1) + (-1,)
+        y = layer_norm(ACTIVATIONS[activation](z)) * learnt["scale"].reshape(lead)
+        return y + learnt["shift"].reshape(lead)
     z = layer_norm(z) if norm else z
     if _CHOSEN.get() is None or activation not in SLOPES:
         return ACTIVATIONS[activation](z)

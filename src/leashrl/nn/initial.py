@@ -56,6 +56,12 @@ def orthogonal(gain: float) -> Layer:
     return lambda key, fan_in, fan_out: {"kernel": init(key, (fan_in, fan_out)), "bias": jnp.zeros(fan_out)}
 
 
+def glorot(variance: float = 1.0) -> Layer:
+    """Kernel uniform, of `variance` times 2 / (fan_in + fan_out) (Glorot & Bengio 2010); zero bias."""
+    bound = lambda i, o: math.sqrt(6 * variance / (i + o))
+    return constant_bias(uniform(bound, bound), 0.0)
+
+
 def normal(std: float) -> Layer:
     """Kernel ~ N(0, std^2), zero bias."""
 
@@ -79,6 +85,8 @@ _xavier = constant_bias(uniform(lambda i, o: 0.01 * math.sqrt(6 / (i + o)), lamb
 INITIAL: dict[str, Initial] = {
     "orthogonal": Initial(orthogonal(math.sqrt(2)), orthogonal(math.sqrt(2))),  # IQL
     "orthogonal-small": Initial(orthogonal(math.sqrt(2)), orthogonal(0.01)),  # CORL's critics of CQL
+    "glorot": Initial(glorot(), glorot()),  # FQL
+    "glorot-small": Initial(glorot(), glorot(0.01)),  # FQL's Gaussian policies
     "torch": Initial(torch_linear, torch_linear),
     "torch-small": Initial(torch_linear, _xavier),  # CORL's policy of CQL
     "rlkit-policy": Initial(_rlkit, within(1e-3)),
@@ -115,3 +123,13 @@ def layers(
     how = INITIAL[initial]
     hidden = [draw(how.hidden, k, a, b) for k, (a, b) in zip(keys, pairs, strict=False)]
     return hidden, draw(how.last, keys[-1], sizes[-1], outputs)
+
+
+def with_norm(layers: Sequence[Params], lead: tuple[int, ...] = ()) -> list[Params]:
+    """The hidden layers, each with the `norm` that `hidden.unit` learns: scale 1, shift 0."""
+
+    def norm(layer: Params) -> Params:
+        shape = (*lead, layer["bias"].shape[-1])
+        return {"scale": jnp.ones(shape), "shift": jnp.zeros(shape)}
+
+    return [layer | {"norm": norm(layer)} for layer in layers]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
 from leashrl.nn.hidden import product, unit
-from leashrl.nn.initial import Params, layers
+from leashrl.nn.initial import Params, layers, with_norm
 from leashrl.types import Array
 
 Inputs = Float[Array, "*batch inputs"]
@@ -56,23 +56,27 @@ def mlp(
     *,
     activation: str = "relu",
     norm: bool = False,
+    learnt_norm: bool = False,
     out_scale: float = 1.0,
     dropout_percent: int = 0,
     initial: str = "scaled",
 ) -> Network:
-    """`(..., inputs) -> (..., outputs)`. With a `key`, `apply` drops that share of the hidden units."""
+    """`(..., inputs) -> (..., outputs)`. With a `key`, `apply` drops that share of the hidden units.
+
+    Layers are normalised before the activation (`norm`) or after it, with a learnt scale and shift.
+    """
     sizes = (inputs, *hidden)
 
     def init(key: PRNGKeyArray) -> Params:
         hidden, out = layers(key, sizes, outputs, initial, out_scale)
-        return {"hidden": hidden, "out": out}
+        return {"hidden": with_norm(hidden) if learnt_norm else hidden, "out": out}
 
     def apply(params: Params, x: Inputs, key: PRNGKeyArray | None = None) -> Outputs:
         dropping = dropout_percent and key is not None
         for i, layer in enumerate(params["hidden"]):
             then = None if dropping else next_kernel(params["hidden"], i)
             x = affine(layer, x, outer=i == 0)
-            x = unit(x, activation, norm, then)
+            x = unit(x, activation, norm, then, layer.get("norm"))
             x = dropped(x, None if key is None else jax.random.fold_in(key, i), dropout_percent)
         return affine(params["out"], x, outer=True)
 
@@ -122,6 +126,7 @@ def free_gaussian(
     outputs: int,
     hidden: Sequence[int],
     *,
+    activation: str = "relu",
     mean: str = "tanh",
     log_std_range: tuple[float, float] = (-5.0, 2.0),
     dropout_percent: int = 0,
@@ -132,7 +137,9 @@ def free_gaussian(
     Its log_std is one learnt number a dimension, the same in every state; its mean is bent into [-1, 1]
     (`mean="tanh"`) or not (`free`). With a `key`, `apply` drops that share of the hidden units.
     """
-    body = mlp(inputs, outputs, hidden, dropout_percent=dropout_percent, initial=initial)
+    body = mlp(
+        inputs, outputs, hidden, activation=activation, dropout_percent=dropout_percent, initial=initial
+    )
     bend = {"tanh": jnp.tanh, "free": lambda x: x}[mean]
 
     def init(key: PRNGKeyArray) -> Params:
@@ -162,3 +169,24 @@ def bounded(raw: Array, bound: str, log_std_range: tuple[float, float]) -> Array
         raw = high - jax.nn.softplus(high - raw)
         raw = low + jax.nn.softplus(raw - low)
     return jnp.clip(raw, low, high)
+
+
+def velocity(
+    obs_dim: int,
+    dim: int,
+    hidden: Sequence[int],
+    *,
+    timed: bool = True,
+    activation: str = "relu",
+    initial: str = "scaled",
+) -> Network:
+    """`(params, obs, x, t) -> (..., dim)`: the velocity field of a flow over actions.
+
+    Not `timed`, it takes no t: one step from noise x to an action.
+    """
+    body = mlp(obs_dim + dim + timed, dim, hidden, activation=activation, initial=initial)
+
+    def apply(params: Params, obs: Inputs, x: Array, *time: Array) -> Outputs:
+        return body.apply(params, jnp.concatenate([obs, x, *time], axis=-1))
+
+    return Network(body.init, apply)
