@@ -37,6 +37,8 @@ TINY = {"hidden": (8, 8), "batch_size": 8, "steps": STEPS}
 NETS = ("critic_hidden", "behaviour_hidden", "alpha_hidden")
 SHORT = {
     "misa": {"k": 4, "chain_samples": 3, "burn_in": 1},
+    "fql": {"flow_steps": 2},
+    "ifql": {"flow_steps": 2, "samples": 3},
     "bear": {"behaviour_hidden": (8, 8), "candidates": 3, "samples": 3, "best_of": 3},
     "brac-p": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10},
     "brac-v": {"critic_hidden": (8, 8), "samples": 2, "policy_only_percent": 10, "divergence": "kl-dual"},
@@ -80,6 +82,7 @@ VARIANTS = [
     ("cql", "rho", (("lagrange", "weighted"),)),
     ("cql, discrete", "rho", (("lagrange", "weighted"), ("backup", "max"), ("backup_entropy", True))),
     ("fisher-brc", "no-representation", ()),
+    ("fql", "authors", (("target", "min"),)),
     ("iql", "authors", (("dropout_percent", 50), ("schedule", "constant"))),
     ("misa, discrete", "f", (("estimator", "none"), ("lagrange", True), ("schedule", "cosine"))),
     ("misa, discrete", "t", ()),
@@ -422,16 +425,17 @@ def test_exported_policy_equals_the_trained_one(case, tmp_path):
     obs = mean + std * np.random.default_rng(0).standard_normal((5, 4), np.float32)
 
     @jax.jit
-    def act(params, obs):
+    def act(params, obs, key):
         timestep = TimeStep((obs - mean) / std, jnp.zeros(()), jnp.asarray(True))
-        return policy.act(params, policy.init(params), timestep, jax.random.key(0), mode)[0]
+        return policy.act(params, policy.init(params), timestep, key, mode)[0]
 
     for i in (0, 1):
         params = jax.tree.map(lambda x, i=i: x[i], policy.params(state))
         exported = load_policy(tmp_path, f"seed-{i}")
         assert_same_bits(exported.params, params)
-        wanted = SPEC.action.from_unit(np.stack([act(params, row) for row in obs]))
-        found = exported(obs, mode=mode)  # without a draw, whose keys are the caller's
+        keys = jax.random.split(jax.random.key(0), len(obs))  # of seed 0, where the mode draws
+        wanted = SPEC.action.from_unit(np.stack([act(params, *each) for each in zip(obs, keys, strict=True)]))
+        found = exported(obs, mode=mode)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
         assert np.ptp(wanted, axis=0).min() > 1e-4  # it looks at what it is given
 
@@ -461,6 +465,8 @@ OPTIMUM = {
     "cql": 1.0,
     "dt": 0.9,  # of the few rows near the best return it makes a mean
     "fisher-brc": 1.0,
+    "fql": 1.0,
+    "ifql": 1.0,
     "iql": 1.0,
     "miracle": 1.0,
     "mbop": 1.0,
@@ -484,6 +490,8 @@ LOOSE = {
     "dt": {"context": 1, "width": 64, "layers": 1, "scale": 1, "dropout_percent": 0, "batch_size": 128},
     "cql": {"weight": 0.01, "warmup_percent": 0, "critic_rate": 3e-3},
     "fisher-brc": {"penalty": 0.0, "critic_rate": 3e-3, "behaviour_hidden": (32, 32)},
+    "fql": {"alpha": 1e-3, "critic_rate": 3e-3, "learnt_norm": False},
+    "ifql": {"samples": 1000, "critic_rate": 3e-3, "learnt_norm": False},
     "iql": {"expectile": 0.95, "temperature": 50.0, "critic_rate": 3e-3, "value_rate": 3e-3, "polyak": 0.05},
     "miracle": {"beta": 30.0, "critic_rate": 1e-2, "marginal_rate": 3e-3},
     "mbop": {"horizon": 1, "samples": 2000, "bootstrap": False, "beta": 0.0, "sigma": 0.3, "kappa": 50.0},

@@ -6,8 +6,8 @@ from leashrl.algos.common import in_precision
 from leashrl.core import Entry
 
 FILES = (
-    *("awac", "bc", "bear", "brac", "brac_plus", "cql", "dt", "fisher_brc"),
-    *("iql", "mbop", "miracle", "misa", "mopo", "onestep", "sac", "td3_bc"),
+    *("awac", "bc", "bear", "brac", "brac_plus", "cql", "dt", "fisher_brc", "fql"),
+    *("ifql", "iql", "mbop", "miracle", "misa", "mopo", "onestep", "sac", "td3_bc"),
 )
 ENTRIES = [import_module(f"leashrl.algos.{file}").ENTRY for file in FILES]
 REGISTRY: dict[str, Entry] = {
