@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from leashrl import nn
 from leashrl.algos import presets
-from leashrl.algos.common import categorical, tanh_gaussian, tanh_of, within
+from leashrl.algos.common import categorical, choice, cut_off, tanh_gaussian, tanh_of, within
 from leashrl.core import HP, Algorithm, Entry, Policy, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.optim import adam, adam_init
@@ -27,15 +27,21 @@ class Config:
 
     $$\max_\theta E_D[\log\pi(a|s)] \quad\text{or, deterministic,}\quad \min_\theta E_D\|\pi(s) - a\|^2 / d$$
 
-    with $\pi$ a tanh-Gaussian, or tanh of a network; of discrete actions, a softmax. Up to the constant H(A)
-    the first is the Barber-Agakov bound of the mutual information between states and actions.
+    with $\pi$ a tanh-Gaussian, or a network's output with or without tanh; of discrete actions, a softmax. Up
+    to the constant H(A) the first is the Barber-Agakov bound of the mutual information between states and
+    actions.
 
     Args:
       steps: gradient updates.
       batch_size: transitions an update.
       preprocess: what is done to observations before training.
       hidden: widths of the hidden layers.
+      activation: of the hidden layers.
+      initial: weights begin `scaled` by fan-in, or `glorot`, as FQL's (the last layer with a hundredth of the
+        variance).
       deterministic: squared error in place of likelihood; of discrete actions the likelihood all the same.
+      squash: a deterministic action is tanh of the network's output; `false` cuts it off at the action space
+        when it acts, and its error is that of a Gaussian of unit spread.
       gamma: discount; behaviour cloning does not use it.
       policy_rate: Adam's learning rate.
 
@@ -49,15 +55,21 @@ class Config:
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
     precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+    initial: str = "scaled"
     deterministic: bool = False
+    squash: bool = True
     gamma: float = 0.99
     policy_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        choice("activation", self.activation, nn.ACTIVATIONS)
+        choice("initial", self.initial, tuple(INITIAL))
         within(self, 0, 1, "gamma")
         within(self, 0, math.inf, "policy_rate")
 
 
+INITIAL = {"scaled": "scaled", "glorot": "glorot-small"}
 ACTION_MARGIN = 1e-3  # as MISA's, so that both clone the same targets
 
 
@@ -88,10 +100,16 @@ def softmax_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metr
     return loss, {"policy_loss": loss, "entropy": jnp.mean(pi.entropy())}
 
 
-def squared_loss(params, network: nn.Network, batch: Batch) -> tuple[Array, Metrics]:
-    """E_D of the squared error of tanh(network), averaged over action dimensions."""
-    loss = jnp.mean((jnp.tanh(network.apply(params, batch.obs)) - batch.action) ** 2)
+def squared_loss(
+    params, network: nn.Network, batch: Batch, squash: Callable[[Array], Array] = jnp.tanh
+) -> tuple[Array, Metrics]:
+    """E_D of the squared error of squash(network), averaged over action dimensions."""
+    loss = jnp.mean((squash(network.apply(params, batch.obs)) - batch.action) ** 2)
     return loss, {"policy_loss": loss}
+
+
+def as_it_is(x: Array) -> Array:
+    return x
 
 
 # --- Build -------------------------------------------------------------------
@@ -108,11 +126,14 @@ class Networks(NamedTuple):
 
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, spec.action.dim, config.hidden)
+    style = {"activation": config.activation, "initial": INITIAL[config.initial]}
     if isinstance(spec.action, Discrete):
-        return Networks(nn.mlp(*sizes), softmax_loss, categorical, config)
-    if config.deterministic:
-        return Networks(nn.mlp(*sizes), squared_loss, tanh_of, config)
-    return Networks(nn.gaussian(*sizes), likelihood_loss, tanh_gaussian, config)
+        return Networks(nn.mlp(*sizes, **style), softmax_loss, categorical, config)
+    if not config.deterministic:
+        return Networks(nn.gaussian(*sizes, **style), likelihood_loss, tanh_gaussian, config)
+    if config.squash:
+        return Networks(nn.mlp(*sizes, **style), squared_loss, tanh_of, config)
+    return Networks(nn.mlp(*sizes, **style), partial(squared_loss, squash=as_it_is), cut_off, config)
 
 
 def build(config: Config, spec: Spec) -> Algorithm:

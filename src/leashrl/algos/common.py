@@ -189,13 +189,18 @@ def tanh_gaussian(network: Network) -> Policy:
     return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
 
 
-def tanh_of(network: Network) -> Policy:
+def tanh_of(network: Network, bend: Callable[[Array], Array] = jnp.tanh) -> Policy:
     """tanh of the network in `state.policy`: deterministic."""
 
     def act(params, carry, timestep: TimeStep, key: Array, mode: str):
-        return jnp.tanh(network.apply(params, timestep.obs)), carry
+        return bend(network.apply(params, timestep.obs)), carry
 
     return Policy(lambda state: state.policy, lambda params: (), act, ("mean",))
+
+
+def cut_off(network: Network) -> Policy:
+    """The network in `state.policy`, cut off at the action space: deterministic."""
+    return tanh_of(network, lambda x: jnp.clip(x, -1.0, 1.0))
 
 
 def clipped_gaussian(network: Network) -> Policy:

@@ -43,8 +43,15 @@ class Config:
       batch_size: transitions an update.
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
+      activation: of all hidden layers.
       critic_norm: layer normalisation in the critics' and the value's hidden layers.
-      initial: weights begin `scaled` by fan-in, or `orthogonal` times sqrt 2, as the authors'.
+      learnt_norm: the same after the activation, with a learnt scale and shift.
+      initial: weights begin `scaled` by fan-in, or `orthogonal` times sqrt 2, as the authors', or `glorot`,
+        as FQL's (the policy's last layer with a hundredth of the variance).
+      policy: a Gaussian whose mean is `tanh` of a network and whose spread is learnt, or `unit`: its mean is
+        the network's output, its spread 1.
+      joint: all gradients are taken before any network moves, and the advantage is of the critics themselves,
+        not of their averages: FQL's re-implementation.
       ensemble: number of critics; value and policy take their minimum.
       dropout_percent: of the policy's hidden units, while it trains.
       fresh_value: the advantage takes V(s) after V's update, as the authors' code does; `false` takes it from
@@ -65,8 +72,12 @@ class Config:
     preprocess: Preprocess = field(default_factory=Preprocess)
     precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
     critic_norm: bool = False
+    learnt_norm: bool = False
     initial: str = "scaled"
+    policy: str = "tanh"
+    joint: bool = False
     ensemble: int = 2
     dropout_percent: int = 0
     fresh_value: bool = True
@@ -80,13 +91,20 @@ class Config:
     critic_rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        choice("initial", self.initial, ("scaled", "orthogonal"))
+        choice("activation", self.activation, nn.ACTIVATIONS)
+        choice("initial", self.initial, ("scaled", "orthogonal", "glorot"))
+        choice("policy", self.policy, tuple(POLICIES))
         choice("schedule", self.schedule, ("constant", "cosine"))
         positive(self, "ensemble")
         within(self, 0, 99, "dropout_percent")
         within(self, 0, 1, "gamma", "polyak", "expectile")
         within(self, 0, math.inf, "temperature", "policy_rate", "value_rate", "critic_rate")
 
+
+POLICIES = {  # how the network's output becomes the Gaussian
+    "tanh": {},
+    "unit": {"mean": "free", "log_std_range": (0.0, 0.0)},
+}
 
 # --- State -------------------------------------------------------------------
 
@@ -126,11 +144,14 @@ class Networks(NamedTuple):
 def networks(config: Config, spec: Spec) -> Networks:
     discrete, sizes = isinstance(spec.action, Discrete), (spec.obs_dim, spec.action.dim, config.hidden)
     policy, critic = (nn.mlp, nn.table_critic) if discrete else (nn.free_gaussian, nn.critic)
-    initial, norm = config.initial, config.critic_norm
+    last = {"initial": "glorot-small" if config.initial == "glorot" else config.initial}
+    form = {} if discrete else POLICIES[config.policy]
+    style = {"activation": config.activation, "initial": config.initial}
+    style |= {"norm": config.critic_norm, "learnt_norm": config.learnt_norm}
     return Networks(
-        policy(*sizes, dropout_percent=config.dropout_percent, initial=initial),
-        nn.mlp(spec.obs_dim, 1, config.hidden, norm=norm, initial=initial),
-        critic(*sizes, ensemble=config.ensemble, norm=norm, initial=initial),
+        policy(*sizes, activation=config.activation, dropout_percent=config.dropout_percent, **last, **form),
+        nn.mlp(spec.obs_dim, 1, config.hidden, **style),
+        critic(*sizes, ensemble=config.ensemble, **style),
         config,
         discrete,
     )
@@ -164,17 +185,21 @@ def pi(n: Networks, params, obs: Array, key: Array) -> Categorical | Normal:
 
 
 def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-    # In the authors' order: value, policy, critics; each sees what came before it.
-    hp = state.hp
+    # In the authors' order: value, policy, critics; each sees what came before it. `joint`: none does.
+    hp, before = state.hp, state
     q = nn.least(n.critic, state.target_critic, batch.obs, batch.action)
     (v_loss, v), grads = jax.value_and_grad(value_loss, has_aux=True)(
         state.value, n.value, batch.obs, q, hp["expectile"]
     )
     state = descend(state, {"value": grads}, {"value": hp["value_rate"]})
 
-    asked = jnp.concatenate([batch.obs, batch.next_obs]) if n.config.fresh_value else batch.next_obs
-    *fresh, next_v = jnp.split(n.value.apply(state.value, asked)[..., 0], len(asked) // len(batch.obs))
-    v = fresh[0] if fresh else v
+    if n.config.joint:
+        next_v = n.value.apply(before.value, batch.next_obs)[..., 0]
+        q = nn.least(n.critic, before.critic, batch.obs, batch.action)
+    else:
+        asked = jnp.concatenate([batch.obs, batch.next_obs]) if n.config.fresh_value else batch.next_obs
+        *fresh, next_v = jnp.split(n.value.apply(state.value, asked)[..., 0], len(asked) // len(batch.obs))
+        v = fresh[0] if fresh else v
     weight = exponential_weight(q - v, hp["temperature"])
     y = td.target(batch.reward, batch.discount, next_v)
     policy_grads, log_prob = jax.grad(weighted_likelihood, has_aux=True)(

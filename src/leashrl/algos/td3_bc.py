@@ -41,9 +41,13 @@ class Config:
       batch_size: transitions an update.
       preprocess: what is done to observations and rewards before training.
       hidden: widths of all networks' hidden layers.
+      activation: of all hidden layers.
       critic_norm: layer normalisation in the critics' hidden layers.
+      learnt_norm: the same after the activation, with a learnt scale and shift.
       initial: weights begin `scaled` by fan-in, the policy's last layer a hundredth of that; or as `rebrac`'s
-        authors have them: PyTorch's, biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics).
+        authors have them: PyTorch's, biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics); or
+        `glorot`, as FQL's.
+      joint: the policy's gradient is taken before the critics move: FQL's re-implementation.
       ensemble: number of critics; targets take their minimum.
       value: Q of the policy's objective: of the `first` critic, or the critics' `min`.
       penalty: squared distances' `mean` or `sum` over action dimensions.
@@ -67,8 +71,11 @@ class Config:
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(obs="standardise"))
     precision: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
     critic_norm: bool = False
+    learnt_norm: bool = False
     initial: str = "scaled"
+    joint: bool = False
     ensemble: int = 2
     value: str = "first"
     penalty: str = "mean"
@@ -84,6 +91,7 @@ class Config:
     critic_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        choice("activation", self.activation, nn.ACTIVATIONS)
         choice("initial", self.initial, INITIAL)
         choice("value", self.value, ("first", "min"))
         choice("penalty", self.penalty, ("mean", "sum"))
@@ -93,7 +101,11 @@ class Config:
         within(self, 0, math.inf, "policy_rate", "critic_rate")
 
 
-INITIAL = {"scaled": ("scaled", "scaled"), "rebrac": ("edac-policy", "edac-critic")}  # policy, critics
+INITIAL = {  # policy, critics
+    "scaled": ("scaled", "scaled"),
+    "rebrac": ("edac-policy", "edac-critic"),
+    "glorot": ("glorot-small", "glorot"),
+}
 
 # --- State -------------------------------------------------------------------
 
@@ -145,9 +157,11 @@ class Networks(NamedTuple):
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, continuous("td3-bc", spec).dim, config.hidden)
     of_policy, of_critic = INITIAL[config.initial]
+    style = {"activation": config.activation}
+    norm = {"norm": config.critic_norm, "learnt_norm": config.learnt_norm}
     return Networks(
-        nn.mlp(*sizes, out_scale=0.01, initial=of_policy),
-        nn.critic(*sizes, ensemble=config.ensemble, norm=config.critic_norm, initial=of_critic),
+        nn.mlp(*sizes, out_scale=0.01, initial=of_policy, **style),
+        nn.critic(*sizes, ensemble=config.ensemble, initial=of_critic, **norm, **style),
         config,
     )
 
@@ -169,7 +183,7 @@ def init(n: Networks, key: Array, hp: HP) -> State:
 
 
 def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> tuple[State, Metrics]:
-    config, hp = n.config, state.hp
+    config, hp, before = n.config, state.hp, state.critic
     noise = hp["noise"] * jax.random.normal(key, batch.action.shape)
     noise = jnp.clip(noise, -hp["noise_clip"], hp["noise_clip"])
     next_action = jnp.tanh(n.policy.apply(state.target_policy, batch.next_obs))
@@ -184,7 +198,10 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
     state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
     turn = (step + 1) % config.policy_every == 0
-    state, q_policy, apart = jax.lax.cond(turn, partial(improve, n, batch=batch), stay, state)
+    critics = before if config.joint else state.critic
+    state, q_policy, apart = jax.lax.cond(
+        turn, partial(improve, n, batch=batch, critics=critics), stay, state
+    )
     return state, {
         "td_loss": loss,
         "q_data": jnp.mean(values),
@@ -194,9 +211,13 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
     }
 
 
-def improve(n: Networks, state: State, batch: Batch) -> tuple[State, Array, Array]:
-    """A step of the policy and all averaged networks; the mean Q and the distance from the data."""
-    config, critics = n.config, state.critic
+def improve(n: Networks, state: State, batch: Batch, critics: dict) -> tuple[State, Array, Array]:
+    """A step of the policy and all averaged networks; the mean Q and the distance from the data.
+
+    Args:
+      critics: that the policy climbs.
+    """
+    config = n.config
     if config.value == "first":  # the others need not be worked out
         critics = jax.tree.map(lambda x: x[:1], critics)
     q = partial(nn.least, n.critic, critics, batch.obs)
