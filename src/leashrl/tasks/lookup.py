@@ -4,6 +4,7 @@ import difflib
 import re
 
 from leashrl.errors import BadInput, nearest
+from leashrl.tasks import ogbench
 from leashrl.tasks.table import BARE, TASKS, Task
 
 
@@ -62,6 +63,8 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     """
     if task is None:
         return ()
+    if task.domain == "ogbench":
+        return _ogbench_places(task, data)
     name = data.rsplit("/", 1)[-1].lower().replace("_", "-")
     said = (k for words in (name, task.name) for k in KINDS if re.search(rf"(^|-){k}(-|\.|$)", words))
     kind = next(said, None)
@@ -73,16 +76,38 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _ogbench_places(task: Task, data: str) -> tuple[str, ...]:
+    """An environment without a data type has that of its data.
+
+    >>> _ogbench_places(TASKS["cube-single-singletask-task2-v0"], "cube-single-play-v0")
+    ('ogbench', 'cube', 'cube-single', 'cube-single-play', 'cube-single-singletask-task2-v0')
+
+    OGBench's ants and their mazes are others than D4RL's of the same names.
+
+    >>> _ogbench_places(TASKS["antmaze-large-navigate-singletask-v0"], "")
+    ('ogbench', 'antmaze-large-navigate', 'antmaze-large-navigate-singletask-v0')
+    """
+    name, of_data = ogbench.parse(task.name), ogbench.parse(data.rsplit("/", 1)[-1])
+    assert name is not None
+    kind = name.kind or (of_data.kind if of_data and of_data.world == name.world else None)
+    heads = () if name.world.startswith("antmaze") else (name.world.split("-")[0], name.world)
+    kinds = (f"{name.world}-{kind}",) if kind else ()
+    return tuple(dict.fromkeys(("ogbench", *heads, *kinds, task.name)))
+
+
 def guess(name: str) -> Task | None:
     """The task that a data set's or a file's name stands for, or None if it does not name one.
 
-    In this order: a task's own name, D4RL's name of its file, the older papers' `hopper-mixed`, and last
-    an environment's name at the start (`hopper-medium-like.hdf5`, the Minari id `D4RL/door/human-v2`).
+    In this order: a task's own name, D4RL's name of its file, OGBench's of a data set (its default task), the
+    older papers' `hopper-mixed`, and last an environment's name at the start (`hopper-medium-like.hdf5`,
+    the Minari id `D4RL/door/human-v2`).
 
     >>> guess("walker_mixed.hdf5").name
     'walker2d-medium-replay-v0'
     >>> guess("runs/hopper-medium-like.hdf5").name
     'hopper'
+    >>> guess("data/cube-single-play-v0.npz").name
+    'cube-single-play-singletask-v0'
     >>> guess("my-logs.npz") is None
     True
     """
@@ -90,6 +115,9 @@ def guess(name: str) -> Task | None:
     base = path.rsplit("/", 1)[-1].lower()
     files = {row.data_file[: -len(".hdf5")].lower(): row for row in TASKS.values() if row.data_file}
     found = TASKS.get(base) or files.get(base)
+    data = ogbench.parse(base)
+    if found is None and data is not None and data.kind:
+        return TASKS[data.task_name(None)]
     mixed = re.fullmatch(r"(hopper|walker2d|halfcheetah|ant)-mixed(-v0)?", base)
     if found is None and mixed:
         found = TASKS[f"{mixed[1]}-medium-replay-v0"]

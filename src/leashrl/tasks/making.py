@@ -61,6 +61,10 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
                 import gymnasium_robotics
 
                 gym.register_envs(gymnasium_robotics)
+            if task.domain == "ogbench":
+                import ogbench  # registers its environments, and downloads nothing
+
+                gym.register_envs(ogbench)
         # v4 environments warn that v5 exists: v4 is chosen because it is the closer to D4RL's
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -76,8 +80,9 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
             return correct(env, task.name, task.domain)
     except (ImportError, gym_error()) as error:
         reason = " ".join(str(error).split())[:200]
+        extra = "ogbench" if task.domain == "ogbench" else "mujoco"
         raise BadInput(
-            f"cannot make {task.env_id} for task '{task.name}' ({reason}): pip install 'leashrl[mujoco]'"
+            f"cannot make {task.env_id} for task '{task.name}' ({reason}): pip install 'leashrl[{extra}]'"
         ) from None
 
 
@@ -134,7 +139,7 @@ def give_back(task: Task, envs: list["gym.Env"]) -> None:
 def versions(task: Task) -> dict[str, str]:
     """What returns depend on besides the policy: the same actions give others in another MuJoCo."""
     found = {"env_id": task.env_id or ""}
-    for package in ("gymnasium", "mujoco", "gymnasium-robotics"):
+    for package in ("gymnasium", "mujoco", "gymnasium-robotics", "ogbench"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -4,8 +4,9 @@ A task's normalised score is `100 (R - min) / (max - min)`, R the undiscounted s
 own rewards over one episode; `min` is a uniform random policy's return and `max` an expert's, the same
 for every data set and version of an environment (Fu et al. 2020, arXiv 2004.07219).
 
-Three kinds of names: D4RL data sets (`hopper-medium-v2`), our own generated ones (`pendulum-medium`),
-and bare environments (`hopper`, `kitchen-mixed`), which go with any data file or with none.
+Four kinds of names: D4RL data sets (`hopper-medium-v2`), OGBench's tasks (`tasks.ogbench`), our own
+generated ones (`pendulum-medium`), and bare environments (`hopper`, `kitchen-mixed`), which go with any data
+file or with none.
 Imports neither jax nor a simulator.
 """
 
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leashrl.errors import BadInput
+from leashrl.tasks import ogbench
 
 D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
@@ -28,7 +30,8 @@ class Task:
 
     name: str
     domain: str
-    """`gym`, `adroit`, `kitchen`, `antmaze`, `pendulum`, `cartpole`, or `online` (no reference scores)."""
+    """`gym`, `adroit`, `kitchen`, `antmaze`, `ogbench`, `pendulum`, `cartpole`, or `online` (no reference
+    scores)."""
     env_id: str | None
     """The maintained Gymnasium id that policies are evaluated on; None: nothing to evaluate on."""
     min_score: float | None
@@ -47,7 +50,12 @@ class Task:
     papers: tuple[str, ...]
     """Which of the papers behind this library report the task."""
     note: str
-    """How today's environment differs from D4RL's; empty where it does not."""
+    """How today's environment differs from the benchmark's; empty where it does not."""
+
+    @property
+    def data_pays_returns(self) -> bool:
+        """Whether scores are made of what the data's rewards sum up to; OGBench's are shares of success."""
+        return self.domain != "ogbench"
 
 
 class Family(NamedTuple):
@@ -226,11 +234,27 @@ def _made_here() -> Iterator[Task]:
         yield _row(f"cartpole-{kind}", CARTPOLE)
 
 
-BARE: dict[str, Task] = {row.name: row for row in _bare()}
+def _ogbench(with_data: bool) -> Iterator[Task]:
+    for name in ogbench.names():
+        parts = ogbench.parse(name)
+        if parts is None or (parts.kind is not None) != with_data:
+            continue
+        world = ogbench.WORLDS[parts.world]
+        yield Task(
+            name=name, domain="ogbench", env_id=parts.environment, min_score=0.0, max_score=1.0,
+            max_episode_steps=world.max_episode_steps, episodes=50, obs_dim=world.obs_dim,
+            action_dim=world.action_dim, discrete=False, data_file=None, url=None, papers=(),
+            note=ogbench.NOTE,
+        )  # fmt: skip
+
+
+BARE: dict[str, Task] = {row.name: row for rows in (_bare(), _ogbench(False)) for row in rows}
 """Environments without a data set of their own."""
 
 TASKS: dict[str, Task] = BARE | {
-    row.name: row for rows in (_gym, _adroit, _kitchen, _antmaze, _made_here) for row in rows()
+    row.name: row
+    for rows in (_gym(), _adroit(), _kitchen(), _antmaze(), _made_here(), _ogbench(True))
+    for row in rows
 }
 
 D4RL: dict[str, Task] = {name: row for name, row in TASKS.items() if row.data_file}

@@ -4,6 +4,7 @@ What each maintained environment does differently was read in gymnasium-robotics
 sources (Farama-Foundation/D4RL, `hand_manipulation_suite/*_v0.py`, `kitchen/`, `locomotion/maze_env.py`).
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +135,43 @@ def antmaze_obs(obs: dict) -> np.ndarray:
     return np.concatenate([obs["achieved_goal"], obs["observation"]])
 
 
+# --- OGBench -----------------------------------------------------------------
+
+
+class Success(gym.Wrapper):
+    """An OGBench task that pays 1 on success, and whose resets and steps depend on their seed alone.
+
+    The package draws from numpy's global generator too: this environment has a state of its own for it, which
+    takes the global one's place while it runs.
+    """
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        with warnings.catch_warnings():  # gymnasium's on a Box of float64 bounds, anew at each look
+            warnings.simplefilter("ignore")
+            self.action_space = env.action_space
+        self._random = np.random.RandomState(0).get_state()
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        if seed is not None:
+            self._random = np.random.RandomState(seed).get_state()
+            self.action_space.seed(seed)  # a maze's reset takes random actions
+        return self._apart(self.env.reset, seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        obs, _, terminated, truncated, info = self._apart(self.env.step, action)
+        return obs, float(info["success"]), terminated, truncated, info
+
+    def _apart(self, call: Callable, *args: Any, **options: Any) -> Any:
+        outside = np.random.get_state()
+        np.random.set_state(self._random)
+        try:
+            return call(*args, **options)
+        finally:
+            self._random = np.random.get_state()
+            np.random.set_state(outside)
+
+
 # --- To look at ---------------------------------------------------------------
 
 
@@ -160,6 +198,8 @@ class Watched(gym.Wrapper):
 
 def correct(env: gym.Env, name: str, domain: str) -> gym.Env:
     """`env` with the corrections of the task `name` of `domain`; unchanged where there are none."""
+    if domain == "ogbench":
+        return Success(env)
     head = name.split("-")[0]
     if head in ADROIT_REWARDS:
         return AdroitReward(env, head)
