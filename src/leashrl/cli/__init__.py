@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "tasks": Command("the tasks to evaluate on; or one of them", tables.tasks_arguments, tables.tasks),
     "data info": Command("what a data set holds", data.source_arguments, data.info),
-    "data check": Command("every defect of a data set", data.check_arguments, data.check),
+    "data check": Command("every defect of a data set", data.source_arguments, data.check),
     "data make": Command("make a data set from a recipe", data.make_arguments, data.make),
     "data convert": Command(
         "D4RL's HDF5, npz and Minari into one another", data.convert_arguments, data.convert

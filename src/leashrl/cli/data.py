@@ -12,6 +12,8 @@ from leashrl.errors import BadInput
 
 # --- Arguments ---------------------------------------------------------------
 
+TASK = "whose rewards an OGBench file is given; its default one by default"
+
 
 def source_arguments(parser: Parser) -> None:
     parser.add_argument(
@@ -27,6 +29,7 @@ def reading_arguments(parser: Parser) -> None:
     parser.add_argument("--action-high", type=numbers, metavar="LIST", help=f"upper {what}")
     parser.add_argument("--actions", type=whole, metavar="N", help="the number of discrete actions")
     parser.add_argument("--limit", type=whole, metavar="N", help="the time limit of an episode in steps")
+    parser.add_argument("--task", metavar="NAME", help=TASK)
 
 
 def reading(args: Namespace) -> dict[str, Any]:
@@ -41,12 +44,7 @@ def reading(args: Namespace) -> dict[str, Any]:
     from leashrl.types import Box, Discrete
 
     space = Discrete(n) if n else Box(tuple(low), tuple(high)) if low else None
-    return {"action_space": space, "max_episode_steps": args.limit}
-
-
-def check_arguments(parser: Parser) -> None:
-    source_arguments(parser)
-    parser.add_argument("--task", metavar="NAME", help="compare the shapes with this task's")
+    return {"action_space": space, "max_episode_steps": args.limit, "task": args.task}
 
 
 def make_arguments(parser: Parser) -> None:
@@ -54,8 +52,14 @@ def make_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--steps", type=whole, metavar="N", help="rows; each recipe has its own number by default"
     )
+    parser.add_argument(
+        "--episodes", type=whole, metavar="N", help="of OGBench's recipes, instead of --steps; as published"
+    )
+    parser.add_argument(
+        "--processes", type=whole, metavar="N", help="of OGBench's recipes; one per core by default"
+    )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
-    parser.add_argument("--out", metavar="FILE.hdf5", help="the file; without it, one in the cache")
+    parser.add_argument("--out", metavar="FILE", help="the .hdf5 or .npz file; without it, one in the cache")
 
 
 def convert_arguments(parser: Parser) -> None:
@@ -114,19 +118,24 @@ def check(args: Namespace) -> int:
 def make(args: Namespace) -> int:
     from leashrl.data import RECIPES, load
     from leashrl.data import make as write
+    from leashrl.data.oracles import RECIPES as ORACLES
     from leashrl.data.recipes import compare_with_card
 
-    path = write(args.recipe, args.out, steps=args.steps, seed=args.seed, report=rows_made())
-    data = load(path)
+    settings = {"steps": args.steps, "episodes": args.episodes, "processes": args.processes}
+    total = ORACLES[args.recipe].total(args.episodes) if args.recipe in ORACLES else None
+    with rows_made(total) as report:
+        path = write(args.recipe, args.out, seed=args.seed, report=report, **settings)
+    ours = RECIPES.get(args.recipe) or ORACLES[args.recipe]
+    data = load(path, task=ours.task)
     values = {
         "recipe": args.recipe,
         "file": str(path),
         "seed": args.seed,
         "rows": len(data),
         "hash": data.hash,
-        "task": RECIPES[args.recipe].task,
+        "task": ours.task,
     }
-    lines = [f"{path}: {len(data)} rows of {RECIPES[args.recipe].about}"]
+    lines = [f"{path}: {len(data)} rows of {ours.about}"]
     verdict = compare_with_card(args.recipe, len(data), args.seed, data.hash)
     if verdict is not None:
         values["card"] = verdict

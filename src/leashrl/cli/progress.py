@@ -1,9 +1,10 @@
 """What is seen of a run while it goes on, on stderr: a bar on a terminal, plain lines everywhere else."""
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from leashrl.cli.tables import assignments
 from leashrl.runs.events import (
@@ -144,9 +145,16 @@ class Screen:
             self.bar = None
 
 
-def rows_made(every: float = 10.0) -> Callable[[int], None]:
-    """Tells on stderr, now and then, how many rows a recipe has made."""
+@contextlib.contextmanager
+def rows_made(total: int | None = None, every: float = 10.0) -> Iterator[Callable[[int], None]]:
+    """Tells on stderr how many rows a recipe has made: a bar where the total is known, else lines."""
     began = last = time.monotonic()
+
+    def advance(rows: int) -> None:
+        rate = rows / (time.monotonic() - began)
+        bar.update(
+            row, completed=rows, description="rows", pace=f"{rate:.0f}/s", left=clock((total - rows) / rate)
+        )
 
     def report(rows: int) -> None:
         nonlocal last
@@ -155,7 +163,12 @@ def rows_made(every: float = 10.0) -> Callable[[int], None]:
             last = now
             print(f"{rows} rows, {rows / (now - began):.0f}/s", file=sys.stderr, flush=True)
 
-    return report
+    if total is None or not sys.stderr.isatty():
+        yield report
+        return
+    bar, row = _bar(total, 0)
+    with bar:
+        yield advance
 
 
 def _bar(total: int, step: int):

@@ -71,6 +71,7 @@ def load_defects(raw: Raw, name: str) -> tuple[list[Defect], Dataset | None]:
         max_episode_steps=None if raw.max_episode_steps is None else int(raw.max_episode_steps),
         extras=raw.extras,
         action_space_assumed=raw.action_space_assumed,
+        continues=raw.continues,
     )
     return list(_order(data, raw.where)), data
 

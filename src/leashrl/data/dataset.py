@@ -28,6 +28,7 @@ class Dataset:
       max_episode_steps: the time limit; it finds the cuts where `timeout` is None.
       extras: what else the source holds (`infos/*`, `metadata/*`), read only when asked for.
       action_space_assumed: nobody gave the space and the file does not say: it is D4RL's [-1, 1].
+      continues: a terminal row ends the task, and the log goes on behind it: `timeout` alone ends episodes.
     """
 
     obs: np.ndarray
@@ -41,6 +42,7 @@ class Dataset:
     max_episode_steps: int | None = None
     extras: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     action_space_assumed: bool = False
+    continues: bool = False
 
     @classmethod
     def from_arrays(
@@ -102,7 +104,7 @@ class Dataset:
     def ends(self) -> np.ndarray:
         """(n,) bool: rows that are an episode's last: terminal, cut, or at the time limit."""
         if self.timeout is not None:
-            return self.terminal | self.timeout
+            return self.timeout.copy() if self.continues else self.terminal | self.timeout
         return self.terminal | _at_limit(self.terminal, self.max_episode_steps, after_terminal=0)
 
     def episodes(self) -> list[slice]:
@@ -153,6 +155,7 @@ class Dataset:
             name=f"{self.name}, best {fraction:.0%} of episodes",
             max_episode_steps=self.max_episode_steps,
             action_space_assumed=self.action_space_assumed,
+            continues=self.continues,
         )
 
     # --- Views ------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Raw:
       extras: all other arrays, by path (`infos/qpos`, `metadata/algorithm`), read when asked for.
       action_space_assumed: the container does not say; it is D4RL's convention.
       max_episode_steps: as stored, not yet known to be a whole number.
+      continues: as in `Dataset`.
       attributes: HDF5's, numbers and text: `{path: {name: value}}`, the root's path is empty.
       left_behind: what the container holds and a Raw cannot, with the reason, for people.
       defects: what went wrong while reading.
@@ -69,6 +70,7 @@ class Raw:
     action_space: Space | None = None
     action_space_assumed: bool = False
     max_episode_steps: int | None = None
+    continues: bool = False
     attributes: "Attributes" = field(default_factory=dict)
     left_behind: tuple[str, ...] = ()
     defects: tuple[Defect, ...] = ()

@@ -6,7 +6,9 @@ loop below that enters its kinds into `RECIPES`.
 
 import hashlib
 import importlib.metadata
+import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from leashrl.data import cartpole, locomotion, pendulum
+from leashrl.data import cartpole, locomotion, oracles, pendulum
 from leashrl.data.hdf5 import write_hdf5
 from leashrl.data.raw import KEYS, Raw, atomically, looked_up
 from leashrl.errors import BadInput, nearest
@@ -107,29 +109,41 @@ def make(
     steps: int | None = None,
     seed: int = 0,
     report: Report = lambda rows: None,
+    episodes: int | None = None,
+    processes: int | None = None,
 ) -> Path:
-    """The file of a recipe, D4RL's HDF5 layout.
+    """The file of a recipe: D4RL's HDF5 layout, or for OGBench's recipes `.npz`, a `-val.npz` beside it.
 
     Args:
-      recipe: a key of `RECIPES`.
+      recipe: a key of `RECIPES` or of `oracles.RECIPES`.
       out: where to write. An existing file is replaced only if a recipe made it. None: the cache,
         where a file is made once and reused if its SHA-256 is still the one noted beside it.
       steps: rows, 2 or more.
       seed: 0 or more.
       report: called with the number of rows so far, where it takes long.
+      episodes: of an OGBench recipe, in place of `steps`; the validation part has a tenth as many.
+      processes: that make an OGBench recipe's episodes; as many as there are cores by default.
 
     Raises:
       BadInput: an unknown recipe, a bad number, a file that cannot be written or should not be.
     """
-    if recipe not in RECIPES:
-        raise BadInput(f"no recipe '{recipe}': {nearest(recipe, RECIPES)}")
+    if recipe not in RECIPES and recipe not in oracles.RECIPES:
+        raise BadInput(f"no recipe '{recipe}': {nearest(recipe, [*RECIPES, *oracles.RECIPES])}")
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"a recipe's seed is in 0..2^32-1, not {seed}")
+    if recipe in oracles.RECIPES:
+        if steps is not None:
+            raise BadInput(f"recipe '{recipe}' makes whole episodes: give their number, not steps")
+        return _make_ogbench(oracles.RECIPES[recipe], out, episodes, seed, processes, report)
+    if episodes is not None or processes is not None:
+        raise BadInput(
+            f"recipe '{recipe}' takes steps, not episodes or processes: those are OGBench's recipes'"
+        )
     entry = RECIPES[recipe]
     steps = entry.default_steps if steps is None else steps
     if steps < 2 or steps != int(steps):
         raise BadInput(f"a recipe makes a whole number of steps, 2 or more, not {steps}")
     steps = int(steps)  # 1e5 is a number of steps too
-    if not 0 <= seed < 2**32:
-        raise BadInput(f"a recipe's seed is in 0..2^32-1, not {seed}")
 
     if out is not None:
         with looked_up(out):
@@ -142,16 +156,84 @@ def make(
         return target
 
     target = cache_folder() / f"{recipe}-seed{seed}-steps{steps}-v{entry.version}.hdf5"
-    note = target.with_suffix(".hdf5.sha256")
-    try:
-        whole = note.read_text().split()[0] == _sha256(target)
-    except (OSError, IndexError, UnicodeDecodeError):
-        whole = False
-    if not whole:  # made from the seed again: nothing can be lost
+    if not _is_whole(target):  # made from the seed again: nothing can be lost
         write_hdf5(_raw(recipe, steps, seed, report), target)
-        with atomically(note) as temporary:
-            temporary.write_text(f"{_sha256(target)}  {target.name}\n")
+        _note(target)
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether a file of the cache is the one that was noted when it was made."""
+    try:
+        return target.with_name(f"{target.name}.sha256").read_text().split()[0] == _sha256(target)
+    except (OSError, IndexError, UnicodeDecodeError):
+        return False
+
+
+def _note(target: Path) -> None:
+    with atomically(target.with_name(f"{target.name}.sha256")) as temporary:
+        temporary.write_text(f"{_sha256(target)}  {target.name}\n")
+
+
+# --- OGBench's ---------------------------------------------------------------
+
+OGBENCH_VERSION = 1
+"""Raised when `oracles` changes what it makes."""
+
+
+def ogbench_cache(recipe: oracles.Recipe, episodes: int, seed: int) -> Path:
+    """Where a made data set is kept, under OGBench's own name."""
+    folder = f"seed{seed}-episodes{episodes}-v{OGBENCH_VERSION}"
+    return cache_folder() / "ogbench" / folder / f"{recipe.name}-v0.npz"
+
+
+def _make_ogbench(
+    recipe: oracles.Recipe, out: str | Path | None, episodes: int | None, seed: int, processes: int | None,
+    report: Report,
+) -> Path:  # fmt: skip
+    episodes = recipe.episodes if episodes is None else episodes
+    for name, value in (("episodes", episodes), ("processes", processes)):
+        if value is not None and value < 1:
+            raise BadInput(f"a recipe's {name} must be at least 1, not {value}")
+    oracles.require()
+    with looked_up(out or ""):
+        target = ogbench_cache(recipe, episodes, seed) if out is None else Path(out).expanduser()
+        if target.suffix != ".npz":
+            raise BadInput(f"OGBench's data are .npz files: name the file {target.name}.npz")
+        if out is not None and target.exists() and not _made_by_oracles(target):
+            raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
+    parts = {target: False, target.with_name(f"{target.stem}-val.npz"): True}
+    if out is None and all(_is_whole(file) for file in parts):
+        return target
+    versions = {name: importlib.metadata.version(name) for name in ("ogbench", "mujoco", "numpy")}
+    about = {"recipe": recipe.name, "seed": seed, "versions": versions}
+    done = 0
+    for file, validation in parts.items():
+        count = oracles.validation_episodes(episodes) if validation else episodes
+        before = done
+        arrays = oracles.generate(
+            recipe, count, seed, validation=validation, processes=processes,
+            report=lambda rows, before=before: report(before + rows),
+        )  # fmt: skip
+        done += len(arrays["terminals"])
+        card = json.dumps(about | {"episodes": count, "validation": validation}, sort_keys=True)
+        with atomically(file) as temporary:
+            np.savez_compressed(temporary, **arrays, **{MADE: np.asarray(card.encode())})
+        if out is None:
+            _note(file)
+    return target
+
+
+MADE = "metadata/made"
+"""The array of a made `.npz` that says how it was made, JSON."""
+
+
+def _made_by_oracles(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{MADE}.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _raw(recipe: str, steps: int, seed: int, report: Report) -> Raw:

@@ -3,35 +3,45 @@
 import dataclasses
 from pathlib import Path
 
+from leashrl.data import oracles
 from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
 from leashrl.data.dataset import Dataset
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
 from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
 from leashrl.data.npz import read_npz, write_npz
+from leashrl.data.ogbench import ogbench_file, with_rewards, without_rewards
 from leashrl.data.raw import Defect, Raw, line, looked_up
-from leashrl.data.recipes import RECIPES, make
+from leashrl.data.recipes import RECIPES, make, ogbench_cache
 from leashrl.errors import BadInput, nearest
-from leashrl.tasks import D4RL, LIMIT_OF_FILE, d4rl_file
+from leashrl.tasks import D4RL, LIMIT_OF_FILE, d4rl_file, ogbench
 from leashrl.types import Box, Space, Spec
 
 SUFFIXES = (".hdf5", ".h5", ".npz")
+OGBENCH = {name: ogbench.parse(name) for name in ogbench.names()}
 
 
 def load(
-    source: str | Path, *, action_space: Space | None = None, max_episode_steps: int | None = None
+    source: str | Path,
+    *,
+    action_space: Space | None = None,
+    max_episode_steps: int | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """A data set from disk, strictly checked.
 
     Args:
       source: a `.hdf5`, `.h5` (D4RL layout) or `.npz` file; a Minari data set's folder or id
         (`minari:` in front is allowed); a D4RL id (`hopper-medium-v2`), looked up by file name in
-        `$D4RL_DATASET_DIR` or `~/.d4rl/datasets`; or a recipe (`pendulum-medium`), made and cached.
+        `$D4RL_DATASET_DIR` or `~/.d4rl/datasets`; an OGBench task or data set (`cube-single-play-v0`), in
+        `$OGBENCH_DATASET_DIR` or `~/.ogbench/data`; or a recipe (`pendulum-medium`), made and cached.
         Nothing is ever downloaded.
       action_space: for files that do not say; it goes before what the file says. A D4RL file holds no
         bounds: its format's are [-1, 1] in every dimension, and those are taken
         (`Dataset.action_space_assumed`). `.npz` must say.
       max_episode_steps: the time limit, where neither the file nor its D4RL name tells. It is used
         only for data without `timeouts`.
+      task: whose rewards OGBench's files are given, which hold none: by default the source's own task. Other
+        files have their own rewards.
 
     Actions beyond a bound by no more than 1e-4 of the range are rounding: they are clipped. float64 is
     rounded to float32, (N, 1) rewards and flags become (N,).
@@ -39,7 +49,9 @@ def load(
     Raises:
       BadInput: no such source, or anything in it that makes training wrong, with row numbers.
     """
-    return to_dataset(_read(*_find(source), action_space, max_episode_steps), _name(source))
+    return to_dataset(
+        _read(*_find(source), action_space, max_episode_steps, _task(source, task)), _name(source)
+    )
 
 
 def check(
@@ -47,6 +59,7 @@ def check(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
+    task: str | None = None,
     spec: Spec | None = None,
 ) -> list[Defect]:
     """Every defect that can be found in one pass; arguments as in `load`.
@@ -61,7 +74,7 @@ def check(
         return list(oddities(source, source.name, spec))
     kind, path = _find(source)
     try:
-        raw = _read(kind, path, action_space, max_episode_steps)
+        raw = _read(kind, path, action_space, max_episode_steps, _task(source, task))
     except BadInput as error:
         return [Defect("unreadable", str(path), (), str(error))]
     found, data = load_defects(raw, _name(source))
@@ -74,6 +87,7 @@ def convert(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
+    task: str | None = None,
 ) -> list[str]:
     """Any source of `load` into a `.hdf5`, `.h5` or `.npz` file, or `minari:NAMESPACE/NAME-v0`.
 
@@ -97,7 +111,10 @@ def convert(
         )
     if not minari and exists:
         raise BadInput(f"{path} exists already: remove it or give another name")
-    raw = _read(*_find(source), action_space, max_episode_steps)
+    raw, notes = _read(*_find(source), action_space, max_episode_steps, _task(source, task)), []
+    if raw.continues:
+        raw = dataclasses.replace(raw, continues=False)
+        notes.append("episodes are cut where their task is done: only OGBench's files let them go on")
     data = to_dataset(raw, _name(source))
     if minari:
         write_minari(raw, data, text.removeprefix("minari:"))
@@ -106,13 +123,17 @@ def convert(
     else:
         write_hdf5(raw, path)
 
-    notes = []
     if raw.left_behind:
         more = f" and {len(raw.left_behind) - FIRST} more" if len(raw.left_behind) > FIRST else ""
         notes.append(f"left behind: {', '.join(raw.left_behind[:FIRST])}{more}")
     if raw.action_space_assumed:
         notes.append("the source holds no action bounds: D4RL's [-1, 1] were assumed and written")
     return notes
+
+
+def _task(source: str | Path, task: str | None) -> str | None:
+    """The task for a source's rewards: the one asked for, else the source where it is a task's name."""
+    return task or (str(source) if str(source) in OGBENCH else None)
 
 
 # --- Where a source is ------------------------------------------------------------------
@@ -160,13 +181,35 @@ def _find_file(text: str) -> tuple[str, Path]:
             get = f"curl -fL --create-dirs -o {file} {D4RL[text].url}"
             raise BadInput(f"{text} is not on this disk: expected at {file}; get it with: {get}")
         return "hdf5", file
+    if text in oracles.RECIPES:
+        return "npz", make(text)
+    name = ogbench.parse(text)
+    if name is not None and name.kind:
+        return "npz", _ogbench(name)
     if "/" in text and ID.fullmatch(text):
         return "minari", _minari(text)
-    known = nearest(text, [*RECIPES, *D4RL]).split(" (known:")[0] if text else "give a name"
+    known = (
+        nearest(text, [*RECIPES, *oracles.RECIPES, *D4RL, *OGBENCH]).split(" (known:")[0]
+        if text
+        else "give a name"
+    )
     known = known if known.startswith("did you mean") else f"recipes: {', '.join(RECIPES)}"
     raise BadInput(
         f"no data set '{line(text)}': neither a file, a recipe, a D4RL id nor a Minari id; {known}"
     )
+
+
+def _ogbench(name: ogbench.Name) -> Path:
+    """The file of a data set: OGBench's own, or the one that was made here with default settings."""
+    file, recipe = ogbench_file(name.data), oracles.RECIPES.get(name.data.removesuffix("-v0"))
+    if file.is_file():
+        return file
+    made = recipe and ogbench_cache(recipe, recipe.episodes, 0)
+    if made and made.is_file():
+        return made
+    get = f"get it with: curl -fL --create-dirs -o {file} {ogbench.URL}/{name.data}.npz"
+    make = f", or make it with: leashrl data make {recipe.name}" if recipe else ""
+    raise BadInput(f"{name.data} is not on this disk: expected at {file}; {get}{make}")
 
 
 def _minari(name: str) -> Path:
@@ -180,7 +223,9 @@ def _minari(name: str) -> Path:
     return folder
 
 
-def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None) -> Raw:
+def _read(
+    kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None, task: str | None = None
+) -> Raw:
     """The container's contents; what the caller says goes before what it says."""
     try:
         if kind != "minari":
@@ -188,6 +233,8 @@ def _read(kind: str, path: Path, action_space: Space | None, max_episode_steps: 
     except OSError as error:
         raise BadInput(f"{path} cannot be opened: {line(error.strerror or error)}") from None
     raw = {"hdf5": read_hdf5, "npz": read_npz, "minari": read_minari}[kind](path)
+    if without_rewards(raw):
+        raw = with_rewards(raw, task)
     space = raw.action_space if action_space is None else action_space
     limit = raw.max_episode_steps if max_episode_steps is None else max_episode_steps
     assumed = False

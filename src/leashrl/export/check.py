@@ -52,7 +52,7 @@ def observations(
     if data is None and plan.get("source") is None:
         return drawn(policy)
     try:
-        found = data if isinstance(data, Dataset) else load(data or plan["source"])
+        found = data if isinstance(data, Dataset) else load(data or plan["source"], task=policy.task)
     except BadInput:
         if data is not None:
             raise

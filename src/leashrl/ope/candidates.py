@@ -107,7 +107,7 @@ def common_gamma(candidates: Sequence[Candidate], gamma: float | None) -> float:
 def find_data(folders: Sequence[str | Path], data: str | Path | Dataset | None) -> Dataset:
     """The data set that is given, or the one that all runs were trained on."""
     if data is not None:
-        return data if isinstance(data, Dataset) else load(data)
+        return data if isinstance(data, Dataset) else load(data, task=common_task(folders))
     plans = {}
     for folder in map(Path, folders):
         if not RunFolder(folder).begun:
@@ -123,6 +123,13 @@ def find_data(folders: Sequence[str | Path], data: str | Path | Dataset | None) 
         raise BadInput(f"the runs were trained on different data ({names}): choose one with --data")
     ((folder, plan),) = plans.values()
     return same_data(folder, plan, None)
+
+
+def common_task(folders: Sequence[str | Path]) -> str | None:
+    """The task of all runs, for data whose rewards are a task's; None where there are several."""
+    begun = [Path(folder) for folder in folders if RunFolder(Path(folder)).begun]
+    tasks = {read_plan(folder)[0].task for folder in begun}
+    return tasks.pop() if len(tasks) == 1 else None
 
 
 def check_fit(candidate: Candidate, dataset: Dataset) -> None:

@@ -76,9 +76,9 @@ def diagnose(
 
 
 def behaviour(mean: float, task: str | None) -> Behaviour:
-    """The data's mean return, and its score where the task has reference scores."""
+    """The data's mean return, and its score where the task has reference scores for the data's rewards."""
     place = find_task(task) if task else None
-    if place is None or place.min_score is None:
+    if place is None or place.min_score is None or not place.data_pays_returns:
         return Behaviour(mean)
     return Behaviour(mean, float(normalise(place, mean)))
 

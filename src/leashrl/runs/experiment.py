@@ -125,7 +125,8 @@ def read_inputs(
 ) -> tuple[Any, Dataset | None, Task | None]:
     """The Config, the data set and the task of a new run; the Config depends on the other two."""
     configure(algorithm, preset, None, options)  # a typo is told before a large file is read
-    dataset = data if isinstance(data, Dataset) or data is None else load(data)
+    wanted = None if task == "none" else task  # for files whose rewards are a task's
+    dataset = data if isinstance(data, Dataset) or data is None else load(data, task=wanted)
     place = find_place(task, dataset) if dataset else online_place(algorithm, task)
     options = dict(options) | ({} if steps is None else {"steps": steps})
     config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
@@ -231,7 +232,7 @@ def same_data(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Da
     """The data set that the run was started on, compared with what `config.json` says of it."""
     if data is None and plan.data["source"] is None:
         raise BadInput(f"'{folder}' was trained on arrays in memory: pass them as `data`")
-    dataset = data if isinstance(data, Dataset) else load(data or plan.data["source"])
+    dataset = data if isinstance(data, Dataset) else load(data or plan.data["source"], task=plan.task)
     found = describe(dataset)
     # Older versions stored the hash alone.
     other = [name for name in DECISIVE if name in plan.data and plan.data[name] != found[name]]

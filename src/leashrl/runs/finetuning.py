@@ -132,7 +132,7 @@ def place_of(folder: Path, plan: Plan, env: str | None) -> Task:
     place = of_environment(name)
     if place.env_id is None:
         raise BadInput(f"task '{place.name}' has no environment to learn in")
-    if place.domain == "kitchen":
+    if place.domain in ("kitchen", "ogbench"):
         raise BadInput(f"task '{place.name}' pays online for other things than its data did: {place.note}")
     return place
 

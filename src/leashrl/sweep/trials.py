@@ -51,7 +51,7 @@ def look_at(spec: Spec) -> dict[str | None, Source]:
             places = [online_place(label.partition(":")[0], spec.task) for label in spec.labels]
             found[None] = Source("", None, places[0])
         else:
-            dataset = load(source)
+            dataset = load(source, task=spec.task)
             found[source] = Source(dataset.name, dataset.hash, find_place(spec.task, dataset))
         if spec.kind == "search" and found[source].place is None:
             raise BadInput(f"'{spec.path}': [search] needs scores to go by: give a task to evaluate on")
