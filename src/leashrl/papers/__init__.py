@@ -128,6 +128,11 @@ PAPERS: dict[str, Paper] = {
             "8": of_runs("brac-plus", "8", "curves by H₀", brac_plus_runs.figure_8, brac_plus_runs.Curves()),
         },
     ),
+    "fql": Paper(
+        "Park et al. 2025, ICML, arXiv 2502.02538",
+        tables={"3": table("fql", "3", "OGBench's tasks by 5 methods")},
+        figures={},
+    ),
     "fisher-brc": Paper(
         "Kostrikov et al. 2021, arXiv 2103.08050",
         tables={

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from leashrl.core import override, to_json
-from leashrl.data import load, recipes
+from leashrl.data import load, oracles, recipes
+from leashrl.data.ogbench import ogbench_file
 from leashrl.disk.folder import RunFolder, runs_below
 from leashrl.errors import BadInput, nearest
 from leashrl.papers.protocols import FULL, SCALES, Options, Setup, Trial, check, setup_of
@@ -31,7 +32,7 @@ from leashrl.runs import experiment, peers
 from leashrl.runs.events import Event, MemberDiverged, Saved
 from leashrl.runs.peers import PEERS
 from leashrl.runs.results import Result
-from leashrl.tasks import D4RL, d4rl_file
+from leashrl.tasks import D4RL, d4rl_file, ogbench
 
 # --- Data ----------------------------------------------------------------------
 
@@ -49,7 +50,8 @@ ONLINE = "online, in the environment"
 
 
 def source_of(task: str, online: bool, scale: str) -> Source | None:
-    """D4RL's own file, else our recipe of that name, made now where it is not in the cache yet; else None."""
+    """D4RL's or OGBench's own file, else our recipe of that name, made now where it is not in the cache yet;
+    else None. OGBench's are whole at every scale but `smoke`: they take half an hour to make."""
     if online:
         return Source(None, task, ONLINE, None)
     recipe = re.sub(r"-v\d$", "", task)
@@ -59,13 +61,25 @@ def source_of(task: str, online: bool, scale: str) -> Source | None:
         rows = SCALES[scale].rows if scale in SCALES else recipes.RECIPES[recipe].default_steps
         path = recipes.make(recipe, steps=rows)
         name, about = f"{recipe}-{rows}", f"our recipe {recipe}, {rows:,} rows"
+    elif (of_ogbench := ogbench.parse(task)) and ogbench_file(of_ogbench.data).is_file():
+        path, name = ogbench_file(of_ogbench.data), task  # one file serves several tasks
+        about = f"OGBench's file {path.name}"
+    elif of_ogbench and (recipe := oracles.RECIPES.get(of_ogbench.data.removesuffix("-v0"))):
+        episodes = 2 if scale == "smoke" else recipe.episodes
+        path, name = recipes.make(recipe.name, episodes=episodes), task
+        about = f"our recipe {recipe.name}, {episodes:,} episodes"
     else:
         return None
-    return Source(path, name, about, load(path).hash)
+    return Source(path, name, about, load(path, task=task).hash)
 
 
 def has_source(task: str) -> bool:
     """Whether `source_of` would find something, nothing made."""
+    name = ogbench.parse(task)
+    if name is not None:
+        file, recipe = ogbench_file(name.data), oracles.RECIPES.get(name.data.removesuffix("-v0"))
+        made = recipe and recipes.ogbench_cache(recipe, recipe.episodes, 0)
+        return file.is_file() or bool(made and made.is_file())
     return (task in D4RL and d4rl_file(task).is_file()) or re.sub(r"-v\d$", "", task) in recipes.RECIPES
 
 

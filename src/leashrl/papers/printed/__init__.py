@@ -20,7 +20,7 @@ from typing import Any
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import places, task
 
-PAPERS = ("misa", "brac-plus", "fisher-brc", "miracle")
+PAPERS = ("misa", "brac-plus", "fisher-brc", "miracle", "fql")
 Row = tuple[float | None, ...]
 
 
