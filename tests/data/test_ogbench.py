@@ -1,13 +1,17 @@
 """OGBench's files: a task's rewards computed on load, faults told in a line, the package's own word."""
 
+import json
+
 import numpy as np
 import pytest
 
-from leashrl.data import load, ogbench, oracles
+from leashrl.cli import main
+from leashrl.data import convert, info, load, ogbench, oracles
 from leashrl.data.ogbench import relabelled
 from leashrl.errors import BadInput
 from leashrl.tasks import BARE, TASKS, guess, places
 from leashrl.tasks import ogbench as names
+from support import script
 
 # the package's own, on the bounds of its action space
 pytestmark = pytest.mark.filterwarnings(
@@ -109,6 +113,32 @@ def test_an_episode_that_ends_at_its_goal_is_cut_and_not_over(tmp_path, at_goal)
     assert not data.terminal.any() and data.timeout.tolist() == [False, False, False, True]
 
 
+def test_episodes_go_on_when_their_task_is_done(tmp_path, at_goal):
+    """The robot goes on to its next goal: a success ends no episode, but for values and in other formats."""
+    path, _ = compact(tmp_path)
+    data = load(path)
+    assert [(part.start, part.stop) for part in data.episodes()] == [(0, 4), (4, 8), (8, 12)]
+    assert data.returns().tolist() == [-3.0] * 3 and info(data).episodes == 3 and info(data).terminals == 3
+    assert data.top(0.4).episodes() == [slice(0, 4)]
+    known = data.transitions("dynamics")
+    assert len(known["obs"]) == 9 and known["known"].all() and known["terminal"].sum() == 3
+    notes = convert(path, tmp_path / "cut.hdf5")
+    assert notes == ["episodes are cut where their task is done: only OGBench's files let them go on"]
+    cut = load(tmp_path / "cut.hdf5")
+    assert len(cut.episodes()) == 6 and cut.hash == data.hash
+    np.testing.assert_array_equal(cut.transitions()["next_obs"], data.transitions()["next_obs"])
+
+
+def test_commands_take_the_task_for_rewards(tmp_path, at_goal, capsys):
+    path, _ = compact(tmp_path, "mine")
+    assert main(["data", "info", str(path), "--json"]) == 2 and at_goal == []
+    assert "name its task" in capsys.readouterr().err
+    assert main(["data", "info", str(path), "--task", "cube-single-singletask-task5-v0", "--json"]) == 0
+    assert at_goal == ["cube-single-singletask-task5-v0"]
+    assert json.loads(capsys.readouterr().out)["terminals"] == 3
+    assert main(["data", "check", str(path), "--task", "cube-single-singletask-v0"]) == 0
+
+
 def test_tasks_and_data_sets_are_found_by_name(tmp_path, at_goal, monkeypatch):
     monkeypatch.setenv("OGBENCH_DATASET_DIR", str(tmp_path))
     compact(tmp_path)
@@ -130,7 +160,7 @@ def test_tasks_and_data_sets_are_found_by_name(tmp_path, at_goal, monkeypatch):
     ("name", "task", "words"),
     [
         ("cube-single-play-v0", "scene-singletask-v0", "is of cube-single, and task .* of scene: wrong task"),
-        ("mine", None, "holds no rewards: name the task that it is for"),
+        ("mine", None, "holds no rewards: name its task, such as"),
         ("mine", "hopper", "task 'hopper' has none for it"),
         (
             "mine",
@@ -211,6 +241,7 @@ def test_cells_of_a_maze():
 # --- With the package --------------------------------------------------------
 
 packaged = pytest.mark.slow
+parity = script("benchmarks/ogbench_parity.py")
 
 
 def package():
@@ -238,16 +269,7 @@ def test_made_rows_are_what_the_package_makes_of_them(recipe, tmp_path, monkeypa
     path = tmp_path / f"{recipe}-v0.npz"
     np.savez_compressed(path, **made)
     world = short.world
-    env = gymnasium.make(f"{world}-v0").unwrapped
-    env.reset(seed=0)
-    for row in range(0, 120, 7):
-        state = [made[name][row] for name in ("qpos", "qvel", "button_states") if name in made]
-        env.set_state(*state)
-        seen = env.compute_observation() if hasattr(env, "compute_observation") else env.get_ob()
-        apart = np.abs(np.float32(seen) - made["observations"][row])
-        if "maze" not in world:
-            apart[18] = 0.0  # the gripper's contact is a force, which the state does not hold
-        assert apart.max() <= (0.01 if row == 0 else 2e-6)  # the arm is not moved on before the first step
+    assert np.nanmax(parity.observations(world, made, np.arange(0, 120, 7))) < 2e-5
     for number in (1, 3):
         task = f"{world}-singletask-task{number}-v0"
         mine = load(path, task=task)

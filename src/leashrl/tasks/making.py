@@ -61,8 +61,8 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
                 import gymnasium_robotics
 
                 gym.register_envs(gymnasium_robotics)
-            if task.domain == "ogbench":
-                import ogbench  # registers its environments, and downloads nothing
+            if task.domain == "ogbench" or task.name == "online-ant-xy-v0":
+                import ogbench.online_locomotion  # registers its environments, and downloads nothing
 
                 gym.register_envs(ogbench)
         # v4 environments warn that v5 exists: v4 is chosen because it is the closer to D4RL's

@@ -124,6 +124,8 @@ ONLINE: dict[str, Family] = {
     "reacher": Family("online", "Reacher-v4", None, None, 50, 11, 2, _V4),
     "humanoid": Family("online", "Humanoid-v4", None, None, 1000, 376, 17, _V4),
 }
+# OGBench's ant that is told a direction and paid for going there: the expert of its mazes learns on it.
+ANT_XY = Family("online", "online-ant-v0", None, None, 1000, 29, 8)
 MIRACLE = ("hopper", "walker2d", "ant", "pendulum", *(n for n in ONLINE if n != "inverted-pendulum"))
 """The eight online environments of the MIRACLE text's figure 2. "Pendulum" may be `inverted-pendulum` there:
 it is one of MuJoCo's, as the text says of all eight, and `pendulum` is not."""
@@ -153,6 +155,7 @@ def _bare() -> Iterator[Task]:
         "pendulum": PENDULUM,
         "cartpole": CARTPOLE,
         **ONLINE,
+        "online-ant-xy-v0": ANT_XY,
     }
     for name, family in environments.items():
         yield _row(name, family, papers=("MIRACLE",) if name in MIRACLE else ())

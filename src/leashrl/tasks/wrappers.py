@@ -138,8 +138,8 @@ def antmaze_obs(obs: dict) -> np.ndarray:
 # --- OGBench -----------------------------------------------------------------
 
 
-class Success(gym.Wrapper):
-    """An OGBench task that pays 1 on success, and whose resets and steps depend on their seed alone.
+class OwnRandom(gym.Wrapper):
+    """An environment of OGBench's whose resets and steps depend on their seed alone.
 
     The package draws from numpy's global generator too: this environment has a state of its own for it, which
     takes the global one's place while it runs.
@@ -159,8 +159,7 @@ class Success(gym.Wrapper):
         return self._apart(self.env.reset, seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
-        obs, _, terminated, truncated, info = self._apart(self.env.step, action)
-        return obs, float(info["success"]), terminated, truncated, info
+        return self._apart(self.env.step, action)
 
     def _apart(self, call: Callable, *args: Any, **options: Any) -> Any:
         outside = np.random.get_state()
@@ -170,6 +169,21 @@ class Success(gym.Wrapper):
         finally:
             self._random = np.random.get_state()
             np.random.set_state(outside)
+
+
+class Success(gym.Wrapper):
+    """An OGBench task that pays 1 on success."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        obs, _, terminated, truncated, info = self.env.step(action)
+        return obs, float(info["success"]), terminated, truncated, info
+
+
+def directed(env: gym.Env) -> gym.Env:
+    """The ant with a direction in its observation, a new one every 100 steps, paid for its way along it."""
+    from ogbench.online_locomotion.wrappers import GymXYWrapper
+
+    return OwnRandom(GymXYWrapper(env, resample_interval=100))
 
 
 # --- To look at ---------------------------------------------------------------
@@ -199,7 +213,9 @@ class Watched(gym.Wrapper):
 def correct(env: gym.Env, name: str, domain: str) -> gym.Env:
     """`env` with the corrections of the task `name` of `domain`; unchanged where there are none."""
     if domain == "ogbench":
-        return Success(env)
+        return Success(OwnRandom(env))
+    if name == "online-ant-xy-v0":
+        return directed(env)
     head = name.split("-")[0]
     if head in ADROIT_REWARDS:
         return AdroitReward(env, head)
