@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,7 @@ def test_every_paper_has_what_the_texts_have():
         "fisher-brc": (["1", "time"], [str(n) for n in range(1, 6)]),
         "miracle": ([], [str(n) for n in range(1, 6)]),
         "misa": (["1", "2", "3"], ["1"]),
+        "fql": (["2", "3"], []),
     }
 
 
@@ -84,7 +86,7 @@ def test_every_paper_has_what_the_texts_have():
 
 def test_trials_are_trained_and_then_read(done, options):
     assert [trial.run for trial in done.results] == ["bc+policy_rate=1e-4", "bc"]
-    assert done.absent == ["pen-human-v0: no file of D4RL's and no recipe here"] and not done.left
+    assert done.absent == ["pen-human-v0: no file on this disk and no recipe here"] and not done.left
     assert done.sources[TASK].about == "our recipe pendulum-medium, 2,000 rows"
     chosen = [json.loads((r.folder / "config.json").read_text())["config"] for r in done.results.values()]
     assert {config["precision"] for config in chosen} <= set(PRECISIONS)  # the trials say `auto`
@@ -154,6 +156,19 @@ def test_a_table_holds_both_numbers(done, options, tmp_path):
     text = files[0].read_text()
     assert "our recipe pendulum-medium, 2,000 rows" in text and "pen-human-v0: no file" in text
     assert json.loads(files[1].read_text())["rows"] == rows
+
+
+def test_a_row_of_a_data_set_is_the_mean_of_its_tasks(monkeypatch):
+    """Two seeds, five tasks: a seed's score is its own mean, and the interval is of the two."""
+    scores = [{"final": [10.0 * n, 10.0 * n + n], "last_10_mean": []} for n in range(5)]
+    monkeypatch.setattr(tables, "read_scores", lambda result: scores[result.n])
+    monkeypatch.setattr(tables, "stopped", lambda result: [])
+    results = [SimpleNamespace(n=n, members=(1, 2), diverged=(), steps=20) for n in range(5)]
+    found = tables.row_of(load("fql")["table", "2"], "scene-play-v0", "FQL", "fql", "made", results)
+    assert (found["finals"], found["final"], found["paper"]) == ([20.0, 22.0], 21.0, 56.0)
+    assert found["last ten"] is None and (found["seeds"], found["updates"]) == (2, 20)
+    trials = tables.trials(load("fql")["table", "2"], Options(tasks="scene-play-v0", columns="BC"))
+    assert [trial.task for trial in trials] == [f"scene-play-singletask-task{n}-v0" for n in range(1, 6)]
 
 
 def rows_of(*numbers: tuple[str, str, float | None]) -> list[dict]:

@@ -130,7 +130,10 @@ PAPERS: dict[str, Paper] = {
     ),
     "fql": Paper(
         "Park et al. 2025, ICML, arXiv 2502.02538",
-        tables={"3": table("fql", "3", "OGBench's tasks by 5 methods")},
+        tables={
+            "2": table("fql", "2", "7 OGBench data sets by 10 methods"),
+            "3": table("fql", "3", "OGBench's tasks by 5 methods"),
+        },
         figures={},
     ),
     "fisher-brc": Paper(

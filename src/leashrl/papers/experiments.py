@@ -127,7 +127,7 @@ def finish(trials: Iterable[Trial], options: Options, say: Callable[[str], None]
     for task, online in dict.fromkeys((trial.task, trial.online) for trial in trials):
         source = source_of(task, online, options.scale)
         if source is None:
-            absent.append(f"{task}: no file of D4RL's and no recipe here")
+            absent.append(f"{task}: no file on this disk and no recipe here")
         else:
             sources[task] = source
     lost = [] if peers_at_hand() else sorted({trial.run for trial in trials} & PEERS.keys())

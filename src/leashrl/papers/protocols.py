@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from leashrl.algos import REGISTRY
 from leashrl.core import override, to_json
 from leashrl.errors import BadInput, nearest
-from leashrl.papers.printed import PAPERS, Printed, load
+from leashrl.papers.printed import PAPERS, Printed, load, tasks_of_row
 from leashrl.papers.printed import protocol as published
 from leashrl.runs.peers import PEERS
 from leashrl.runs.plan import configure, parse_run
@@ -212,8 +212,9 @@ def resolve(paper: str, kind: str = "", number: str = "", options: Options | Non
 
 
 def tasks_of(item: Printed) -> list[str]:
-    """All its tasks: a table has them as rows; of a choice, both."""
-    return list(item.rows) or [*item.tasks, *item.instead]
+    """All its tasks: a table has them as rows, or rows are means over them; of a choice, both."""
+    of_rows = [task for row in item.rows for task in tasks_of_row(row)]
+    return of_rows or [*item.tasks, *item.instead]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

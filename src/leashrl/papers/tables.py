@@ -1,7 +1,7 @@
 """A paper's table, run here: our numbers beside the printed ones."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from leashrl.disk.files import write_atomically, write_json
 from leashrl.evaluate.statistics import interquartile_mean, summary
 from leashrl.papers.experiments import Done, chosen, has_source, read_scores, stopped
-from leashrl.papers.printed import Printed
+from leashrl.papers.printed import Printed, tasks_of_row
 from leashrl.papers.protocols import Options, Trial, in_words
 from leashrl.runs.results import Result
 
@@ -22,12 +22,17 @@ def columns_of(table: Printed, options: Options) -> list[str]:
 
 
 def trials(table: Printed, options: Options) -> list[Trial]:
-    """A trial a cell: of the tasks asked for, else of all whose data are at hand."""
-    runs = table.runs_at(options.scale)
-    tasks = chosen(options.tasks, table.rows, "task")
-    tasks = [task for task in tasks if options.tasks or has_source(task)]
+    """A trial a cell, or one for each task that it is the mean of: the rows asked for, or all with data."""
+    rows = chosen(options.tasks, table.rows, "task")
+    rows = [row for row in rows if options.tasks or has_source(tasks_of_row(row)[0])]
     columns = columns_of(table, options)
-    return [Trial(task, runs[column], paper=table.paper) for task in tasks for column in columns]
+    return [trial for row in rows for column in columns for trial in trials_of(table, row, column, options)]
+
+
+def trials_of(table: Printed, row: str, column: str, options: Options) -> list[Trial]:
+    """The trials of a cell."""
+    run = table.runs_at(options.scale)[column]
+    return [Trial(task, run, paper=table.paper) for task in tasks_of_row(row)]
 
 
 def make(
@@ -39,15 +44,18 @@ def make(
     never chosen. Intervals are 95 % intervals over seeds. A seed that diverged counts with its last finite
     policy, and its cell is marked.
     """
-    runs, columns = table.runs_at(options.scale), columns_of(table, options)
-    of = {(task, c): Trial(task, runs[c], paper=table.paper) for task in done.sources for c in columns}
-    ended = {place: done.results[trial] for place, trial in of.items() if trial in done.results}
+    columns = columns_of(table, options)
+    sources = {
+        row: done.sources[first] for row in table.rows if (first := tasks_of_row(row)[0]) in done.sources
+    }
+    of = {(row, c): trials_of(table, row, c, options) for row in sources for c in columns}
+    ended = {place: cell for place, cell in of.items() if all(trial in done.results for trial in cell)}
     rows = [
-        row_of(table, *place, runs[place[1]], done.sources[place[0]].about, result)
-        for place, result in ended.items()
+        row_of(table, *place, cell[0].run, sources[place[0]].about, [done.results[trial] for trial in cell])
+        for place, cell in ended.items()
     ]
     lines = [f"# {name}: {table.about}", "", f"Printed: {table.source}. Ours: {in_words(options)}.", ""]
-    for task, source in done.sources.items():
+    for task, source in sources.items():
         mine = [row for row in rows if row["task"] == task]
         lines += [f"## {task}, {source.about}", "", *markdown(mine, CELLS), "", *marks(mine)] if mine else []
     tasks = list(dict.fromkeys(row["task"] for row in rows))
@@ -75,8 +83,12 @@ def make(
     return values, files
 
 
-def row_of(table: Printed, task: str, column: str, run: str, data: str, result: Result) -> Row:
-    scores = read_scores(result)
+def row_of(table: Printed, task: str, column: str, run: str, data: str, results: Sequence[Result]) -> Row:
+    """A cell's numbers; each seed's score is its mean over the cell's tasks."""
+    scores = {
+        what: np.mean(list(zip(*of_tasks, strict=False)), axis=1).tolist() if all(of_tasks) else []
+        for what, of_tasks in each_of(map(read_scores, results)).items()
+    }
     found = summary(scores["final"]) if scores["final"] else None
     return {
         "task": task,
@@ -88,12 +100,21 @@ def row_of(table: Printed, task: str, column: str, run: str, data: str, result: 
         "low": found and found.low,
         "high": found and found.high,
         "last ten": float(np.mean(scores["last_10_mean"])) if scores["last_10_mean"] else None,
-        "seeds": len(result.members),
-        "diverged": len(result.diverged),
-        "stopped": [words for _, words in stopped(result)],
-        "updates": result.steps,
+        "seeds": min(len(result.members) for result in results),
+        "diverged": sum(len(result.diverged) for result in results),
+        "stopped": [words for result in results for _, words in stopped(result)],
+        "updates": results[0].steps,
         "finals": scores["final"],
     }
+
+
+def each_of(dictionaries: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
+    """
+    >>> each_of([{"a": 1}, {"a": 2}])
+    {'a': [1, 2]}
+    """
+    found = list(dictionaries)
+    return {name: [one[name] for one in found] for name in found[0]}
 
 
 def over(rows: Sequence[Row], column: str) -> Row:

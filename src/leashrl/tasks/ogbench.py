@@ -52,6 +52,7 @@ WORLDS: dict[str, World] = {
     "antsoccer-arena": World(1000, 42, 8, MAZE, 4),
     "antsoccer-medium": World(1000, 42, 8, MAZE, 4),
 }
+# humanoidmaze-teleport is registered too; ogbench 1.2.2 cannot make it.
 TASKS = (1, 2, 3, 4, 5)
 
 NOTE = (

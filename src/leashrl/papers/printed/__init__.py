@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from leashrl.errors import BadInput, nearest
-from leashrl.tasks import places, task
+from leashrl.tasks import ogbench, places, task
 
 PAPERS = ("misa", "brac-plus", "fisher-brc", "miracle", "fql")
 Row = tuple[float | None, ...]
@@ -36,7 +36,7 @@ class Printed:
     """What the text says it shows."""
     columns: tuple[str, ...] = ()
     rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
-    """By task, a number for each column; None where there is none."""
+    """By task, or data set (`tasks_of_row`), a number for each column; None where there is none."""
     std: Mapping[str, Row] = dataclasses.field(default_factory=dict)
     """The ± of each cell, under the same names."""
     totals: Mapping[str, Row] = dataclasses.field(default_factory=dict)
@@ -57,12 +57,24 @@ class Printed:
     paper: str = ""
     """One of `PAPERS`."""
 
-    def cell(self, task: str, column: str) -> float | None:
-        return self.rows[task][self.columns.index(column)] if column in self.columns else None
+    def cell(self, row: str, column: str) -> float | None:
+        return self.rows[row][self.columns.index(column)] if column in self.columns else None
 
     def runs_at(self, scale: str) -> dict[str, str]:
         """What each column or curve runs at a scale of `experiments.SCALES`."""
         return dict(self.runs) if scale == "full" else {**self.runs, **self.quick}
+
+
+def tasks_of_row(row: str) -> tuple[str, ...]:
+    """The tasks whose mean a row is: of an OGBench data set its five, else the row's own.
+
+    >>> tasks_of_row("scene-play-v0")[:2], tasks_of_row("hopper-medium-v2")
+    (('scene-play-singletask-task1-v0', 'scene-play-singletask-task2-v0'), ('hopper-medium-v2',))
+    """
+    name = ogbench.parse(row)
+    if name is None or name.single:
+        return (row,)
+    return tuple(name.task_name(number) for number in ogbench.TASKS)
 
 
 @dataclasses.dataclass(frozen=True)
