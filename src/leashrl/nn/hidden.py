@@ -137,10 +137,9 @@ def unit(
       learnt: `scale` and `shift` (width,) of a normalisation after the activation instead, as flax's networks
         have it; None where there is none.
     """
-    if learnt is not None:
-        lead = (1,) * (z.ndim - 1) + (-1,)
-        y = layer_norm(ACTIVATIONS[activation](z)) * learnt["scale"].reshape(lead)
-        return y + learnt["shift"].reshape(lead)
+    if learnt is not None:  # flat, as in `layer_norm`
+        y = layer_norm(ACTIVATIONS[activation](z)).reshape(-1, z.shape[-1])
+        return (y * learnt["scale"][None] + learnt["shift"][None]).reshape(z.shape)
     z = layer_norm(z) if norm else z
     if _CHOSEN.get() is None or activation not in SLOPES:
         return ACTIVATIONS[activation](z)
