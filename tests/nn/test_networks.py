@@ -155,6 +155,54 @@ def test_mlp_is_numpys():
     )
 
 
+def numpy_gelu(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize("which", ["mlp", "critic"])
+def test_a_learnt_normalisation_follows_the_activation(which):
+    """scale * normalised(gelu(x W + b)) + shift in each hidden layer, as flax's networks have it."""
+    style = {"activation": "gelu", "learnt_norm": True}
+    member = lambda tree: tree
+    if which == "mlp":
+        network, inputs = nn.mlp(OBS, 1, (4, 5), **style), (normal(7, OBS),)
+    else:
+        network = nn.critic(OBS, DIM, (4, 5), ensemble=2, **style)
+        inputs, member = (normal(7, OBS), normal(7, DIM)), lambda tree: jax.tree.map(lambda x: x[1], tree)
+    params = shaken(network)
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), member(params))
+    x = np.concatenate([np.asarray(part, np.float64) for part in inputs], -1)
+    layers = p["hidden"]
+    if which == "critic":
+        first = {**p["first"], "kernel": np.concatenate([p["first"]["obs"], p["first"]["action"]])}
+        layers = [first, *layers]
+    for layer in layers:
+        x = numpy_norm(numpy_gelu(x @ layer["kernel"] + layer["bias"]))
+        x = layer["norm"]["scale"] * x + layer["norm"]["shift"]
+    wanted = (x @ p["out"]["kernel"] + p["out"]["bias"])[..., 0]
+    found = jax.jit(network.apply)(params, *inputs)
+    np.testing.assert_allclose(found[..., 0] if which == "mlp" else found[1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_velocity_of_a_flow_sees_state_place_and_time():
+    body, timed = nn.mlp(OBS + DIM + 1, DIM, HIDDEN), nn.velocity(OBS, DIM, HIDDEN)
+    params, obs, x, t = shaken(timed), normal(4, OBS), normal(4, DIM), normal(4, 1)
+    np.testing.assert_array_equal(
+        timed.apply(params, obs, x, t), body.apply(params, jnp.concatenate([obs, x, t], -1))
+    )
+    one_step = nn.velocity(OBS, DIM, HIDDEN, timed=False)
+    assert one_step.apply(shaken(one_step), obs, x).shape == (4, DIM)
+
+
+def test_glorots_kernels_have_variance_two_over_both_fans():
+    params = start(nn.mlp(50, 40, (300,), initial="glorot-small"))
+    first, out = params["hidden"][0], params["out"]
+    assert np.var(first["kernel"]) == pytest.approx(2 / 350, rel=0.05)
+    assert np.abs(first["kernel"]).max() <= math.sqrt(6 / 350)
+    assert np.var(out["kernel"]) == pytest.approx(0.01 * 2 / 340, rel=0.05)
+    assert not np.any(first["bias"]) and not np.any(out["bias"])
+
+
 def test_initial_kernels_have_variance_one_over_fan_in():
     """U(±sqrt(3/n)) has variance 1/n; `out_scale` multiplies the last layer's; biases are zero."""
     params = start(nn.mlp(50, 40, (300,), out_scale=0.01))

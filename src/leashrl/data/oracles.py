@@ -2,7 +2,11 @@
 
     cube, scene, puzzle   `play`: plans followed open loop, with smooth noise; `noisy`: closed loop, with
                           Gaussian noise whose size is drawn for each episode
-    pointmaze             `navigate`: from goal to goal; `stitch`: to a goal four cells away, where it stays
+    pointmaze, antmaze    `navigate`: from goal to goal; `stitch`: to a goal four cells away, where it stays;
+                          `explore`: another direction every ten steps
+
+An ant is moved by a policy that walks where it is told. OGBench's own is not in its package: ours learnt by
+the same protocol, SAC on `online-ant-xy-v0` for 400,000 steps, and comes with this library.
 
 The protocol is that of `data_gen_scripts` in OGBench's repository. Episode i depends on (recipe, seed, i)
 alone, so that any number of processes makes the same bits, and a longer data set begins with a shorter one.
@@ -18,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.data.locomotion import threads
+from leashrl.data.locomotion import Actor, threads
 from leashrl.errors import BadInput
 from leashrl.tasks.making import check_mujoco, gym_error
 from leashrl.tasks.ogbench import WORLDS
@@ -30,9 +34,15 @@ NOISE, SMOOTHING, LEAST = 0.1, 0.5, 0.4
 """Of oracles' actions: noise, its smoothing in plans, and the least norm of a closed loop's actions."""
 STACKED = {"cube-single": (0.0, 0.0), "cube-double": (0.0, 0.25), "cube-triple": (0.05, 0.35)}
 """Range from which an episode draws how likely a cube goes on another; one half elsewhere."""
-MAZE_NOISE = 0.5
+MAZE_NOISE = {"pointmaze": 0.5, "antmaze": 0.2}
+EXPLORING = 1.0
+"""The noise of `explore`."""
+TURN = 10
+"""Steps between its directions."""
 AWAY = 4
 """Cells between start and goal of `stitch`."""
+WALKER = ("ant-xy", 390_000)
+"""The ant's policy: its name and number of updates."""
 TYPES = {"terminals": np.bool_, "button_states": np.int64}
 CHUNK = 4
 """Episodes that a process makes before it hands them over."""
@@ -64,8 +74,16 @@ class Recipe:
         return self.rows * (episodes + validation_episodes(episodes))
 
     @property
+    def expert(self) -> str:
+        return "a policy of ours" if self.world.startswith("antmaze") else "its oracles"
+
+    @property
     def about(self) -> str:
-        return f"OGBench's {self.name}-v0, made again by its oracles"
+        return f"OGBench's {self.name}-v0, made again by {self.expert}"
+
+
+SIZES = {"navigate": (1000, 1001), "stitch": (5000, 201), "explore": (10_000, 501)}
+"""Episodes and rows of each, in mazes."""
 
 
 def validation_episodes(episodes: int) -> int:
@@ -77,8 +95,9 @@ def _recipes() -> Iterator[Recipe]:
         for kind in WORLDS[world].kinds:
             yield Recipe(world, kind, 1000, 1001)
     for world in ("pointmaze-medium", "pointmaze-large"):
-        yield Recipe(world, "navigate", 1000, 1001)
-        yield Recipe(world, "stitch", 5000, 201)
+        yield from (Recipe(world, kind, *SIZES[kind]) for kind in ("navigate", "stitch"))
+    for world in ("antmaze-medium", "antmaze-large"):
+        yield from (Recipe(world, kind, *SIZES[kind]) for kind in SIZES)
 
 
 RECIPES = {recipe.name: recipe for recipe in _recipes()}
@@ -243,20 +262,25 @@ Cell = tuple[int, int]
 
 
 def maze_episode(recipe: Recipe, seed: int) -> dict[str, list]:
-    """One episode of the point, which heads for the oracle's next way-point."""
-    env = environment(recipe)
+    """One episode of a point or an ant, which heads for the oracle's next way-point, or anywhere."""
+    env, body, exploring = environment(recipe), recipe.world.split("-")[0], recipe.kind == "explore"
+    move, noise = MOVES[body], EXPLORING if exploring else MAZE_NOISE[body]
     env.action_space.seed(seed)
     world = env.unwrapped
     free, corners = cells(world.maze_map)
     pick = lambda among: among[np.random.randint(len(among))]
     start = pick(free)
-    aim = pick(corners) if recipe.kind == "navigate" else pick(apart(world.maze_map, start, AWAY) or [start])
+    aims = (apart(world.maze_map, start, AWAY) or [start]) if recipe.kind == "stitch" else corners
+    aim = pick(aims)
     obs, _ = env.reset(seed=seed, options={"task_info": {"init_ij": start, "goal_ij": aim}})
     rows, done = defaultdict(list), False
     while not done:
-        toward = world.get_oracle_subgoal(world.get_xy(), world.cur_goal_xy)[0] - world.get_xy()
-        action = toward / (np.linalg.norm(toward) + 1e-6)
-        action = np.clip(action + np.random.normal(0, MAZE_NOISE, action.shape), -1, 1)
+        if not exploring:
+            toward = world.get_oracle_subgoal(world.get_xy(), world.cur_goal_xy)[0] - world.get_xy()
+        elif len(rows["actions"]) % TURN == 0:
+            toward = np.random.randn(2)
+        action = move(world, toward / (np.linalg.norm(toward) + 1e-6))
+        action = np.clip(action + np.random.normal(0, noise, action.shape), -1, 1)
         following, _, terminated, truncated, info = env.step(action)
         done = terminated or truncated
         if info["success"] and recipe.kind == "navigate":
@@ -268,6 +292,25 @@ def maze_episode(recipe: Recipe, seed: int) -> dict[str, list]:
         rows["qvel"].append(info["prev_qvel"])
         obs = following
     return rows
+
+
+def point(world: Any, direction: np.ndarray) -> np.ndarray:
+    return direction
+
+
+def ant(world: Any, direction: np.ndarray) -> np.ndarray:
+    """What the walker does, who sees the ant without its place, and the direction."""
+    seen = np.concatenate([world.get_ob(ob_type="states")[2:], direction])
+    mean, _ = walker().gaussian(seen[None])
+    return np.tanh(mean[0])
+
+
+MOVES = {"pointmaze": point, "antmaze": ant}
+
+
+@functools.cache
+def walker() -> Actor:
+    return Actor(*WALKER)
 
 
 def cells(maze: np.ndarray) -> tuple[list[Cell], list[Cell]]:

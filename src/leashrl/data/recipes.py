@@ -206,7 +206,7 @@ def _make_ogbench(
     if out is None and all(_is_whole(file) for file in parts):
         return target
     versions = {name: importlib.metadata.version(name) for name in ("ogbench", "mujoco", "numpy")}
-    about = {"recipe": recipe.name, "seed": seed, "versions": versions}
+    about = {"recipe": recipe.name, "expert": recipe.expert, "seed": seed, "versions": versions}
     done = 0
     for file, validation in parts.items():
         count = oracles.validation_episodes(episodes) if validation else episodes
