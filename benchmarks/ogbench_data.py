@@ -2,8 +2,8 @@
 
     python benchmarks/ogbench_data.py FILE.npz [--again EPISODES] [--seconds S] [--results RESULTS]
 
-Rows, episodes, lengths and hash of the file; the share of rows in which each of the five tasks is done, and the
-returns of its rewards (minus the sub-tasks that are left, row by row). `--again` makes the file's first
+Rows, episodes, lengths and hash of the file; the share of rows in which each of the five tasks is done, and
+the returns of its rewards (minus the sub-tasks that are left, row by row). `--again` makes the file's first
 episodes once more, in one process, and compares every array bit for bit. `--seconds` is how long the file and
 its validation part took to make.
 """
