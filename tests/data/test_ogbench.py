@@ -340,3 +340,22 @@ def test_an_environment_pays_success_and_hangs_on_its_seed_alone():
     again, *_ = walk(envs[0], envs[1])
     np.testing.assert_array_equal(first, again)
     give_back(task, envs)
+
+
+@packaged
+def test_the_ant_is_paid_for_its_way_along_a_direction_that_turns():
+    from leashrl.tasks.making import make_one
+
+    env = make_one(TASKS["online-ant-xy-v0"])
+    obs, _ = env.reset(seed=4)
+    env.action_space.seed(0)
+    directions = []
+    for step in range(230):
+        before, direction = env.unwrapped.data.qpos[:2].copy(), obs[-2:]
+        obs, reward, terminated, *_ = env.step(0.3 * env.action_space.sample())
+        assert reward == pytest.approx(float((env.unwrapped.data.qpos[:2] - before) @ direction), abs=1e-9)
+        assert np.linalg.norm(obs[-2:]) == pytest.approx(1.0) and not terminated, step
+        directions.append(direction)
+    assert len(np.unique(np.round(directions, 9), axis=0)) == 3  # new ones after 100 and 200 steps
+    again, _ = env.reset(seed=4)
+    np.testing.assert_array_equal(again[-2:], directions[0])

@@ -258,6 +258,14 @@ def tasks_arguments(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="one task, with all that is known of it")
 
 
+def default_of_data(name: str) -> bool:
+    """Whether an OGBench task is the default one of a data set, which stands for its five in the list."""
+    from leashrl.tasks.ogbench import parse
+
+    parts = parse(name)
+    return parts is not None and parts.kind is not None and parts.task is None
+
+
 def tasks(args: Namespace) -> int:
     from leashrl.tasks import TASKS
     from leashrl.tasks import task as find
@@ -288,7 +296,15 @@ def tasks(args: Namespace) -> int:
             ", ".join(t.papers),
         ]
         for t in TASKS.values()
+        if t.domain != "ogbench" or default_of_data(t.name)
     ]
-    lines = [*columns([head, *rows]), "", "`leashrl tasks NAME` says what differs from D4RL's environment."]
+    lines = [
+        *columns([head, *rows]),
+        "",
+        "OGBench's data sets serve five tasks each: cube-single-play-singletask-task1-v0 to -task5-v0.",
+        "The name without a number is the default one; without a data type (cube-single-singletask-v0)",
+        "it is for your own data.",
+        "`leashrl tasks NAME` says what differs from the benchmark's environment.",
+    ]
     show(args, {"tasks": [dataclasses.asdict(task) for task in TASKS.values()]}, lines)
     return 0

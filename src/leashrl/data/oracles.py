@@ -14,6 +14,7 @@ alone, so that any number of processes makes the same bits, and a longer data se
 
 import functools
 import multiprocessing
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +25,7 @@ import numpy as np
 
 from leashrl.data.locomotion import Actor, threads
 from leashrl.errors import BadInput
-from leashrl.tasks.making import check_mujoco, gym_error
+from leashrl.tasks.making import check_mujoco, gym_error, register_ogbench
 from leashrl.tasks.ogbench import WORLDS
 
 Episode = dict[str, np.ndarray]
@@ -142,7 +143,7 @@ def require() -> None:
     """BadInput where the simulator or the package is missing."""
     check_mujoco()
     try:
-        import ogbench  # noqa: F401
+        register_ogbench()
     except ImportError as error:
         raise BadInput(f"OGBench's data need its package ({error}): pip install 'leashrl[ogbench]'") from None
 
@@ -151,11 +152,15 @@ def several(recipe: Recipe, seed: int, validation: bool, numbers: range) -> Epis
     """Episodes of these numbers, one after another."""
     make = maze_episode if "maze" in recipe.world else manipulation_episode
     made = []
-    for number in numbers:
-        # numpy's global generator too: the oracles and the mazes draw from it
-        drawn = int(np.random.SeedSequence([seed, int(validation), number]).generate_state(1)[0])
-        np.random.seed(drawn)
-        made.append(make(recipe, drawn))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # the package's, of a Box's float64 and a window system that is not there
+        for number in numbers:
+            # numpy's global generator too: the oracles and the mazes draw from it
+            drawn = int(np.random.SeedSequence([seed, int(validation), number]).generate_state(1)[0])
+            np.random.seed(drawn)
+            made.append(make(recipe, drawn))
     return {
         name: np.concatenate([np.asarray(part[name], TYPES.get(name, np.float32)) for part in made])
         for name in made[0]
@@ -165,8 +170,8 @@ def several(recipe: Recipe, seed: int, validation: bool, numbers: range) -> Epis
 @functools.lru_cache(maxsize=1)
 def environment(recipe: Recipe) -> Any:
     import gymnasium as gym
-    import ogbench  # noqa: F401  (registers its environments)
 
+    register_ogbench()
     options = {} if "maze" in recipe.world else {"mode": "data_collection"}
     try:
         return gym.make(

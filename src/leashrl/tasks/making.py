@@ -62,9 +62,7 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
 
                 gym.register_envs(gymnasium_robotics)
             if task.domain == "ogbench" or task.name == "online-ant-xy-v0":
-                import ogbench.online_locomotion  # registers its environments, and downloads nothing
-
-                gym.register_envs(ogbench)
+                register_ogbench()
         # v4 environments warn that v5 exists: v4 is chosen because it is the closer to D4RL's
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,6 +82,16 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
         raise BadInput(
             f"cannot make {task.env_id} for task '{task.name}' ({reason}): pip install 'leashrl[{extra}]'"
         ) from None
+
+
+def register_ogbench() -> None:
+    """Make OGBench's environments known to Gymnasium; nothing is downloaded. ImportError without them."""
+    with warnings.catch_warnings():  # of a window system that is not there, which nothing here needs
+        warnings.simplefilter("ignore")
+        import gymnasium as gym
+        import ogbench.online_locomotion
+
+        gym.register_envs(ogbench)
 
 
 def check_mujoco() -> None:

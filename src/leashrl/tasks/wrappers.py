@@ -156,7 +156,9 @@ class OwnRandom(gym.Wrapper):
         if seed is not None:
             self._random = np.random.RandomState(seed).get_state()
             self.action_space.seed(seed)  # a maze's reset takes random actions
-        return self._apart(self.env.reset, seed=seed, options=options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the same, of the package's own random actions
+            return self._apart(self.env.reset, seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         return self._apart(self.env.step, action)
