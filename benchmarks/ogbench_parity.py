@@ -30,7 +30,10 @@ from leashrl.tasks.making import versions
 RECIPES = (
     *("cube-single-play", "cube-double-noisy", "cube-triple-play", "scene-play", "scene-noisy"),
     *("puzzle-3x3-play", "puzzle-4x4-noisy", "pointmaze-medium-navigate", "pointmaze-large-stitch"),
+    *("antmaze-medium-navigate", "antmaze-large-stitch", "antmaze-large-explore"),
 )
+WORLDS = ("humanoidmaze-medium", "antsoccer-arena", "antsoccer-medium")
+"""Without a recipe: rows of random actions."""
 EFFECTOR, CONTACT = slice(12, 17), 18
 """Of an arm's observation: place, cosine and sine of yaw; the gripper's contact."""
 FIRST, EACH = 19, 9
@@ -94,10 +97,29 @@ def rewards(path: Path, world: str, made: dict[str, np.ndarray], rows: np.ndarra
     return differ
 
 
+def wandered(world: str, count: int) -> dict[str, np.ndarray]:
+    """Rows of random actions, in OGBench's layout; an episode each 100."""
+    env, rows = environment(world), {"observations": [], "actions": [], "qpos": [], "qvel": []}
+    env.action_space.seed(0)
+    for row in range(count):
+        if row % 100 == 0:
+            obs, _ = env.reset(seed=row, options={"task_id": 1 + row // 100 % 5})
+        action = env.action_space.sample()
+        state = (obs, action, env.data.qpos.copy(), env.data.qvel.copy())
+        for name, value in zip(rows, state, strict=True):
+            rows[name].append(np.float32(value))
+        obs, *_ = env.step(action)
+    made = {name: np.stack(values) for name, values in rows.items()}
+    return made | {"terminals": np.arange(count) % 100 == 99}
+
+
 def compared(recipe: str, count: int, folder: Path) -> dict[str, Any]:
-    world = oracles.RECIPES[recipe].world
-    path = folder / f"{recipe}-v0.npz"
-    if not path.exists():
+    """A recipe's data, or random actions in a world."""
+    world = recipe if recipe in WORLDS else oracles.RECIPES[recipe].world
+    path = folder / f"{recipe if recipe in oracles.RECIPES else f'{world}-navigate'}-v0.npz"
+    if recipe in WORLDS:
+        np.savez_compressed(path, **wandered(world, count))
+    elif not path.exists():
         each = oracles.RECIPES[recipe].rows
         np.savez_compressed(path, **oracles.generate(oracles.RECIPES[recipe], -(-count // each), 0))
     with np.load(path) as file:
@@ -106,7 +128,7 @@ def compared(recipe: str, count: int, folder: Path) -> dict[str, Any]:
     rows = np.sort(np.random.default_rng(0).choice(len(made["terminals"]), count, replace=False))
     apart = observations(world, made, rows)
     return {
-        "recipe": recipe,
+        "recipe": f"{world}, random actions" if recipe in WORLDS else recipe,
         "rows": count,
         "of": len(made["terminals"]),
         "values": int(apart.size),
@@ -149,7 +171,7 @@ def main() -> None:
     found = {
         "command": f"python benchmarks/ogbench_parity.py --rows {options.rows}",
         "versions": {k: v for k, v in versions(find_task("scene-singletask-v0")).items() if k != "env_id"},
-        "recipes": [compared(recipe, options.rows, options.files) for recipe in RECIPES],
+        "recipes": [compared(recipe, options.rows, options.files) for recipe in (*RECIPES, *WORLDS)],
     }
     print(markdown(found))
     if options.results:

@@ -256,9 +256,12 @@ def package():
 @packaged
 @pytest.mark.parametrize(
     "recipe",
-    ["cube-single-play", "cube-double-noisy", "scene-play", "puzzle-3x3-play", "pointmaze-medium-navigate"],
+    [
+        *("cube-single-play", "cube-double-noisy", "scene-play", "puzzle-3x3-play"),
+        *("pointmaze-medium-navigate", "antmaze-large-explore"),
+    ],
 )
-def test_made_rows_are_what_the_package_makes_of_them(recipe, tmp_path, monkeypatch):
+def test_made_rows_are_what_the_package_makes_of_them(recipe, tmp_path):
     """Observations rebuilt from the stored state, and rewards and masks as the package relabels them."""
     gymnasium, _ = package()
     from ogbench.relabel_utils import relabel_dataset
@@ -279,6 +282,19 @@ def test_made_rows_are_what_the_package_makes_of_them(recipe, tmp_path, monkeypa
         np.testing.assert_array_equal(mine.reward, theirs["rewards"])
         last = made["terminals"]
         np.testing.assert_array_equal(mine.terminal, (theirs["masks"] == 0) & ~last)
+
+
+@packaged
+def test_the_ant_walks_to_its_goals():
+    """Three episodes: it stays on its feet and reaches goal after goal, which are many cells apart."""
+    made = oracles.generate(oracles.RECIPES["antmaze-medium-navigate"], 3, 0, processes=1)
+    xy, ends = made["observations"][:, :2], np.flatnonzero(made["terminals"]) + 1
+    assert made["actions"].shape == (3003, 8) and np.abs(made["actions"]).max() <= 1
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        way = np.linalg.norm(np.diff(xy[start:end], axis=0), axis=1)
+        assert way.sum() > 60 and way.max() < 1.0  # metres, without jumps
+        cells = {tuple(cell) for cell in np.round(xy[start:end] / 4).astype(int)}  # of four metres
+        assert len(cells) >= 8
 
 
 @packaged
