@@ -10,7 +10,7 @@ from typing import Any
 
 from leashrl.errors import BadInput
 
-PACKAGES = ("leashrl", "jax", "jaxlib", "numpy", "gymnasium", "mujoco", "gymnasium-robotics")
+PACKAGES = ("leashrl", "jax", "jaxlib", "numpy", "gymnasium", "mujoco", "gymnasium-robotics", "ogbench")
 
 
 def versions(*more: str) -> dict[str, str]:
