@@ -47,7 +47,8 @@ class Config:
       initial: weights begin `scaled` by fan-in, the policy's last layer a hundredth of that; or as `rebrac`'s
         authors have them: PyTorch's, biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics); or
         `glorot`, as FQL's.
-      joint: the policy's gradient is taken before the critics move: FQL's re-implementation.
+      joint: one step of one Adam for all networks, as in FQL's re-implementation: the policy's gradient is taken
+        before the critics move, and in updates without one its moments move it on.
       ensemble: number of critics; targets take their minimum.
       value: Q of the policy's objective: of the `first` critic, or the critics' `min`.
       penalty: squared distances' `mean` or `sum` over action dimensions.
@@ -198,9 +199,9 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
     state = descend(state, {"critic": grads}, {"critic": hp["critic_rate"]})
 
     turn = (step + 1) % config.policy_every == 0
-    critics = before if config.joint else state.critic
+    critics, wait = (before, coast) if config.joint else (state.critic, stay)
     state, q_policy, apart = jax.lax.cond(
-        turn, partial(improve, n, batch=batch, critics=critics), stay, state
+        turn, partial(improve, n, batch=batch, critics=critics), wait, state
     )
     return state, {
         "td_loss": loss,
@@ -232,6 +233,12 @@ def improve(n: Networks, state: State, batch: Batch, critics: dict) -> tuple[Sta
 
 def stay(state: State) -> tuple[State, Array, Array]:
     return state, jnp.zeros(()), jnp.zeros(())
+
+
+def coast(state: State) -> tuple[State, Array, Array]:
+    """One Adam for all networks steps the policy on, by its moments alone, where it has no gradient."""
+    nothing = jax.tree.map(jnp.zeros_like, state.policy)
+    return stay(descend(state, {"policy": nothing}, {"policy": state.hp["policy_rate"]}))
 
 
 ENTRY = {
