@@ -57,8 +57,9 @@ def rebuilt(env: Any, world: str, made: dict[str, np.ndarray], row: int, first: 
         return np.asarray(env.get_ob(), np.float32)
     seen = env.compute_observation()
     if world.startswith("cube") and not first:
-        import mujoco
+        import mujoco as mj
 
+        mujoco: Any = mj
         model, data = env._model, env._data
         mujoco.mj_integratePos(model, data.qpos, data.qvel, -model.opt.timestep)
         mujoco.mj_kinematics(model, data)
@@ -99,7 +100,8 @@ def rewards(path: Path, world: str, made: dict[str, np.ndarray], rows: np.ndarra
 
 def wandered(world: str, count: int) -> dict[str, np.ndarray]:
     """Rows of random actions, in OGBench's layout; an episode each 100."""
-    env, rows = environment(world), {"observations": [], "actions": [], "qpos": [], "qvel": []}
+    env, obs = environment(world), np.zeros(0)
+    rows: dict[str, list] = {"observations": [], "actions": [], "qpos": [], "qvel": []}
     env.action_space.seed(0)
     for row in range(count):
         if row % 100 == 0:
@@ -118,10 +120,10 @@ def compared(recipe: str, count: int, folder: Path) -> dict[str, Any]:
     world = recipe if recipe in WORLDS else oracles.RECIPES[recipe].world
     path = folder / f"{recipe if recipe in oracles.RECIPES else f'{world}-navigate'}-v0.npz"
     if recipe in WORLDS:
-        np.savez_compressed(path, **wandered(world, count))
+        np.savez_compressed(path, **wandered(world, count))  # pyright: ignore
     elif not path.exists():
-        each = oracles.RECIPES[recipe].rows
-        np.savez_compressed(path, **oracles.generate(oracles.RECIPES[recipe], -(-count // each), 0))
+        made = oracles.generate(oracles.RECIPES[recipe], -(-count // oracles.RECIPES[recipe].rows), 0)
+        np.savez_compressed(path, **made)  # pyright: ignore
     with np.load(path) as file:
         made = {name: file[name] for name in file.files if "/" not in name}
     count = min(count, len(made["terminals"]))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ class Networks(NamedTuple):
 
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, spec.action.dim, config.hidden)
-    style = {"activation": config.activation, "initial": INITIAL[config.initial]}
+    style: dict[str, Any] = {"activation": config.activation, "initial": INITIAL[config.initial]}
     if isinstance(spec.action, Discrete):
         return Networks(nn.mlp(*sizes, **style), softmax_loss, categorical, config)
     if not config.deterministic:

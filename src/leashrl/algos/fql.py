@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ class Networks(NamedTuple):
 
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, continuous("fql", spec).dim, config.hidden)
-    style = {"activation": config.activation, "initial": config.initial}
+    style: dict[str, Any] = {"activation": config.activation, "initial": config.initial}
     return Networks(
         nn.velocity(*sizes, timed=False, **style),
         nn.velocity(*sizes, **style),

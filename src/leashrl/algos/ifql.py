@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,8 @@ class Networks(NamedTuple):
 
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, continuous("ifql", spec).dim, config.hidden)
-    style = {"activation": config.activation, "initial": config.initial}
-    norm = {"learnt_norm": config.learnt_norm}
+    style: dict[str, Any] = {"activation": config.activation, "initial": config.initial}
+    norm: dict[str, Any] = {"learnt_norm": config.learnt_norm}
     return Networks(
         nn.velocity(*sizes, **style),
         nn.mlp(spec.obs_dim, 1, config.hidden, **norm, **style),

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,9 +144,9 @@ class Networks(NamedTuple):
 def networks(config: Config, spec: Spec) -> Networks:
     discrete, sizes = isinstance(spec.action, Discrete), (spec.obs_dim, spec.action.dim, config.hidden)
     policy, critic = (nn.mlp, nn.table_critic) if discrete else (nn.free_gaussian, nn.critic)
-    last = {"initial": "glorot-small" if config.initial == "glorot" else config.initial}
-    form = {} if discrete else POLICIES[config.policy]
-    style = {"activation": config.activation, "initial": config.initial}
+    last: dict[str, Any] = {"initial": "glorot-small" if config.initial == "glorot" else config.initial}
+    form: dict[str, Any] = {} if discrete else POLICIES[config.policy]
+    style: dict[str, Any] = {"activation": config.activation, "initial": config.initial}
     style |= {"norm": config.critic_norm, "learnt_norm": config.learnt_norm}
     return Networks(
         policy(*sizes, activation=config.activation, dropout_percent=config.dropout_percent, **last, **form),

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Config:
       initial: weights begin `scaled` by fan-in, the policy's last layer a hundredth of that; or as `rebrac`'s
         authors have them: PyTorch's, biases 0.1, last layers within 1e-3 (policy) and 3e-3 (critics); or
         `glorot`, as FQL's.
-      joint: one step of one Adam for all networks, as in FQL's re-implementation: the policy's gradient is taken
+      joint: one step of one Adam for all networks, as FQL's re-implementation: the policy's gradient is taken
         before the critics move, and in updates without one its moments move it on.
       ensemble: number of critics; targets take their minimum.
       value: Q of the policy's objective: of the `first` critic, or the critics' `min`.
@@ -158,8 +158,8 @@ class Networks(NamedTuple):
 def networks(config: Config, spec: Spec) -> Networks:
     sizes = (spec.obs_dim, continuous("td3-bc", spec).dim, config.hidden)
     of_policy, of_critic = INITIAL[config.initial]
-    style = {"activation": config.activation}
-    norm = {"norm": config.critic_norm, "learnt_norm": config.learnt_norm}
+    style: dict[str, Any] = {"activation": config.activation}
+    norm: dict[str, Any] = {"norm": config.critic_norm, "learnt_norm": config.learnt_norm}
     return Networks(
         nn.mlp(*sizes, out_scale=0.01, initial=of_policy, **style),
         nn.critic(*sizes, ensemble=config.ensemble, initial=of_critic, **norm, **style),

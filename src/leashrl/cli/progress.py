@@ -149,12 +149,17 @@ class Screen:
 def rows_made(total: int | None = None, every: float = 10.0) -> Iterator[Callable[[int], None]]:
     """Tells on stderr how many rows a recipe has made: a bar where the total is known, else lines."""
     began = last = time.monotonic()
+    if total is not None and sys.stderr.isatty():
+        bar, row = _bar(total, 0)
 
-    def advance(rows: int) -> None:
-        rate = rows / (time.monotonic() - began)
-        bar.update(
-            row, completed=rows, description="rows", pace=f"{rate:.0f}/s", left=clock((total - rows) / rate)
-        )
+        def advance(rows: int) -> None:
+            rate = rows / (time.monotonic() - began)
+            left = clock((total - rows) / rate)
+            bar.update(row, completed=rows, description="rows", pace=f"{rate:.0f}/s", left=left)
+
+        with bar:
+            yield advance
+        return
 
     def report(rows: int) -> None:
         nonlocal last
@@ -163,12 +168,7 @@ def rows_made(total: int | None = None, every: float = 10.0) -> Iterator[Callabl
             last = now
             print(f"{rows} rows, {rows / (now - began):.0f}/s", file=sys.stderr, flush=True)
 
-    if total is None or not sys.stderr.isatty():
-        yield report
-        return
-    bar, row = _bar(total, 0)
-    with bar:
-        yield advance
+    yield report
 
 
 def _bar(total: int, step: int):

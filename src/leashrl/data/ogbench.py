@@ -151,4 +151,4 @@ def relabelled(
         for i, name in enumerate(("drawer", "window")):
             parts.append(np.abs(qpos[:, at + i] - goal[name])[:, None] <= NEAR)
     met = np.concatenate(parts, axis=-1)
-    return (met.sum(axis=-1) - met.shape[-1]).astype(np.float32), met.all(axis=-1)
+    return (met.sum(axis=-1) - met.shape[-1]).astype(np.float32), np.asarray(met.all(axis=-1))

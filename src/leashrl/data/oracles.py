@@ -278,12 +278,12 @@ def maze_episode(recipe: Recipe, seed: int) -> dict[str, list]:
     aims = (apart(world.maze_map, start, AWAY) or [start]) if recipe.kind == "stitch" else corners
     aim = pick(aims)
     obs, _ = env.reset(seed=seed, options={"task_info": {"init_ij": start, "goal_ij": aim}})
-    rows, done = defaultdict(list), False
+    rows, done, toward = defaultdict(list), False, np.zeros(2)
     while not done:
         if not exploring:
             toward = world.get_oracle_subgoal(world.get_xy(), world.cur_goal_xy)[0] - world.get_xy()
         elif len(rows["actions"]) % TURN == 0:
-            toward = np.random.randn(2)
+            toward = np.random.normal(size=2)
         action = move(world, toward / (np.linalg.norm(toward) + 1e-6))
         action = np.clip(action + np.random.normal(0, noise, action.shape), -1, 1)
         following, _, terminated, truncated, info = env.step(action)

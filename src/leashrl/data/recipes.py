@@ -218,7 +218,7 @@ def _make_ogbench(
         done += len(arrays["terminals"])
         card = json.dumps(about | {"episodes": count, "validation": validation}, sort_keys=True)
         with atomically(file) as temporary:
-            np.savez_compressed(temporary, **arrays, **{MADE: np.asarray(card.encode())})
+            np.savez_compressed(temporary, **{**arrays, MADE: np.asarray(card.encode())})  # pyright: ignore
         if out is None:
             _note(file)
     return target
