@@ -8,7 +8,9 @@ import pytest
 from leashrl.cli import main
 from leashrl.data import convert, info, load, ogbench, oracles
 from leashrl.data.ogbench import relabelled
+from leashrl.data.preprocessing import return_to_go
 from leashrl.errors import BadInput
+from leashrl.ope.estimator import logged_values
 from leashrl.tasks import BARE, TASKS, guess, places
 from leashrl.tasks import ogbench as names
 from support import script
@@ -120,6 +122,9 @@ def test_episodes_go_on_when_their_task_is_done(tmp_path, at_goal):
     assert [(part.start, part.stop) for part in data.episodes()] == [(0, 4), (4, 8), (8, 12)]
     assert data.returns().tolist() == [-3.0] * 3 and info(data).episodes == 3 and info(data).terminals == 3
     assert data.top(0.4).episodes() == [slice(0, 4)]
+    np.testing.assert_allclose(logged_values(data, 0.5)[:2], [-1.0, 0.0])  # the task is done in row 1
+    last = data.ends
+    assert return_to_go(data.reward, data.terminal, last, 0.5, -2.0)[:4].tolist() == [-1.0, 0.0, -2.0, -2.0]
     known = data.transitions("dynamics")
     assert len(known["obs"]) == 9 and known["known"].all() and known["terminal"].sum() == 3
     notes = convert(path, tmp_path / "cut.hdf5")

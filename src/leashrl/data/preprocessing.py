@@ -134,8 +134,8 @@ def to_go(reward: np.ndarray, end: np.ndarray) -> np.ndarray:
 def return_to_go(
     reward: np.ndarray, terminal: np.ndarray, last: np.ndarray, discount: float, tail: float
 ) -> np.ndarray:
-    """(n,) float32: each row's discounted return to its episode's end; behind a `last` row that is no
-    terminal it goes on with `tail`, the value of what was cut off.
+    """(n,) float32: each row's discounted return to its episode's end or the next terminal; behind a `last`
+    row that is no terminal it goes on with `tail`, the value of what was cut off.
 
     >>> rewards, last = np.array([1.0, 2.0, 4.0]), np.array([False, True, True])
     >>> return_to_go(rewards, np.array([False, True, False]), last, 0.5, -8.0).tolist()
@@ -143,7 +143,7 @@ def return_to_go(
     """
     found, after = np.empty(len(reward), np.float32), 0.0
     for i in range(len(reward) - 1, -1, -1):
-        if last[i]:
+        if last[i] or terminal[i]:  # where an episode goes on behind its task's end, its return does not
             after = 0.0 if terminal[i] else tail
         after = float(reward[i]) + discount * after
         found[i] = after

@@ -247,7 +247,7 @@ def logged_values(dataset: Dataset, gamma: float) -> np.ndarray:
     sums, behind = np.empty(len(dataset)), np.empty(len(dataset))
     total = rest = 0.0
     for i, reward in zip(range(len(dataset) - 1, -1, -1), dataset.reward[::-1].tolist(), strict=True):
-        if ends[i]:
+        if ends[i] or terminal[i]:  # where an episode goes on behind its task's end, its value does not
             total, rest = 0.0, 0.0 if terminal[i] else 1.0
         total, rest = reward + gamma * total, gamma * rest
         sums[i], behind[i] = total, rest
