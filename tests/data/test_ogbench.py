@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leashrl.cli import main
-from leashrl.data import convert, info, load, ogbench, oracles
+from leashrl.data import convert, info, load, make, ogbench, oracles
 from leashrl.data.ogbench import relabelled
 from leashrl.data.preprocessing import return_to_go
 from leashrl.errors import BadInput
@@ -380,3 +380,24 @@ def test_the_ant_is_paid_for_its_way_along_a_direction_that_turns():
     assert len(np.unique(np.round(directions, 9), axis=0)) == 3  # new ones after 100 and 200 steps
     again, _ = env.reset(seed=4)
     np.testing.assert_array_equal(again[-2:], directions[0])
+
+
+@packaged
+def test_a_made_file_is_kept_and_no_other_is_written_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEASHRL_CACHE", str(tmp_path / "cache"))
+    rows = []
+    path = make("pointmaze-medium-stitch", episodes=2, processes=1, report=rows.append)
+    assert path.name == "pointmaze-medium-stitch-v0.npz" and rows == [402, 603]  # and one for validation
+    validation = path.with_name("pointmaze-medium-stitch-v0-val.npz")
+    before = [file.stat().st_mtime_ns for file in (path, validation)]
+    assert make("pointmaze-medium-stitch", episodes=2) == path
+    assert [file.stat().st_mtime_ns for file in (path, validation)] == before
+    data = load(path, task="pointmaze-medium-singletask-task2-v0")
+    assert len(data) == 402 and len(data.episodes()) == 2 and len(load(validation)) == 201
+    assert json.loads(bytes(data.extras["metadata/made"].item()))["episodes"] == 2
+    mine = tmp_path / "mine-v0.npz"
+    np.savez(mine, observations=np.zeros(1))
+    with pytest.raises(BadInput, match="exists and no recipe made it"):
+        make("pointmaze-medium-stitch", mine, episodes=1)
+    with pytest.raises(BadInput, match="takes steps, not episodes"):
+        make("pendulum-medium", episodes=1)

@@ -326,3 +326,21 @@ def test_the_time_table(tmp_path, monkeypatch):
     assert [row["paper, hours"] for row in found["rows"]] == [1.4, 6.2, 16.3]
     for row in found["rows"]:
         assert row["hours"] == pytest.approx(1e6 / row["updates per second"] / 3600)
+
+
+@pytest.mark.slow
+def test_fqls_table_runs_on_data_made_on_the_spot(tmp_path, monkeypatch):
+    """At `smoke`: two episodes made by the package's oracles, two columns trained and scored."""
+    monkeypatch.setenv("LEASHRL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OGBENCH_DATASET_DIR", str(tmp_path))
+    task = "cube-single-play-singletask-task2-v0"
+    chosen = Options(scale="smoke", tasks=task, columns="BC,FQL", runs=str(tmp_path / "runs"))
+    table = load("fql")["table", "3"]
+    ended = finish(tables.trials(table, chosen), chosen, lambda line: None)
+    values, files = tables.make(table, "fql table 3", tmp_path, ended, chosen)
+    assert [(row["column"], row["paper"], row["updates"]) for row in values["rows"]] == [
+        ("BC", 3.0, 20),
+        ("FQL", 97.0, 20),
+    ]
+    assert all(0 <= row["final"] <= 100 and row["seeds"] == 2 for row in values["rows"])
+    assert "our recipe cube-single-play-v0, 2,002 rows" in files[0].read_text()

@@ -200,7 +200,7 @@ def _make_ogbench(
         target = ogbench_cache(recipe, episodes, seed) if out is None else Path(out).expanduser()
         if target.suffix != ".npz":
             raise BadInput(f"OGBench's data are .npz files: name the file {target.name}.npz")
-        if out is not None and target.exists() and not _made_by_oracles(target):
+        if out is not None and target.exists() and not made_by_oracles(target):
             raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
     parts = {target: False, target.with_name(f"{target.stem}-val.npz"): True}
     if out is None and all(_is_whole(file) for file in parts):
@@ -228,7 +228,8 @@ MADE = "metadata/made"
 """The array of a made `.npz` that says how it was made, JSON."""
 
 
-def _made_by_oracles(path: Path) -> bool:
+def made_by_oracles(path: Path) -> bool:
+    """Whether an `.npz` is one that a recipe made."""
     try:
         with zipfile.ZipFile(path) as file:
             return f"{MADE}.npy" in file.namelist()

@@ -61,16 +61,23 @@ def source_of(task: str, online: bool, scale: str) -> Source | None:
         rows = SCALES[scale].rows if scale in SCALES else recipes.RECIPES[recipe].default_steps
         path = recipes.make(recipe, steps=rows)
         name, about = f"{recipe}-{rows}", f"our recipe {recipe}, {rows:,} rows"
-    elif (of_ogbench := ogbench.parse(task)) and ogbench_file(of_ogbench.data).is_file():
-        path, name = ogbench_file(of_ogbench.data), task  # one file serves several tasks
-        about = f"OGBench's file {path.name}"
-    elif of_ogbench and (recipe := oracles.RECIPES.get(of_ogbench.data.removesuffix("-v0"))):
-        episodes = 2 if scale == "smoke" else recipe.episodes
-        path, name = recipes.make(recipe.name, episodes=episodes), task
-        about = f"our recipe {recipe.name}, {episodes:,} episodes"
+    elif of_ogbench := ogbench.parse(task):
+        return ogbench_source(of_ogbench, task, scale)
     else:
         return None
-    return Source(path, name, about, load(path, task=task).hash)
+    return Source(path, name, about, load(path).hash)
+
+
+def ogbench_source(name: ogbench.Name, task: str, scale: str) -> Source | None:
+    """A data set's file, or the recipe made; one file serves several tasks, which are told apart by name."""
+    path, recipe = ogbench_file(name.data), oracles.RECIPES.get(name.data.removesuffix("-v0"))
+    if not path.is_file():
+        if recipe is None:
+            return None
+        path = recipes.make(recipe.name, episodes=2 if scale == "smoke" else recipe.episodes)
+    data = load(path, task=task)
+    whose = "our recipe" if recipes.made_by_oracles(path) else "OGBench's file"
+    return Source(path, task, f"{whose} {path.stem}, {len(data):,} rows", data.hash)
 
 
 def has_source(task: str) -> bool:
