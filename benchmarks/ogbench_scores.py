@@ -56,10 +56,10 @@ def cell_of(run: Path) -> dict[str, Any]:
 
 def written(runs: list[Path], results: Path) -> None:
     for run in runs:
-        if not (run / "evaluations.jsonl").exists():
+        if (run / "evaluations.jsonl").exists() and (run / "evaluations.jsonl").stat().st_size:
+            write_json(results / f"{run.name}.json", cell_of(run))
+        else:
             print(f"{run}: no evaluation yet")
-            continue
-        write_json(results / f"{run.name}.json", cell_of(run))
 
 
 def label(cell: dict[str, Any]) -> str:
