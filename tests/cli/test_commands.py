@@ -127,6 +127,7 @@ def test_values_of_a_preset(document):
         "default": "standardise",
         "deterministic": "standardise",
         "raw": "none",
+        "ogbench": "none",
     }
     assert options["hidden"]["default"] == [256, 256] and options["policy_rate"]["default"] == 1e-3
 

@@ -262,7 +262,7 @@ def test_check_against_a_task(tmp_path):
 def test_the_command_checks_against_a_task(tmp_path, capsys):
     def run(*words):
         parser = Parser(prog="leashrl data check")
-        commands.check_arguments(parser)
+        commands.source_arguments(parser)
         parser.add_argument("--json", action="store_true")
         return commands.check(parse(parser, [str(path), "--json", *words]))
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from leashrl import nn
 from leashrl.algos import presets
 from leashrl.algos.common import choice, continuous, positive, row_of, within
-from leashrl.algos.iql import value_loss
 from leashrl.core import HP, Algorithm, Entry, Policy, Preprocess, Stage, uniform
 from leashrl.ops import dual, flow, td
+from leashrl.ops.advantage import value_loss
 from leashrl.optim import begin, descend
 from leashrl.types import Array, Batch, Metrics, Spec, TimeStep, pytree
 
@@ -161,7 +161,7 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
     hp = state.hp
     q = nn.least(n.critic, state.target_critic, batch.obs, batch.action)
     (v_loss, v), value_grads = jax.value_and_grad(value_loss, has_aux=True)(
-        state.value, n.value, batch.obs, q, hp["expectile"]
+        state.value, n.value.apply, batch.obs, q, hp["expectile"]
     )
     y = td.target(batch.reward, batch.discount, n.value.apply(state.value, batch.next_obs)[..., 0])
     (loss, values), critic_grads = jax.value_and_grad(td.critic_loss, has_aux=True)(

@@ -15,7 +15,7 @@ from leashrl.algos.common import categorical, choice, clipped_gaussian, positive
 from leashrl.core import HP, Algorithm, Entry, Preprocess, Stage, uniform
 from leashrl.dist import Categorical, Normal
 from leashrl.ops import dual, td
-from leashrl.ops.advantage import expectile_loss, exponential_weight, weighted_likelihood
+from leashrl.ops.advantage import exponential_weight, value_loss, weighted_likelihood
 from leashrl.optim import begin, cosine, descend
 from leashrl.types import Array, Batch, Discrete, Metrics, Spec, pytree
 
@@ -119,15 +119,6 @@ class State:
     hp: HP
 
 
-# --- Losses ------------------------------------------------------------------
-
-
-def value_loss(params, value: nn.Network, obs: Array, q: Array, expectile: Array):
-    """Expectile regression of q (batch,) on the state, and V(s)."""
-    v = value.apply(params, obs)[..., 0]
-    return expectile_loss(q - v, expectile), v
-
-
 # --- Build -------------------------------------------------------------------
 
 
@@ -189,7 +180,7 @@ def update(n: Networks, state: State, batch: Batch, key: Array, step: Array) -> 
     hp, before = state.hp, state
     q = nn.least(n.critic, state.target_critic, batch.obs, batch.action)
     (v_loss, v), grads = jax.value_and_grad(value_loss, has_aux=True)(
-        state.value, n.value, batch.obs, q, hp["expectile"]
+        state.value, n.value.apply, batch.obs, q, hp["expectile"]
     )
     state = descend(state, {"value": grads}, {"value": hp["value_rate"]})
 

@@ -25,6 +25,22 @@ def expectile_loss(difference: Float[Array, " batch"], expectile: Scalar | float
     return jnp.mean(side * difference**2)
 
 
+def value_loss(
+    params: Any,
+    apply: Callable,
+    obs: Float[Array, "batch obs"],
+    q: Float[Array, " batch"],
+    expectile: Scalar | float,
+) -> tuple[Scalar, Float[Array, " batch"]]:
+    """`expectile_loss` of Q - V(s), and V(s).
+
+    Args:
+      apply: `(params, obs) -> (batch, 1)`.
+    """
+    v = apply(params, obs)[..., 0]
+    return expectile_loss(q - v, expectile), v
+
+
 def exponential_weight(
     advantage: Float[Array, "*batch"], scale: Scalar | float, limit: float = 100.0
 ) -> Float[Array, "*batch"]:

@@ -149,7 +149,7 @@ class OwnRandom(gym.Wrapper):
         super().__init__(env)
         with warnings.catch_warnings():  # gymnasium's on a Box of float64 bounds, anew at each look
             warnings.simplefilter("ignore")
-            self.action_space = env.action_space
+            self.action_space, self.observation_space = env.action_space, env.observation_space
         self._random = np.random.RandomState(0).get_state()
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
