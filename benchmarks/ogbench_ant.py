@@ -20,7 +20,7 @@ import numpy as np
 from recipes import converted  # beside this file
 from safetensors.numpy import load_file, save
 
-from leashrl.data import locomotion, oracles
+from leashrl.data import locomotion, mazes
 from leashrl.disk.files import read_json, write_atomically, write_json
 from leashrl.report.plots import COLOURS, need_matplotlib
 from leashrl.tasks import task
@@ -29,7 +29,7 @@ from leashrl.tasks.making import env_seed, make_one
 ROOT = Path(__file__).parents[1]
 POLICIES = ROOT / "src" / "leashrl" / "data" / "policies"
 RESULTS = ROOT / "benchmarks" / "results"
-NAME, STEP = oracles.WALKER
+NAME, STEP = mazes.WALKER
 
 
 def ship(run: Path) -> None:

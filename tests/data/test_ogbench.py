@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leashrl.cli import main
-from leashrl.data import convert, info, load, make, ogbench, oracles
+from leashrl.data import convert, info, load, make, mazes, ogbench, oracles
 from leashrl.data.ogbench import relabelled
 from leashrl.data.preprocessing import return_to_go
 from leashrl.errors import BadInput
@@ -238,9 +238,9 @@ def test_presets_by_task_are_the_printed_ones():
 
 def test_cells_of_a_maze():
     maze = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
-    free, corners = oracles.cells(maze)
+    free, corners = mazes.cells(maze)
     assert len(free) == 8 and corners == [(1, 1), (1, 3), (3, 1), (3, 3)]
-    assert oracles.apart(maze, (1, 1), 4) == [(3, 3)] and oracles.apart(maze, (1, 1), 5) == []
+    assert mazes.apart(maze, (1, 1), 4) == [(3, 3)] and mazes.apart(maze, (1, 1), 5) == []
 
 
 # --- With the package --------------------------------------------------------

@@ -2,11 +2,7 @@
 
     cube, scene, puzzle   `play`: plans followed open loop, with smooth noise; `noisy`: closed loop, with
                           Gaussian noise whose size is drawn for each episode
-    pointmaze, antmaze    `navigate`: from goal to goal; `stitch`: to a goal four cells away, where it stays;
-                          `explore`: another direction every ten steps
-
-An ant is moved by a policy that walks where it is told. OGBench's own is not in its package: ours learnt by
-the same protocol, SAC on `online-ant-xy-v0` for 400,000 steps, and comes with this library.
+    pointmaze, antmaze    see `mazes`
 
 The protocol is that of `data_gen_scripts` in OGBench's repository. Episode i depends on (recipe, seed, i)
 alone, so that any number of processes makes the same bits, and a longer data set begins with a shorter one.
@@ -23,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from leashrl.data.locomotion import Actor, threads
+from leashrl.data import mazes
+from leashrl.data.locomotion import threads
 from leashrl.errors import BadInput
 from leashrl.tasks.making import check_mujoco, gym_error, register_ogbench
 from leashrl.tasks.ogbench import WORLDS
@@ -35,15 +32,6 @@ NOISE, SMOOTHING, LEAST = 0.1, 0.5, 0.4
 """Of oracles' actions: noise, its smoothing in plans, and the least norm of a closed loop's actions."""
 STACKED = {"cube-single": (0.0, 0.0), "cube-double": (0.0, 0.25), "cube-triple": (0.05, 0.35)}
 """Range from which an episode draws how likely a cube goes on another; one half elsewhere."""
-MAZE_NOISE = {"pointmaze": 0.5, "antmaze": 0.2}
-EXPLORING = 1.0
-"""The noise of `explore`."""
-TURN = 10
-"""Steps between its directions."""
-AWAY = 4
-"""Cells between start and goal of `stitch`."""
-WALKER = ("ant-xy", 390_000)
-"""The ant's policy: its name and number of updates."""
 TYPES = {"terminals": np.bool_, "button_states": np.int64}
 CHUNK = 4
 """Episodes that a process makes before it hands them over."""
@@ -150,7 +138,6 @@ def require() -> None:
 
 def several(recipe: Recipe, seed: int, validation: bool, numbers: range) -> Episode:
     """Episodes of these numbers, one after another."""
-    make = maze_episode if "maze" in recipe.world else manipulation_episode
     made = []
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -160,7 +147,10 @@ def several(recipe: Recipe, seed: int, validation: bool, numbers: range) -> Epis
             # numpy's global generator too: the oracles and the mazes draw from it
             drawn = int(np.random.SeedSequence([seed, int(validation), number]).generate_state(1)[0])
             np.random.seed(drawn)
-            made.append(make(recipe, drawn))
+            if "maze" in recipe.world:
+                made.append(mazes.episode(environment(recipe), recipe.world, recipe.kind, drawn))
+            else:
+                made.append(manipulation_episode(recipe, drawn))
     return {
         name: np.concatenate([np.asarray(part[name], TYPES.get(name, np.float32)) for part in made])
         for name in made[0]
@@ -259,93 +249,3 @@ def _in_sight(cube: np.ndarray) -> bool:
     """Whether the cube (n, 3) is never too far right, nor left of the table but in the drawer."""
     _, y, z = cube.T
     return not ((y >= 0.29).any() or ((y <= -0.3) & ((z < 0.06) | (z > 0.08))).any())
-
-
-# --- Mazes -------------------------------------------------------------------
-
-Cell = tuple[int, int]
-
-
-def maze_episode(recipe: Recipe, seed: int) -> dict[str, list]:
-    """One episode of a point or an ant, which heads for the oracle's next way-point, or anywhere."""
-    env, body, exploring = environment(recipe), recipe.world.split("-")[0], recipe.kind == "explore"
-    move, noise = MOVES[body], EXPLORING if exploring else MAZE_NOISE[body]
-    env.action_space.seed(seed)
-    world = env.unwrapped
-    free, corners = cells(world.maze_map)
-    pick = lambda among: among[np.random.randint(len(among))]
-    start = pick(free)
-    aims = (apart(world.maze_map, start, AWAY) or [start]) if recipe.kind == "stitch" else corners
-    aim = pick(aims)
-    obs, _ = env.reset(seed=seed, options={"task_info": {"init_ij": start, "goal_ij": aim}})
-    rows, done, toward = defaultdict(list), False, np.zeros(2)
-    while not done:
-        if not exploring:
-            toward = world.get_oracle_subgoal(world.get_xy(), world.cur_goal_xy)[0] - world.get_xy()
-        elif len(rows["actions"]) % TURN == 0:
-            toward = np.random.normal(size=2)
-        action = move(world, toward / (np.linalg.norm(toward) + 1e-6))
-        action = np.clip(action + np.random.normal(0, noise, action.shape), -1, 1)
-        following, _, terminated, truncated, info = env.step(action)
-        done = terminated or truncated
-        if info["success"] and recipe.kind == "navigate":
-            world.set_goal(pick(corners))
-        rows["observations"].append(obs)
-        rows["actions"].append(action)
-        rows["terminals"].append(done)
-        rows["qpos"].append(info["prev_qpos"])
-        rows["qvel"].append(info["prev_qvel"])
-        obs = following
-    return rows
-
-
-def point(world: Any, direction: np.ndarray) -> np.ndarray:
-    return direction
-
-
-def ant(world: Any, direction: np.ndarray) -> np.ndarray:
-    """What the walker does, who sees the ant without its place, and the direction."""
-    seen = np.concatenate([world.get_ob(ob_type="states")[2:], direction])
-    mean, _ = walker().gaussian(seen[None])
-    return np.tanh(mean[0])
-
-
-MOVES = {"pointmaze": point, "antmaze": ant}
-
-
-@functools.cache
-def walker() -> Actor:
-    return Actor(*WALKER)
-
-
-def cells(maze: np.ndarray) -> tuple[list[Cell], list[Cell]]:
-    """The free cells of a map (0: free), and those of them that are no corridor.
-
-    >>> maze = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
-    >>> cells(maze)
-    ([(1, 1), (1, 2), (1, 3)], [(1, 1), (1, 3)])
-    """
-    free = [(int(i), int(j)) for i, j in np.argwhere(maze == 0)]
-
-    def corridor(i: int, j: int) -> bool:
-        up_down, left_right = (maze[i - 1, j], maze[i + 1, j]), (maze[i, j - 1], maze[i, j + 1])
-        both = lambda pair, value: pair[0] == value and pair[1] == value
-        return (both(up_down, 0) and both(left_right, 1)) or (both(left_right, 0) and both(up_down, 1))
-
-    return free, [cell for cell in free if not corridor(*cell)]
-
-
-def apart(maze: np.ndarray, start: Cell, steps: int) -> list[Cell]:
-    """The free cells exactly so many steps away, in the order in which a breadth-first search meets them.
-
-    >>> apart(np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]), (1, 1), 2)
-    [(1, 3)]
-    """
-    far, queue = {start: 0}, [start]
-    for i, j in queue:
-        for cell in ((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)):
-            inside = 0 <= cell[0] < maze.shape[0] and 0 <= cell[1] < maze.shape[1]
-            if inside and maze[cell] == 0 and cell not in far:
-                far[cell] = far[(i, j)] + 1
-                queue.append(cell)
-    return [cell for cell, distance in far.items() if distance == steps]
