@@ -129,10 +129,12 @@ def markdown(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 def draw(groups: dict[tuple[str, str], list[dict[str, Any]]], path: Path) -> None:
     tasks = list(dict.fromkeys(task for task, _ in groups))
+    names = list(dict.fromkeys(name for _, name in groups))  # of one colour in all panels
     figure = need_matplotlib()(figsize=(4.2 * len(tasks), 3.4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         mine = {name: cells for (of, name), cells in groups.items() if of == task}
-        for i, (name, cells) in enumerate(mine.items()):
+        for name, cells in mine.items():
+            i = names.index(name)
             style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
             for n, cell in enumerate(cells):
                 points = [
