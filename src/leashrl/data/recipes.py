@@ -200,9 +200,10 @@ def _make_ogbench(
         target = ogbench_cache(recipe, episodes, seed) if out is None else Path(out).expanduser()
         if target.suffix != ".npz":
             raise BadInput(f"OGBench's data are .npz files: name the file {target.name}.npz")
-        if out is not None and target.exists() and not made_by_oracles(target):
-            raise BadInput(f"{target} exists and no recipe made it: remove it or give another name")
-    parts = {target: False, target.with_name(f"{target.stem}-val.npz"): True}
+        parts = {target: False, target.with_name(f"{target.stem}-val.npz"): True}
+        for file in parts if out is not None else ():
+            if file.exists() and not made_by_oracles(file):
+                raise BadInput(f"{file} exists and no recipe made it: remove it or give another name")
     if out is None and all(_is_whole(file) for file in parts):
         return target
     versions = {name: importlib.metadata.version(name) for name in ("ogbench", "mujoco", "numpy")}
