@@ -399,6 +399,10 @@ def test_a_made_file_is_kept_and_no_other_is_written_over(tmp_path, monkeypatch)
     np.savez(mine, observations=np.zeros(1))
     with pytest.raises(BadInput, match="exists and no recipe made it"):
         make("pointmaze-medium-stitch", mine, episodes=1)
+    monkeypatch.setattr(oracles, "generate", lambda *args, **options: pytest.fail("made for nothing"))
+    (tmp_path / "a-file").touch()
+    with pytest.raises(BadInput, match="a-file"):  # no folder: told before minutes of work
+        make("pointmaze-medium-stitch", tmp_path / "a-file" / "x-v0.npz", episodes=1)
     # nor the validation part that somebody has already
     theirs = tmp_path / "other-v0-val.npz"
     np.savez(theirs, observations=np.zeros(1))

@@ -212,13 +212,13 @@ def _make_ogbench(
     for file, validation in parts.items():
         count = oracles.validation_episodes(episodes) if validation else episodes
         before = done
-        arrays = oracles.generate(
-            recipe, count, seed, validation=validation, processes=processes,
-            report=lambda rows, before=before: report(before + rows),
-        )  # fmt: skip
-        done += len(arrays["terminals"])
         card = json.dumps(about | {"episodes": count, "validation": validation}, sort_keys=True)
-        with atomically(file) as temporary:
+        with atomically(file) as temporary:  # first of all: where nothing can be written, nothing is made
+            arrays = oracles.generate(
+                recipe, count, seed, validation=validation, processes=processes,
+                report=lambda rows, before=before: report(before + rows),
+            )  # fmt: skip
+            done += len(arrays["terminals"])
             np.savez_compressed(temporary, **{**arrays, MADE: np.asarray(card.encode())})  # pyright: ignore
         if out is None:
             _note(file)
