@@ -1,6 +1,8 @@
 """OGBench's files: a task's rewards computed on load, faults told in a line, the package's own word."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -315,6 +317,18 @@ def test_any_number_of_processes_makes_the_same_bits():
         np.testing.assert_array_equal(one[name][:80], fewer[name])
     assert not np.array_equal(fewer["observations"], other["observations"])
     assert not np.array_equal(fewer["observations"], validation["observations"])
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@packaged
+def test_a_killed_process_is_told_as_such_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(oracles, "several", killed)
+    with pytest.raises(BadInput, match="was killed, most likely for want of memory: choose fewer"):
+        make("pointmaze-medium-navigate", tmp_path / "maze.npz", episodes=9, processes=2)
+    assert not list(tmp_path.iterdir())
 
 
 @packaged

@@ -14,6 +14,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ def generate(
       report: called with the number of rows so far.
 
     Raises:
-      BadInput: the package is missing.
+      BadInput: the package is missing, or a process was killed.
     """
     require()
     chunks = [range(i, min(i + CHUNK, episodes)) for i in range(0, episodes, CHUNK)]
@@ -120,7 +121,13 @@ def generate(
         with ProcessPoolExecutor(many, multiprocessing.get_context("spawn")) as pool:
             running = {pool.submit(make, chunk): chunk.start for chunk in chunks}
             for future in as_completed(running):
-                done[running[future]] = future.result()
+                try:
+                    done[running[future]] = future.result()
+                except BrokenProcessPool:
+                    raise BadInput(
+                        f"one of {many} processes that make episodes was killed, most likely for want of "
+                        "memory: choose fewer with --processes"
+                    ) from None
                 rows += len(done[running[future]]["terminals"])
                 report(rows)
     parts = [done[start] for start in sorted(done)]
