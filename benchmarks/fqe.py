@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from leashrl.disk.files import read_json, versions, write_json
 from leashrl.ope.fqe import fqe
+from leashrl.ope.reliability import FAR
 from leashrl.report.plots import COLOURS, dress, legend_below, need_matplotlib, save
 from leashrl.runs import experiment
 from leashrl.runs.policies import LoadedPolicy, load_policy
@@ -29,7 +30,6 @@ from leashrl.tasks.making import borrow, env_seed, give_back
 
 RUNS = ("bc", "td3-bc", "iql", "misa", "td3-bc:td3")
 STEPS = {"pendulum-medium-replay": 3000, "hopper-medium-replay": 5000}
-FAR = ("extrapolates", "off the data", "leaves the data")
 SNAPSHOTS = 5
 """Of each run."""
 

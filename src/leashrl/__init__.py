@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leashrl.errors import BadInput, Diverged
     from leashrl.export import export_policy
     from leashrl.ope.fqe import fqe
+    from leashrl.ope.selection import select
     from leashrl.runs.experiment import resume, train
     from leashrl.runs.finetuning import finetune
     from leashrl.runs.policies import LoadedPolicy, evaluate_run, load_policy
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "REGISTRY": "algos",
     "fqe": "ope.fqe",
+    "select": "ope.selection",
     "Dataset": "data",
     "load": "data",
     "BadInput": "errors",
@@ -67,6 +69,7 @@ __all__ = [
     "load",
     "load_policy",
     "resume",
+    "select",
     "train",
 ]
 

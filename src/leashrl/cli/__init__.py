@@ -8,7 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leashrl.cli import bench, choose, data, export, finetune, fqe, mi, paper, report, runs, sweep, tables
+from leashrl.cli import (
+    bench,
+    choose,
+    data,
+    export,
+    finetune,
+    fqe,
+    mi,
+    paper,
+    report,
+    runs,
+    select,
+    sweep,
+    tables,
+)
 from leashrl.cli.arguments import Parser, parse
 from leashrl.errors import BadInput, Diverged, nearest
 from leashrl.training.interrupts import interruptible
@@ -43,6 +57,9 @@ COMMANDS = {
         "one page that compares runs, for the eye or for a paper", report.arguments, report.run
     ),
     "fqe": Command("put policies in order without a simulator", fqe.arguments, fqe.run),
+    "select": Command(
+        "keep the best of a run's snapshots, chosen without a simulator", select.arguments, select.run
+    ),
     "export": Command("a policy's file for other runtimes, and its card", export.arguments, export.run),
     "sweep": Command("train many: a grid, random draws, or a search", sweep.arguments, sweep.run),
     "choose": Command(

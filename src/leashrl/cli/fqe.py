@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from leashrl.cli.arguments import Parser, pairs, whole
 from leashrl.cli.arguments import seeds as which
 from leashrl.cli.progress import clock
-from leashrl.cli.runs import use_compilation_cache
 from leashrl.cli.tables import columns, show
 from leashrl.errors import BadInput
+from leashrl.training.compilation import use_compilation_cache
 
 if TYPE_CHECKING:
     from leashrl.ope import FqeResult, FqeRow

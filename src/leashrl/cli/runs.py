@@ -5,9 +5,11 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from leashrl.cli import select
 from leashrl.cli.arguments import Parser, numbers, pairs, seeds, whole
 from leashrl.cli.progress import Screen
 from leashrl.cli.tables import columns, show
+from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.runs.events import Evaluated, Event, MemberDiverged, Started, Stepped
 from leashrl.training.compilation import use_compilation_cache
@@ -50,13 +52,22 @@ def train_arguments(parser: Parser) -> None:
         "--log-every", type=whole, default=1000, metavar="N", help="updates a line of metrics; 1000"
     )
     parser.add_argument(
-        "--eval-every", type=whole, metavar="N", help="updates an evaluation; a tenth of --steps"
+        "--eval-every",
+        type=whole,
+        metavar="N",
+        help="updates per evaluation and per snapshot; a tenth of --steps",
     )
     parser.add_argument(
         "--episodes", type=whole, metavar="N", help="an evaluation and member; the task's own number"
     )
     parser.add_argument(
-        "--snapshots", action="store_true", help="keep the policies of every evaluation, in snapshots/"
+        "--snapshots", action="store_true", help="keep the policies of every --eval-every, in snapshots/"
+    )
+    parser.add_argument(
+        "--select",
+        default="last",
+        metavar="HOW",
+        help="which of them becomes the run's policy: last, or fqe, which needs no simulator",
     )
     track_argument(parser)
 
@@ -93,6 +104,7 @@ def train(args: Namespace) -> int:
             eval_every=args.eval_every,
             episodes=args.episodes,
             snapshots=args.snapshots,
+            select=args.select,
             report=report,
         )
 
@@ -107,6 +119,7 @@ def train_peer(args: Namespace, options: dict[str, Any]) -> int:
     if args.data is not None:
         raise BadInput(f"{name} learns online: give --task in place of --data")
     others = {"--preset": args.preset != "default", "--vary": args.vary, "--track": args.track}
+    others |= {"--select": args.select != "last"}
     others |= {"--snapshots": args.snapshots, "--log-every": args.log_every != 1000}
     for option in (option for option, given in others.items() if given):
         raise BadInput(f"{name} has no use for {option}: it is stable-baselines3's, in a loop of its own")
@@ -202,8 +215,23 @@ def watch(args: Namespace, begin: Callable[[Callable], Any], why_no_task: str) -
         for member in result.members:
             if end := member.diverged:
                 screen(MemberDiverged(member.name, end.step, end.metric))
-    show(args, {"folder": str(result.folder)} | result.to_json(), result_lines(result))
+    values, lines = {"folder": str(result.folder)} | result.to_json(), result_lines(result)
+    if is_to_select(result):
+        try:
+            found = select.select(result.folder, args.data)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"go on with `leashrl resume {result.folder}`") from None
+        values |= {"selection": found.to_json()}
+        lines += ["", *select.lines(found)]
+    show(args, values, lines)
     return 3 if result.diverged else 0
+
+
+def is_to_select(result: "Result") -> bool:
+    """Whether the run was started with `--select fqe` and nothing was selected yet."""
+    files = RunFolder(result.folder)
+    wanted = files.config().get("select", "last") == "fqe" and files.selection() is None
+    return wanted and len(result.diverged) < len(result.members)
 
 
 def result_lines(result: "Result") -> list[str]:

@@ -11,6 +11,7 @@ policy/             one safetensors file per member, and policy.json to read the
 result.json         final and last-ten mean score of each member; of one that diverged where, and what
                     its last finite policy scores
 diagnostics.json    what `leashrl report --diagnose` measured
+selection.json      which snapshots became the policy, and what FQE said of all
 """
 
 import json
@@ -115,6 +116,10 @@ class RunFolder:
     def result(self) -> Row:
         return read_json(self.path / "result.json")
 
+    def selection(self) -> Row | None:
+        path = self.path / "selection.json"
+        return read_json(path) if path.exists() else None
+
     def diagnostics(self) -> Row | None:
         path = self.path / "diagnostics.json"
         return read_json(path) if path.exists() else None
@@ -155,6 +160,21 @@ class RunFolder:
 
     def write_diagnostics(self, values: Row) -> None:
         write_json(self.path / "diagnostics.json", values)
+
+    def write_selection(self, values: Row) -> None:
+        write_json(self.path / "selection.json", values)
+
+    def keep_snapshots(self, steps: Mapping[str, int]) -> None:
+        """Make `policy/` hold the snapshots of these steps, by member; others stay as they are."""
+        arrays = {}
+        for name, step in steps.items():
+            file = self.snapshot(step) / f"{name}.safetensors"
+            try:
+                arrays[name] = file.read_bytes()
+            except OSError as error:
+                raise BadInput(f"cannot read '{file}': {error.strerror or error}") from None
+        _, about = read_policies(self.policy)
+        write_policies(self.policy, about | {"steps": dict(steps)}, arrays)
 
     def metrics_to(self, step: int) -> Lines:
         """`metrics.jsonl`, to be written to; rows beyond a step are dropped."""

@@ -100,6 +100,8 @@ def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 # --- Flags --------------------------------------------------------------------
 
+FAR = ("extrapolates", "off the data", "leaves the data")
+"""How the flags begin that make a value a guess."""
 OUTSIDE = 0.125
 """A policy is flagged where more of its visits than that are not covered by the data."""
 FEW = 0.005

@@ -51,7 +51,7 @@ def execute(run: Run, folder: Path, checkpoint: tuple | None, report: Report | N
             run.keys,
             run.hp,
             log_every=plan.log_every,
-            stop_every=plan.eval_every if run.task else 0,
+            stop_every=plan.eval_every if run.task or plan.snapshots else 0,
             resume=hooks.restored,
         ):
             hooks.log(snapshot)
@@ -123,16 +123,21 @@ class Hooks:
         return len(snapshot.fallen) == len(self.run.plan.members)
 
     def is_due(self, snapshot: loop.Snapshot) -> bool:
-        """Whether an evaluation belongs to this step."""
+        """Whether an evaluation or a snapshot belongs to this step."""
         step = snapshot.step
-        if not self.run.task or step <= self.before_training or self.are_all_lost(snapshot):
+        wanted = self.run.task or self.run.plan.snapshots
+        if not wanted or step <= self.before_training or self.are_all_lost(snapshot):
             return False
         return step == self.total or step % self.run.plan.eval_every == 0
 
     def evaluate(self, snapshot: loop.Snapshot) -> None:
-        """Unless the run that is resumed has done so."""
+        """Unless the run that is resumed has done so; keep the policies, where they are wanted."""
         run, step = self.run, snapshot.step
         if step in self.evaluations.steps:
+            return
+        if run.plan.snapshots:
+            run.save_policies(self.files.snapshot(step), snapshot.state, snapshot.fallen)
+        if not run.task:
             return
         number = (run.plan.final_episodes if step == self.total else None) or run.plan.episodes
         found = run.evaluate(snapshot.state, range(len(run.plan.members)), number)
@@ -140,8 +145,6 @@ class Hooks:
         for row in rows:
             self.evaluations.write(row)
         self.say(Evaluated(step, [run.named(row) for row in rows]))
-        if run.plan.snapshots:
-            run.save_policies(self.files.snapshot(step), snapshot.state, snapshot.fallen)
 
     def save(self, snapshot: loop.Snapshot, now: bool) -> None:
         """A checkpoint at the start and the end, when it is asked for, and every few seconds."""

@@ -11,7 +11,7 @@ from leashrl.disk.checkpoint import load_checkpoint, restore
 from leashrl.disk.claim import claim_folder, hold
 from leashrl.disk.files import versions
 from leashrl.disk.folder import RunFolder
-from leashrl.errors import BadInput
+from leashrl.errors import BadInput, nearest
 from leashrl.runs.events import Report
 from leashrl.runs.execute import execute
 from leashrl.runs.plan import (
@@ -33,6 +33,8 @@ from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
 
+SELECTIONS = ("last", "fqe")
+
 
 def train(
     algorithm: str,
@@ -52,6 +54,7 @@ def train(
     episodes: int | None = None,
     final_episodes: int | None = None,
     snapshots: bool = False,
+    select: str = "last",
     report: Report | None = None,
 ) -> Result:
     """Train all members in one compiled program, evaluate them, and leave the artefacts in `out`.
@@ -70,10 +73,11 @@ def train(
       overwrite: delete the run in `out` first. Without it an existing run is left alone and refused;
         other files are never deleted.
       log_every: updates a line of metrics.
-      eval_every: updates an evaluation; ten a run by default.
+      eval_every: updates per evaluation and per snapshot; ten of them a run by default.
       episodes: per evaluation and member; the task's own number by default.
       final_episodes: of the last evaluation, where it has another number.
-      snapshots: keep the policies of every evaluation, in `snapshots/`.
+      snapshots: keep the policies of every `eval_every` updates, in `snapshots/`; without a task too.
+      select: `fqe` keeps snapshots and notes in the plan that `leashrl.select` is to choose among them.
       report: called with the events of `runs.events` as the run goes on.
 
     Returns:
@@ -93,6 +97,7 @@ def train(
         episodes=episodes if place else 1,
         final_episodes=1 if final_episodes is None else final_episodes,
     )
+    check_select(select, dataset)
     if dataset is None and config.preprocess != Preprocess():
         raise BadInput("option 'preprocess' needs a data set: online there are no statistics before training")
     rows = make_members(config, seeds, vary or {}) if members is None else check_members(config, members)
@@ -106,10 +111,15 @@ def train(
         log_every=log_every,
         eval_every=eval_every,
         episodes=episodes if place else 0,
-        snapshots=snapshots,
+        snapshots=snapshots or select != "last",
+        select=select,
         final_episodes=final_episodes if place else None,
     )
     run = Run.build(plan, dataset)
+    if select != "last" and run.remembers:
+        raise BadInput(
+            f"{algorithm} acts by what it remembers of an episode, and FQE looks at rows: leave out --select"
+        )
     name = dataset.name if dataset else f"{place.name}-online" if place else ""
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{name}"
     return start(run, folder, overwrite, report)
@@ -131,6 +141,13 @@ def read_inputs(
     options = dict(options) | ({} if steps is None else {"steps": steps})
     config = configure(algorithm, preset, place, options, dataset.name if dataset else "")
     return config, dataset, place
+
+
+def check_select(select: str, dataset: Dataset | None) -> None:
+    if select not in SELECTIONS:
+        raise BadInput(f"'select' cannot be '{select}': {nearest(select, SELECTIONS)}")
+    if select != "last" and dataset is None:
+        raise BadInput("FQE judges snapshots on a data set, and an online run has none: leave out --select")
 
 
 def start(run: Run, folder: Path, overwrite: bool, report: Report | None) -> Result:

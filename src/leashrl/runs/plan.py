@@ -68,6 +68,8 @@ class Plan:
     episodes: int
     eval_seed: int = 0
     snapshots: bool = False
+    select: str = "last"
+    """What becomes the run's policy: the `last` state's, or the snapshot that `fqe` finds best."""
     switch: Switch | None = None
     """Of a run that began offline and goes on online."""
     final_episodes: int | None = None
@@ -81,7 +83,8 @@ class Plan:
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
         entry = find_algorithm(values["algorithm"])
         # Older versions had none of these.
-        values = {"snapshots": False, "switch": None, "final_episodes": None} | dict(values)
+        older = {"snapshots": False, "select": "last", "switch": None, "final_episodes": None}
+        values = older | dict(values)
         values["switch"] = values["switch"] and Switch(**values["switch"])
         fields = {f.name: values[f.name] for f in dataclasses.fields(Plan)}
         before = {"precision": "float32"} if hasattr(entry.config, "precision") else {}

@@ -88,6 +88,13 @@ class Run:
     def data(self) -> Data:
         return self.source.data if isinstance(self.source, Simulator) else self.source
 
+    @property
+    def remembers(self) -> bool:
+        """Whether its policy acts by more than the row that it sees."""
+        policy, init = self.algorithm.policy, jax.vmap(self.algorithm.init)
+        first = lambda keys, hp: jax.vmap(policy.init)(policy.params(init(keys, hp)))
+        return bool(jax.tree.leaves(jax.eval_shape(first, self.keys, self.hp)))
+
     def named(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row of metrics or of an evaluation with its member's name in front."""
         return {"member": member_name({k: row[k] for k in self.plan.members[0]})} | row
