@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leashrl.data import RECIPES, check, load, make, pendulum
+from leashrl.data import RECIPES, check, load, make, pendulum, sources
 from leashrl.errors import BadInput
 from leashrl.types import Box
 
@@ -173,3 +173,21 @@ def test_refusals(tmp_path):
         assert "\n" not in str(caught.value)
     path = make("pendulum-random", tmp_path / "own.hdf5", steps=10)
     assert len(load(make("pendulum-random", path, steps=20))) == 20  # a recipe's own file is replaced
+
+
+def test_a_recipe_that_takes_long_says_so_once(tmp_path, monkeypatch, caplog):
+    """By its name it is made within `load`, and a silent command seems to hang."""
+    file = make("pendulum-medium", tmp_path / "made.hdf5", steps=50)
+
+    def slow(recipe, *, report):
+        report(10)
+        report(50)
+        return file
+
+    monkeypatch.setattr(sources, "make", slow)
+    assert len(load("pendulum-medium")) == 50
+    (record,) = caplog.records
+    assert "making pendulum-medium, once" in record.getMessage()
+    monkeypatch.setattr(sources, "make", lambda recipe, *, report: file)  # it is in the cache
+    load("pendulum-medium")
+    assert len(caplog.records) == 1

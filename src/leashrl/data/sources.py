@@ -1,6 +1,7 @@
 """From a path or an id to a Dataset, and what can be said of one: load, info, check, convert."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from leashrl.data import oracles
@@ -136,6 +137,19 @@ def _task(source: str | Path, task: str | None) -> str | None:
     return task or (str(source) if str(source) in OGBENCH else None)
 
 
+def made(recipe: str) -> Path:
+    """A recipe's file in the cache; where it takes minutes to make, that is said once, before them."""
+
+    def tell(rows: int) -> None:
+        if rows and not said:
+            said.append(rows)
+            text = "leashrl: making %s, once: it may take minutes; `leashrl data make %s` shows how far it is"
+            logging.getLogger("leashrl").warning(text, recipe, recipe)
+
+    said: list[int] = []
+    return make(recipe, report=tell)
+
+
 # --- Where a source is ------------------------------------------------------------------
 
 
@@ -174,7 +188,7 @@ def _find_file(text: str) -> tuple[str, Path]:
         hint = "read it yourself and use Dataset.from_arrays"
         raise BadInput(f"{path}: data set files end in .hdf5, .h5 or .npz, not '{path.suffix}': {hint}")
     if text in RECIPES:
-        return "hdf5", make(text)
+        return "hdf5", made(text)
     if text in D4RL:
         file = d4rl_file(text)
         if not file.is_file():
@@ -182,7 +196,7 @@ def _find_file(text: str) -> tuple[str, Path]:
             raise BadInput(f"{text} is not on this disk: expected at {file}; get it with: {get}")
         return "hdf5", file
     if text in oracles.RECIPES:
-        return "npz", make(text)
+        return "npz", made(text)
     name = ogbench.parse(text)
     if name is not None and name.kind:
         return "npz", _ogbench(name)
