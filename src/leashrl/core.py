@@ -86,7 +86,8 @@ class Preprocess:
     """What is done to a data set once, before training; the policy file stores the observation part.
 
     Args:
-      obs: `none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set.
+      obs: `none`, or `standardise`: (obs - mean) / (std + 1e-3), per dimension, over the data set; a
+        dimension that never changes is divided by 1.
       reward: `none`; `zero-one`: (r - min) / (max - min) over the data set; `unit`: that times 2, less 1;
         `return`: 1000 r / (highest return of an episode - lowest); `antmaze`: 4 (r - 0.5);
         `minus-one`: r - 1; `ten-minus-five`: 10 r - 5; `hundredfold`: 100 r.

@@ -398,3 +398,69 @@ def test_damaged_minari_data_sets_are_refused_in_one_line(tmp_path, refused):
     refused("cannot be read")
     (data / "metadata.json").write_text(json.dumps(metadata))
     assert load("test/whole-v0").hash == load(tmp_path / "a.hdf5").hash
+
+
+# --- Observations of other spaces ----------------------------------------------------
+
+
+def collected(name, space, episodes=2):
+    """A data set by Minari's own collector, of an environment that observes samples of `space`."""
+
+    class World(gymnasium.Env):
+        observation_space, action_space = space, gymnasium.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            self.t += 1
+            return self.observation_space.sample(), 0.0, self.t >= 5, False, {}
+
+    space.seed(0)
+    collector, seen = minari.DataCollector(World()), []
+    for episode in range(episodes):
+        seen.append(collector.reset(seed=episode)[0])
+        for _ in range(5):
+            seen.append(collector.step(0)[0])
+        seen.pop()
+    collector.create_dataset(
+        dataset_id=f"own/{name}-v0", algorithm_name="r", code_permalink="x", author="a", author_email="a@b.c"
+    )
+    return np.array([gymnasium.spaces.flatten(space, obs) for obs in seen], np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Discrete(4),
+        gymnasium.spaces.Discrete(4, start=2),
+        gymnasium.spaces.MultiDiscrete([2, 3]),
+        gymnasium.spaces.MultiBinary(3),
+        gymnasium.spaces.Dict({"b": gymnasium.spaces.Discrete(2), "a": gymnasium.spaces.Box(-1, 1, (2, 2))}),
+        gymnasium.spaces.Tuple([gymnasium.spaces.Box(i, i + 1, (1,)) for i in range(12)]),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_observations_are_flattened_as_gymnasium_does(space):
+    wanted = collected("flat", space)
+    np.testing.assert_array_equal(load("own/flat-v0").obs, wanted)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("leaf", "words"),
+    [
+        (gymnasium.spaces.Text(8), "observations/what is text"),
+        (
+            gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8),
+            r"observations/what is an image .*\[32, 32, 3\]",
+        ),
+    ],
+)
+def test_a_leaf_that_is_no_number_is_named(leaf, words):
+    collected("leaf", gymnasium.spaces.Dict({"p": gymnasium.spaces.Box(-1, 1, (3,)), "what": leaf}))
+    with pytest.raises(BadInput, match=words):
+        load("own/leaf-v0")

@@ -1,7 +1,9 @@
 """Files: what loads, what is refused and in which words, and what a conversion keeps."""
 
 import json
+from pathlib import Path
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -111,7 +113,7 @@ def rename(old, new):
         (replace(actions=np.ones((N, 2), int)), "integer action", "give action_space=Discrete(n)"),
         (replace(rewards=np.zeros(N + 1)), "length", "rewards 13"),
         (replace(rewards=np.zeros((N, 2))), "rank", "rewards has shape (12, 2): it must be (N,)"),
-        (replace(observations=np.zeros(N)), "rank", "observations has shape (12,): it must be (N, dim)"),
+        (replace(observations=np.zeros((N, 2, 2))), "rank", "observations has shape (12, 2, 2): it must be"),
         (replace(observations=np.array(1.0)), "rank", "observations has shape ()"),
         (replace(next_observations=np.zeros((N, 4))), "length", "have 4 dimensions, observations 3"),
         (replace(terminals=np.array([b"no"] * N)), "dtype", "it must hold numbers"),
@@ -384,3 +386,82 @@ def test_text_under_a_data_suffix(tmp_path, name):
     assert "is not" in refusal(tmp_path / name)
     (tmp_path / name).write_bytes(b"")
     assert "empty" in refusal(tmp_path / name)
+
+
+# --- What people have at hand --------------------------------------------------------
+
+
+def test_gymnasiums_spaces_are_spaces():
+    values = list(arrays().values())[:4]
+    box = gymnasium.spaces.Box(np.float32([-1, -2]), np.float32([1, 2]))
+    assert Dataset.from_arrays(*values, action_space=box).action_space == Box((-1.0, -2.0), (1.0, 2.0))
+    values[1] = np.arange(N) % 3
+    assert Dataset.from_arrays(*values, action_space=gymnasium.spaces.Discrete(3)).action_space == Discrete(3)
+    for space in (
+        gymnasium.spaces.Discrete(3, start=1),
+        gymnasium.spaces.MultiDiscrete([2, 3]),
+        gymnasium.spaces.MultiBinary(2),
+        gymnasium.spaces.Box(-1, 1, (2, 2)),
+        gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),
+    ):
+        with pytest.raises(BadInput, match=r"actions of gymnasium's .* are not supported"):
+            Dataset.from_arrays(*values, action_space=space)
+
+
+def test_discrete_actions_as_floats_and_one_hot():
+    values, wanted = list(arrays().values())[:4], np.arange(N) % 3
+    for actions in (wanted.astype(np.float32), wanted[:, None].astype(np.float64), np.eye(3)[wanted]):
+        values[1] = actions
+        data = Dataset.from_arrays(*values, action_space=Discrete(3))
+        np.testing.assert_array_equal(data.action, wanted)
+        assert data.action.dtype == np.int32
+    for actions, words in (
+        (wanted + 0.5, "not whole numbers"),
+        (np.full(N, np.nan), "not whole numbers"),
+        (np.full(N, 1e12), "do not fit int32"),
+        (np.eye(3)[wanted] * 0.9, "must be \\(N,\\)"),
+        (np.eye(4)[wanted], "must be \\(N,\\)"),
+    ):
+        values[1] = actions
+        with pytest.raises(BadInput, match=words):
+            Dataset.from_arrays(*values, action_space=Discrete(3))
+
+
+def test_one_dimension_may_be_flat():
+    flat = np.linspace(-1, 1, N)
+    after = np.append(flat[1:], 2.0)
+    data = Dataset.from_arrays(
+        flat, flat, np.zeros(N), np.arange(N) == N - 1, next_obs=after, action_space=Box((-1.0,), (1.0,))
+    )
+    assert data.obs.shape == data.action.shape == data.next_obs.shape == (N, 1)
+
+
+@pytest.mark.parametrize("offset", [4.65e6, -4.65e6, 1e5])
+def test_numbers_that_float32_cannot_tell_apart_are_odd(offset):
+    values = list(arrays().values())[:4]
+    values[0] = np.add(values[0], np.array([offset, 0.0, 0.0]))
+    bounds = Box((-1.0, -1.0), (1.0, 1.0))
+    found = [d for d in check(Dataset.from_arrays(*values, action_space=bounds)) if "float32" in str(d)]
+    assert len(found) == 1 and not found[0].fatal and "dimension 0 lies about" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["observations_0", "actions_0", "rewards_0", "terminated_0"],  # d3rlpy's ReplayBuffer.dump
+        ["data/demo_0/actions", "data/demo_0/obs/eef", "data/demo_0/dones"],  # robomimic
+        ["episode_12/observations", "episode_12/actions"],
+        ["traj_0/obs/state", "traj_0/actions"],  # ManiSkill
+        ["0/observations", "0/actions"],
+    ],
+)
+def test_a_file_that_keeps_episodes_apart_is_told_as_such(names, tmp_path):
+    text = refusal(write(tmp_path / "log.h5", {name: np.zeros((4, 2)) for name in names}))
+    assert "keeps each episode apart" in text and "Dataset.from_arrays" in text and "rename" not in text
+
+
+def test_names_in_capitals(tmp_path):
+    for name in ("a.HDF5", "b.H5", "c.Npz"):
+        path = write(tmp_path / f"x{Path(name).suffix.lower()}", arrays()).rename(tmp_path / name)
+        assert load(path).name == name[0]
+    assert convert(tmp_path / "a.HDF5", tmp_path / "d.H5") and len(load(tmp_path / "d.H5")) == N

@@ -39,6 +39,8 @@ def d4rl_rows(terminal, timeout, limit):
         final = timeout[i] if timeout is not None else counter + 1 == limit
         if final:
             counter = 0
+            if terminal[i]:  # D4RL drops it, and with it what it says of the world
+                kept.append(i)
             continue
         if terminal[i]:
             counter = 0
@@ -200,7 +202,7 @@ def test_prepare_maps_actions_rewards_and_observations():
     rows, normaliser = prepare(data, Preprocess("standardise", "unit"))
     # The view's observations are rows 0 and 1: mean (2, 5), standard deviation (2, 0).
     np.testing.assert_array_equal(normaliser.mean, [2, 5])
-    np.testing.assert_allclose(normaliser.std, [2.001, 0.001], rtol=1e-6)
+    np.testing.assert_allclose(normaliser.std, [2.001, 1.0], rtol=1e-6)  # 1 where nothing changes
     np.testing.assert_allclose(rows["obs"], [[-2 / 2.001, 0], [2 / 2.001, 0]], rtol=1e-6)
     np.testing.assert_allclose(rows["next_obs"], [[2 / 2.001, 0], [6 / 2.001, 0]], rtol=1e-6)
     np.testing.assert_allclose(rows["reward"], [-1, -0.5])  # -10..30 is the range over the data set
@@ -258,3 +260,13 @@ def test_info_counts_by_hand():
     assert (found.returns.mean, found.returns.min, found.returns.median) == (5, 3, 5)
     assert (found.lengths.mean, found.lengths.max) == (5 / 3, 2)
     assert found.hash == data.hash and found.metadata == {}
+
+
+def test_a_dimension_that_never_changes_is_not_blown_up(tmp_path):
+    """By 1e-3 it would be: a sensor that drifts by 0.01 at run time would be ten deviations away."""
+    obs = np.stack([np.linspace(-1, 1, 20), np.full(20, 0.3), np.full(20, 4.65e6)], 1)
+    data = Dataset.from_arrays(obs, np.zeros((20, 1)), np.zeros(20), np.arange(20) == 19, action_space=UNIT)
+    rows, normaliser = prepare(data, Preprocess("standardise"))
+    np.testing.assert_array_equal(normaliser.std[1:], 1.0)
+    np.testing.assert_array_equal(rows["obs"][:, 1:], 0.0)
+    np.testing.assert_allclose(normaliser.std[0], obs[:-1, 0].std() + 1e-3, rtol=1e-6)

@@ -1,7 +1,11 @@
 """A policy read back acts as arithmetic by hand says, and scores as a plain loop over episodes does."""
 
 import json
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +219,54 @@ def test_training_does_not_hide_the_function():
     import leashrl.training.loop
 
     assert callable(leashrl.train) and not hasattr(leashrl.train, "__path__")
+
+
+# --- Handed about ------------------------------------------------------------
+
+
+def test_a_policy_can_be_handed_to_a_worker(runs):
+    """By pickle, as process pools do; the library itself reads and writes none."""
+    policy = leashrl.load_policy(runs / "gaussian", "seed-1")
+    other = pickle.loads(pickle.dumps(policy))
+    for mode in policy.modes:
+        np.testing.assert_array_equal(other(OBS, mode=mode, seed=3), policy(OBS, mode=mode, seed=3))
+    assert other.episode(seed=1)(OBS[0]) == policy.episode(seed=1)(OBS[0])
+    assert (other.name, other.task, other.spec) == (policy.name, policy.task, policy.spec)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1796067217725624932, -(2**70)])
+def test_any_whole_number_is_a_seed(seed, runs):
+    policy = leashrl.load_policy(runs / "gaussian")
+    drawn = policy(OBS, mode="sample", seed=seed)
+    np.testing.assert_array_equal(drawn, policy(OBS, mode="sample", seed=seed))
+    assert not np.array_equal(drawn, policy(OBS, mode="sample", seed=seed + 1))
+    assert np.isfinite(policy.episode(mode="sample", seed=seed)(OBS[0])).all()
+
+
+def test_64_bit_jax_trains_reads_and_acts_as_32_bit_does(runs, tmp_path):
+    """JAX_ENABLE_X64 in the shell: the same files, actions and returns, and either reads the other's."""
+    program = f"""
+import sys, jax, numpy as np, leashrl
+wide, other = jax.config.jax_enable_x64, sys.argv[1]
+options = {{"hidden": (8, 8), "batch_size": 16}}
+out = str(wide)
+leashrl.train("bc", {str(runs / "data.hdf5")!r}, seeds=2, steps=50, options=options, out=out)
+for run in (out, other):
+    policy = leashrl.load_policy(run)
+    print(policy(np.{OBS!r}).tobytes().hex(), policy.episode()(np.{OBS!r}[0]).tobytes().hex())
+    print(policy.evaluate("pendulum", episodes=1).returns)
+assert jax.config.jax_enable_x64 == wide
+"""
+    told = []
+    for wide, other in (("0", str(runs / "gaussian")), ("1", "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, other], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"JAX_ENABLE_X64": wide}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout.splitlines())
+    assert told[1][:2] == told[1][2:] == told[0][:2]
+    assert told[1][0].split()[0] == leashrl.load_policy(tmp_path / "True")(OBS).tobytes().hex()
+    for name in ("seed-0", "seed-1"):
+        files = (tmp_path / wide / "policy" / f"{name}.safetensors" for wide in ("True", "False"))
+        assert len({file.read_bytes() for file in files}) == 1

@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leashrl.cli.arguments import Parser, numbers, whole
 from leashrl.cli.progress import rows_made
 from leashrl.cli.tables import cell, columns, show
 from leashrl.errors import BadInput
+
+if TYPE_CHECKING:
+    from leashrl.tasks import Task
 
 # --- Arguments ---------------------------------------------------------------
 
@@ -29,6 +32,9 @@ def reading_arguments(parser: Parser) -> None:
     parser.add_argument("--action-high", type=numbers, metavar="LIST", help=f"upper {what}")
     parser.add_argument("--actions", type=whole, metavar="N", help="the number of discrete actions")
     parser.add_argument("--limit", type=whole, metavar="N", help="the time limit of an episode in steps")
+    parser.add_argument(
+        "--ends", metavar="KEY", help="the array that says where episodes end, where that is not timeouts"
+    )
     parser.add_argument("--task", metavar="NAME", help=TASK)
 
 
@@ -44,7 +50,12 @@ def reading(args: Namespace) -> dict[str, Any]:
     from leashrl.types import Box, Discrete
 
     space = Discrete(n) if n else Box(tuple(low), tuple(high)) if low else None
-    return {"action_space": space, "max_episode_steps": args.limit, "task": args.task}
+    return {
+        "action_space": space,
+        "max_episode_steps": args.limit,
+        "ends": args.ends,
+        "task": args.task,
+    }
 
 
 def make_arguments(parser: Parser) -> None:
@@ -101,8 +112,7 @@ def check(args: Namespace) -> int:
     spec, name = None, args.task
     if name is not None:
         task = find_task(name)
-        unknown = (math.inf,) * task.action_dim  # the table of tasks holds no bounds
-        box = Box(tuple(-x for x in unknown), unknown)
+        box = Box(*bounds_of(task))
         spec = Spec(task.obs_dim, Discrete(task.action_dim) if task.discrete else box)
     found = find(args.source, spec=spec, **reading(args))
     fatal = [defect for defect in found if defect.fatal]
@@ -113,6 +123,18 @@ def check(args: Namespace) -> int:
         first = " ".join(str(fatal[0]).split())
         raise BadInput(first if len(fatal) == 1 else f"{len(fatal)} defects, the first: {first}")
     return 0
+
+
+def bounds_of(task: "Task") -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of its actions; infinite ones, which are not compared, where its environment cannot be made here."""
+    from leashrl.tasks.making import action_bounds
+
+    unknown = (math.inf,) * (task.action_dim or 1)
+    try:
+        found = action_bounds(task) if task.env_id else None
+    except BadInput:
+        found = None
+    return found or (tuple(-x for x in unknown), unknown)
 
 
 def make(args: Namespace) -> int:

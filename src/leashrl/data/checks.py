@@ -3,11 +3,13 @@
 import difflib
 import hashlib
 import numbers
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from leashrl.data import ends
 from leashrl.data.dataset import Dataset
 from leashrl.data.raw import KEYS, REQUIRED, Defect, Raw, line
 from leashrl.errors import BadInput, nearest
@@ -28,6 +30,9 @@ ALIASES = {
     "timeouts": ("timeout", "truncations", "truncated", "truncation"),
     "next_observations": ("next_obs", "next_observation", "next_states"),
 }
+
+APART = re.compile(r"(\w+_\d+|(.*/)?[A-Za-z]*_?\d+/.*)")
+"""The name of an array that is one episode's: `observations_4`, `data/demo_0/actions`."""
 
 Found = Iterator[Defect]
 
@@ -73,7 +78,7 @@ def load_defects(raw: Raw, name: str) -> tuple[list[Defect], Dataset | None]:
         action_space_assumed=raw.action_space_assumed,
         continues=raw.continues,
     )
-    return list(_order(data, raw.where)), data
+    return [*_other_ends(raw, data), *_order(data, raw.where)], data
 
 
 def to_dataset(raw: Raw, name: str) -> Dataset:
@@ -94,6 +99,9 @@ def to_dataset(raw: Raw, name: str) -> Dataset:
 
 def _names(raw: Raw) -> Found:
     """A required key that is missing, or an optional one under a name that would be passed over."""
+    if (other := _other_layout(raw)) is not None:
+        yield other
+        return
     tops = [name for name in raw.extras if "/" not in name]
     unread = {defect.where for defect in raw.defects}
     for key in KEYS:
@@ -110,6 +118,21 @@ def _names(raw: Raw) -> Found:
             yield Defect("missing key", f"{raw.where}, {key}", (), f"{raw.where}: no key '{key}'; {hint}")
 
 
+def _other_layout(raw: Raw) -> Defect | None:
+    """A file that keeps each episode apart, in arrays or groups with its number."""
+    if any(key in raw.arrays for key in REQUIRED):
+        return None
+    apart = next((m for m in map(APART.fullmatch, raw.extras) if m), None)
+    if apart is None:
+        return None
+    text = (
+        f"{raw.where} keeps each episode apart ('{line(apart[0])}'), as d3rlpy, robomimic and others do: "
+        "join the episodes, one array of N rows each, and give them to Dataset.from_arrays, the last row of "
+        "each marked in terminal or timeout"
+    )
+    return Defect("other layout", raw.where, (), text)
+
+
 def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, list[Defect]]:
     """One array with the rank and dtype of `Dataset`, or None; and the defects met on the way."""
     where = f"{raw.where}, {key}"
@@ -119,7 +142,12 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
 
     if array.dtype.kind not in "fiub":
         return bad("dtype", f"holds {line(array.dtype)}: it must hold numbers")
-    discrete = key == "actions" and isinstance(raw.action_space, Discrete)
+    space, discrete = raw.action_space, key == "actions" and isinstance(raw.action_space, Discrete)
+    if isinstance(space, Discrete) and discrete and array.shape[1:] == (space.n,) != (1,) and _one_hot(array):
+        array = array.argmax(1)
+    flat = key in ("observations", "next_observations") or _one_dimension(space)
+    if flat and key not in ("rewards", "terminals", "timeouts") and array.ndim == 1:
+        array = array[:, None]  # of one dimension
     if key in ("rewards", "terminals", "timeouts") or discrete:
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]  # some files hold (N, 1)
@@ -131,8 +159,8 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
     if key == "actions":
         integer = array.dtype.kind in "iub"
         if discrete:
-            if not integer:
-                return bad("dtype", "are not integers, though the action space is Discrete")
+            if not integer and not np.all(np.mod(array, 1) == 0):
+                return bad("dtype", "are not whole numbers, though the action space is Discrete")
             info = np.iinfo(np.int32)
             outside = (array < info.min) | (array > info.max)
             if outside.any():
@@ -156,6 +184,14 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
         rows = ~finite if array.ndim == 1 else ~finite.all(1)
         return None, [_rows("not finite", where, rows, "hold NaN or infinity: remove or mend them")]
     return array, []
+
+
+def _one_dimension(space: Space | None) -> bool:
+    return isinstance(space, Box) and isinstance(space.low, tuple) and space.dim == 1
+
+
+def _one_hot(array: np.ndarray) -> bool:
+    return bool(np.all((array == 0) | (array == 1)) and np.all(array.sum(1) == 1))
 
 
 def _lengths(raw: Raw, arrays: dict[str, np.ndarray]) -> Found:
@@ -241,13 +277,34 @@ def _ends(raw: Raw, arrays: dict[str, np.ndarray], damaged: bool) -> Found:
     if terminal.any() or damaged or terminal.size < 2:
         return
     if timeout is None and limit is None:
-        hint = "give a timeouts key, or max_episode_steps= (--limit N)"
+        hint = (
+            "write a file that says where they are cut, `leashrl data convert FILE OUT --limit N`, or in "
+            "Python give timeout= or max_episode_steps="
+        )
         text = f"{raw.where}: no episode ends: terminals are all false and there is no timeouts key: {hint}"
         yield Defect("no episode ends", raw.where, (), text)
     elif timeout is not None and not timeout.any():
         hint = "mark each episode's last row"
         text = f"{raw.where}: no episode ends: terminals and timeouts are all false: {hint}"
         yield Defect("no episode ends", raw.where, (), text)
+
+
+def _other_ends(raw: Raw, data: Dataset) -> Found:
+    """Ends of episodes that the source knows under another name, and the data set does not."""
+    if data.timeout is not None or (other := ends.unmarked(raw.extras, data.ends)) is None:
+        return
+    name, rows = other
+    text = (
+        f"end an episode by '{line(name)}', and not by terminals: write a file that says so, `leashrl data "
+        f"convert FILE OUT --ends {line(name)}` (in Python ends='{line(name)}'), or remove that array"
+    )
+    yield _rows("other ends", f"{raw.where}, {line(name)}", rows, text)
+
+
+def _nothing(data: Dataset, where: str) -> Found:
+    if not data.rows("bellman").size:
+        text = f"{where}: every row is cut off by a time-out: there is no whole transition to learn from"
+        yield Defect("nothing to train on", where, (), text)
 
 
 def _order(data: Dataset, where: str) -> Found:
@@ -291,7 +348,7 @@ def _show(space: Space) -> str:
     return f"Box({', '.join(f'{x:g} to {y:g}' for x, y in zip(space.low, space.high, strict=True))})"
 
 
-# --- What is odd, but trains ----------------------------------------------------------
+# --- What is odd in data that load ----------------------------------------------------
 
 
 def oddities(data: Dataset, where: str, spec: Spec | None = None) -> Found:
@@ -305,21 +362,62 @@ def oddities(data: Dataset, where: str, spec: Spec | None = None) -> Found:
                 f"the task {spec.obs_dim} and {spec.action.dim}: wrong task or wrong file"
             )
             yield Defect("task", where, (), text)
-        elif type(found.action) is not type(spec.action) or (known and found.action != spec.action):
+        elif type(found.action) is not type(spec.action) or (known and not _same(found.action, spec.action)):
             text = f"{where}: the action space is {_show(found.action)}, the task's {_show(spec.action)}"
             yield Defect("task", where, (), text)
-    if data.timeout is not None and (both := data.terminal & data.timeout).any():
-        text = "are both terminal and time-out: the Q-learning view drops them, and their terminal with them"
+    if data.timeout is not None and not data.continues and (both := data.terminal & data.timeout).any():
+        text = "are both terminal and time-out: they are taken for terminals"
         yield _rows("terminal and timeout", f"{where}, timeouts", both, text, fatal=False)
+    yield from _nothing(data, where)
+    yield from _limit_as_terminal(data, where)
+    yield from _rounded(data, where)
     if (strangers := _strangers(data)).any():
         text = "are not the next row's observation, though no episode ends there: is a time-out not marked?"
         yield _rows("next_obs", f"{where}, next_observations", strangers, text, fatal=False)
     constant = np.flatnonzero([np.all(column == column[0]) for column in data.obs.T])
     if constant.size:
         listing = ", ".join(map(str, constant[:FIRST])) + (", ..." if constant.size > FIRST else "")
-        text = f"{where}: {constant.size} observation dimensions never change: {listing}"
+        text = f"{where}: {constant.size} observation dimensions never change, as float32: {listing}"
         yield Defect("constant observation", f"{where}, observations", (), text, int(constant.size), False)
     yield from _duplicates(data, where)
+
+
+def _same(one: Space, other: Space) -> bool:
+    if isinstance(one, Box) and isinstance(other, Box):
+        return bool(np.allclose((one.low, one.high), (other.low, other.high)))
+    return one == other
+
+
+def _limit_as_terminal(data: Dataset, where: str) -> Found:
+    """Every episode is a terminal's, all of one length: that is what a time limit does."""
+    lengths = [part.stop - part.start for part in data.episodes()]
+    whole = lengths if data.ends[-1] else lengths[:-1]
+    if (
+        len(whole) < 3
+        or len(set(whole)) > 1
+        or whole[0] < 2
+        or data.continues
+        or data.terminal.sum() < len(whole)
+    ):
+        return
+    text = (
+        f"{where}: every episode ends as a terminal after exactly {whole[0]} steps: if that is a time limit, "
+        "store those flags as timeouts, for a terminal says that nothing is earned behind it"
+    )
+    yield Defect("time limit as terminal", f"{where}, terminals", (), text, len(whole), False)
+
+
+def _rounded(data: Dataset, where: str) -> Found:
+    """Columns that lie so far from 0 that float32 hardly tells their values apart."""
+    for i, column in enumerate(data.obs.T):
+        spread, step = float(column.std(dtype=np.float64)), float(np.spacing(np.abs(column).max()))
+        if spread > 0 and step > 1e-3 * spread:
+            mean = float(column.mean(dtype=np.float64))
+            text = (
+                f"{where}: observation dimension {i} lies about {mean:.4g} and varies by {spread:.3g}, where "
+                f"float32 knows steps of {step:.2g}: subtract an offset before it is stored"
+            )
+            yield Defect("float32 precision", f"{where}, observations", (), text, 1, False)
 
 
 def _duplicates(data: Dataset, where: str) -> Found:

@@ -60,20 +60,22 @@ class Dataset:
     ) -> "Dataset":
         """Your own arrays, checked as a file is. Shapes as in the class; dtypes are converted.
 
+        `action_space` may be gymnasium's; discrete actions may be whole floats, or (n, k) one-hot rows; where
+        there is one dimension, observations and actions may be (n,).
+
         Raises:
           BadInput: anything that would make training wrong, with row numbers.
         """
         from leashrl.data.checks import to_dataset
-        from leashrl.data.raw import KEYS, Raw
+        from leashrl.data.raw import KEYS, Raw, as_space
 
         values = (obs, action, reward, terminal, timeout, next_obs)
         try:
             arrays = {k: np.asarray(v) for k, v in zip(KEYS, values, strict=True) if v is not None}
         except (TypeError, ValueError) as error:
             raise BadInput(f"{name}: an argument is not an array ({' '.join(str(error).split())})") from None
-        return to_dataset(
-            Raw(name, arrays, action_space=action_space, max_episode_steps=max_episode_steps), name
-        )
+        space = as_space(action_space)
+        return to_dataset(Raw(name, arrays, action_space=space, max_episode_steps=max_episode_steps), name)
 
     def __repr__(self) -> str:
         obs, action = self.obs.shape[1], self.action_space.dim
@@ -166,7 +168,8 @@ class Dataset:
         a' is the next row's action, also after a row that ends an episode, where it means nothing.
 
         `bellman`: D4RL's `qlearning_dataset`, row for row. s' is the next row's observation (a stored
-        `next_obs` is not used), rows at a time-out and the very last row are left out. Without
+        `next_obs` is not used), rows at a time-out and the very last row are left out; but a row that is
+        both terminal and a time-out is a terminal, where D4RL drops it. Without
         `timeout`, a row is a time-out when D4RL's step counter reaches `max_episode_steps - 1`; as in
         D4RL, that counter stands at 1, not 0, on the first row after a terminal.
 
@@ -226,6 +229,8 @@ class Dataset:
             cut = self.timeout
             if cut is None:
                 cut = _at_limit(self.terminal, self.max_episode_steps, after_terminal=1)
+            if not self.continues:  # a terminal needs no next row: its value ends there, cut or not
+                cut = cut & ~self.terminal
             return np.flatnonzero(~cut[:-1])
         if view == "dynamics":
             if self.next_obs is not None:

@@ -4,7 +4,7 @@ Minari keeps one group an episode, with T + 1 observations and T of everything e
 place for (`metadata/*`, other extras, HDF5's attributes, whether the source had `timeouts` and
 `next_observations` at all) is kept beside its own file in `leashrl.hdf5`, so that a round trip loses
 nothing. What changes: flags become bool, (N, 1) becomes (N,), structured observations become one vector
-(leaves in alphabetical order, as `gymnasium.spaces.flatten`). Reset options are not carried.
+(leaves in the order and form of `gymnasium.spaces.flatten`). Reset options are not carried.
 
 Reading needs h5py only; writing goes through the `minari` package, so that its files are its own.
 """
@@ -86,7 +86,8 @@ def read_minari(folder: Path) -> Raw:
             episodes = [file[f"episode_{i}"] for i in range(int(metadata["total_episodes"]))]
             if not episodes:
                 raise BadInput(f"{folder} holds no episodes: nothing to train on")
-            arrays, names = _arrays(episodes), _info_names(episodes)
+            of_obs = json.loads(metadata["observation_space"]) if "observation_space" in metadata else None
+            arrays, names = _arrays(episodes, of_obs, str(folder)), _info_names(episodes)
             seeds = [int(group.attrs.get("seed", -1)) for group in episodes]
             options = any(key.startswith("options") for group in episodes for key in group.attrs)
         beside = read_hdf5(data / BESIDE) if (data / BESIDE).exists() else None
@@ -131,12 +132,12 @@ def read_minari(folder: Path) -> Raw:
     )
 
 
-def _arrays(episodes: list[Any]) -> dict[str, np.ndarray]:
-    """Concatenated over episodes, in D4RL's names."""
+def _arrays(episodes: list[Any], space: dict[str, Any] | None, where: str) -> dict[str, np.ndarray]:
+    """Concatenated over episodes, in D4RL's names; `space` is the observations', as Minari writes it."""
     parts: dict[str, list[np.ndarray]] = {}
     for number, group in enumerate(episodes):
         steps = len(group["rewards"])
-        obs = np.concatenate([leaf.reshape(len(leaf), -1) for _, leaf in _leaves(group["observations"])], 1)
+        obs = np.concatenate(list(_columns(group["observations"], space, f"{where}, observations")), 1)
         if len(obs) != steps + 1:
             raise ValueError(f"episode_{number} has {len(obs)} observations for {steps} rewards")
         actions = np.asarray(group["actions"][()])
@@ -152,13 +153,38 @@ def _arrays(episodes: list[Any]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _leaves(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, array) of every h5py data set below `item`, in alphabetical order."""
-    if isinstance(item, h5py.Dataset):
-        yield path, item[()]
-    else:
-        for key in sorted(item):
-            yield from _leaves(item[key], f"{path}/{key}" if path else key)
+def _columns(item: Any, space: dict[str, Any] | None, path: str) -> Iterator[np.ndarray]:
+    """(n, dim) of every leaf, flattened in the order and form of `gymnasium.spaces.flatten`."""
+    if not isinstance(item, h5py.Dataset):
+        below = (space or {}).get("subspaces")
+        for key in sorted(item, key=_place):
+            name = _place(key)[1]
+            inner = None if below is None else below[name] if isinstance(below, list) else below.get(key)
+            yield from _columns(item[key], inner, f"{path}/{key}")
+        return
+    kind = (space or {}).get("type")
+    values = np.asarray(item[()])
+    if values.dtype.kind not in "fiub":
+        what = f"an image that is kept as {space['shape']} JPEG" if space and kind == "Box" else "no number"
+        what = f"text (a {kind} space)" if kind == "Text" else what
+        raise BadInput(f"{path} is {what}: only numbers are read; write a data set without it")
+    if space is not None and kind == "Discrete":
+        values = _one_hot(values - space.get("start", 0), int(space["n"]))
+    elif space is not None and kind == "MultiDiscrete":
+        sizes, starts = np.ravel(space["nvec"]), np.ravel(space.get("start", 0))
+        flat = values.reshape(len(values), -1) - starts
+        values = np.concatenate([_one_hot(flat[:, i], int(n)) for i, n in enumerate(sizes)], 1)
+    yield values.reshape(len(values), -1)
+
+
+def _place(key: str) -> tuple[str, int]:
+    """What a group's entries are sorted by: the leaves of a Tuple by their numbers, all others by name."""
+    number = re.fullmatch(r"_index_(\d+)", key)
+    return ("_index_", int(number[1])) if number else (key, 0)
+
+
+def _one_hot(values: np.ndarray, n: int) -> np.ndarray:
+    return np.eye(n, dtype=np.float32)[np.reshape(values, -1)]
 
 
 def _info_names(episodes: list[Any]) -> list[str]:

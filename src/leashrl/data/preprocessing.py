@@ -14,7 +14,7 @@ from leashrl.types import Box
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """`(obs - mean) / std`, per dimension; `std` already holds the added 1e-3. Zeros and ones when off.
+    """`(obs - mean) / std`, per dimension; `std` is `scales`'s. Zeros and ones when off.
 
     Attributes:
       mean: (obs_dim,) float32.
@@ -66,8 +66,7 @@ def prepare(
     if preprocess.obs == "standardise":
         # Column by column in float64: exact sums without a second copy of the data set.
         mean = np.array([column.mean(dtype=np.float64) for column in rows["obs"].T], np.float32)
-        std = np.array([column.std(dtype=np.float64) for column in rows["obs"].T])
-        normaliser = Normaliser(mean, (std + 1e-3).astype(np.float32), rescale)
+        normaliser = Normaliser(mean, scales(rows["obs"]), rescale)
         # In place: the view's arrays are copies already.
         for key in rows.keys() & {"obs", "next_obs", "gap_obs"}:
             np.subtract(rows[key], normaliser.mean, out=rows[key])
@@ -83,6 +82,18 @@ def prepare(
     if view == "episodes":
         rows["to_go"] = to_go(rows["reward"], rows["end"])
     return rows, normaliser
+
+
+def scales(obs: np.ndarray) -> np.ndarray:
+    """(obs_dim,) float32: each column's standard deviation + 1e-3, as in TD3+BC; 1 where it never changes.
+
+    Of a column that never changes nothing is known: with 1e-3 a drift of 0.01 would be ten deviations.
+
+    >>> scales(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    array([1.001, 1.   ], dtype=float32)
+    """
+    found = [1.0 if (c == c[0]).all() else float(c.std(dtype=np.float64)) + 1e-3 for c in obs.T]
+    return np.array(found, np.float32)
 
 
 def rescaled(dataset: Dataset, how: str) -> Callable[[np.ndarray], np.ndarray]:

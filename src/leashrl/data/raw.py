@@ -139,6 +139,25 @@ def space_from_fields(fields: Mapping[str, object], where: str) -> tuple[Space |
         raise BadInput(f"{where}: cannot read the action space from {names} ({line(error)})") from None
 
 
+def as_space(space: Any) -> Any:
+    """Gymnasium's flat `Box` and `Discrete` as ours; ours, and what is no space at all, as it is.
+
+    Raises:
+      BadInput: another of gymnasium's spaces.
+    """
+    kind = type(space)
+    if kind.__module__.partition(".")[0] not in ("gymnasium", "gym"):
+        return space
+    if kind.__name__ == "Box" and len(space.shape) == 1:
+        return Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
+    if kind.__name__ == "Discrete" and getattr(space, "start", 0) == 0:
+        return Discrete(int(space.n))
+    raise BadInput(
+        f"actions of gymnasium's {line(space)} are not supported: a flat Box, or Discrete from 0 (subtract "
+        "its start from the actions)"
+    )
+
+
 # --- Attributes where a file has none ----------------------------------------------
 
 Attributes = dict[str, dict[str, np.ndarray]]

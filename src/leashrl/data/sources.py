@@ -7,11 +7,12 @@ from pathlib import Path
 from leashrl.data import oracles
 from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
 from leashrl.data.dataset import Dataset
+from leashrl.data.ends import ends_of, kind_of
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
 from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
 from leashrl.data.npz import read_npz, write_npz
 from leashrl.data.ogbench import ogbench_file, with_rewards, without_rewards
-from leashrl.data.raw import Defect, Raw, line, looked_up
+from leashrl.data.raw import Defect, Raw, as_space, line, looked_up
 from leashrl.data.recipes import RECIPES, make, ogbench_cache
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import D4RL, LIMIT_OF_FILE, d4rl_file, ogbench
@@ -26,6 +27,7 @@ def load(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
+    ends: str | None = None,
     task: str | None = None,
 ) -> Dataset:
     """A data set from disk, strictly checked.
@@ -41,6 +43,8 @@ def load(
         (`Dataset.action_space_assumed`). `.npz` must say.
       max_episode_steps: the time limit, where neither the file nor its D4RL name tells. It is used
         only for data without `timeouts`.
+      ends: the array of the source that says where episodes end, in place of `timeouts`: flags, an episode's
+        number, a step counter (`data.ends` has the forms).
       task: whose rewards OGBench's files are given, which hold none: by default the source's own task. Other
         files have their own rewards.
 
@@ -50,9 +54,8 @@ def load(
     Raises:
       BadInput: no such source, or anything in it that makes training wrong, with row numbers.
     """
-    return to_dataset(
-        _read(*_find(source), action_space, max_episode_steps, _task(source, task)), _name(source)
-    )
+    asked = (action_space, max_episode_steps, ends, _task(source, task))
+    return to_dataset(_read(*_find(source), *asked), _name(source))
 
 
 def check(
@@ -60,6 +63,7 @@ def check(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
+    ends: str | None = None,
     task: str | None = None,
     spec: Spec | None = None,
 ) -> list[Defect]:
@@ -75,7 +79,7 @@ def check(
         return list(oddities(source, source.name, spec))
     kind, path = _find(source)
     try:
-        raw = _read(kind, path, action_space, max_episode_steps, _task(source, task))
+        raw = _read(kind, path, action_space, max_episode_steps, ends, _task(source, task))
     except BadInput as error:
         return [Defect("unreadable", str(path), (), str(error))]
     found, data = load_defects(raw, _name(source))
@@ -88,6 +92,7 @@ def convert(
     *,
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
+    ends: str | None = None,
     task: str | None = None,
 ) -> list[str]:
     """Any source of `load` into a `.hdf5`, `.h5` or `.npz` file, or `minari:NAMESPACE/NAME-v0`.
@@ -106,20 +111,21 @@ def convert(
         path = Path(text).expanduser()
         exists = path.exists()
     minari = text.startswith("minari:")
-    if not minari and path.suffix not in SUFFIXES:
+    if not minari and path.suffix.lower() not in SUFFIXES:
         raise BadInput(
             f"cannot convert to '{text}': give a .hdf5, .h5 or .npz file or minari:NAMESPACE/NAME-v0"
         )
     if not minari and exists:
         raise BadInput(f"{path} exists already: remove it or give another name")
-    raw, notes = _read(*_find(source), action_space, max_episode_steps, _task(source, task)), []
+    asked = (action_space, max_episode_steps, ends, _task(source, task))
+    raw, notes = _read(*_find(source), *asked), []
     if raw.continues:
         raw = dataclasses.replace(raw, continues=False)
         notes.append("episodes are cut where their task is done: only OGBench's files let them go on")
     data = to_dataset(raw, _name(source))
     if minari:
         write_minari(raw, data, text.removeprefix("minari:"))
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         write_npz(raw, path)
     else:
         write_hdf5(raw, path)
@@ -137,7 +143,7 @@ def _task(source: str | Path, task: str | None) -> str | None:
     return task or (str(source) if str(source) in OGBENCH else None)
 
 
-def made(recipe: str) -> Path:
+def from_recipe(recipe: str) -> Path:
     """A recipe's file in the cache; where it takes minutes to make, that is said once, before them."""
 
     def tell(rows: int) -> None:
@@ -156,7 +162,9 @@ def made(recipe: str) -> Path:
 def _name(source: str | Path) -> str:
     """What people call it: an id as it is, a file without folder and suffix."""
     text = str(source)
-    return Path(text).stem if Path(text).suffix in SUFFIXES else text.removeprefix("minari:").rstrip("/")
+    return (
+        Path(text).stem if Path(text).suffix.lower() in SUFFIXES else text.removeprefix("minari:").rstrip("/")
+    )
 
 
 def _find(source: str | Path) -> tuple[str, Path]:
@@ -173,9 +181,9 @@ def _find_file(text: str) -> tuple[str, Path]:
         if minari_data(path) is None:
             raise BadInput(f"{path} is a folder without a Minari data set (metadata.json): give a file in it")
         return "minari", path
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         if not path.exists():
-            beside = sorted(f.name for f in path.parent.glob("*") if f.suffix in SUFFIXES)
+            beside = sorted(f.name for f in path.parent.glob("*") if f.suffix.lower() in SUFFIXES)
             hint = "there is no data file in that folder"
             if beside:
                 close, _, _ = nearest(path.name, beside).partition(" (known:")  # the whole list may be long
@@ -183,12 +191,12 @@ def _find_file(text: str) -> tuple[str, Path]:
                     close if close.startswith("did you mean") else f"that folder has {', '.join(beside[:3])}"
                 )
             raise BadInput(f"no file {line(path)}; {hint}")
-        return ("npz" if path.suffix == ".npz" else "hdf5"), path
+        return ("npz" if path.suffix.lower() == ".npz" else "hdf5"), path
     if path.is_file():
         hint = "read it yourself and use Dataset.from_arrays"
         raise BadInput(f"{path}: data set files end in .hdf5, .h5 or .npz, not '{path.suffix}': {hint}")
     if text in RECIPES:
-        return "hdf5", made(text)
+        return "hdf5", from_recipe(text)
     if text in D4RL:
         file = d4rl_file(text)
         if not file.is_file():
@@ -196,7 +204,7 @@ def _find_file(text: str) -> tuple[str, Path]:
             raise BadInput(f"{text} is not on this disk: expected at {file}; get it with: {get}")
         return "hdf5", file
     if text in oracles.RECIPES:
-        return "npz", made(text)
+        return "npz", from_recipe(text)
     name = ogbench.parse(text)
     if name is not None and name.kind:
         return "npz", _ogbench(name)
@@ -238,8 +246,9 @@ def _minari(name: str) -> Path:
 
 
 def _read(
-    kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None, task: str | None = None
-) -> Raw:
+    kind: str, path: Path, action_space: Space | None, max_episode_steps: int | None, ends: str | None,
+    task: str | None,
+) -> Raw:  # fmt: skip
     """The container's contents; what the caller says goes before what it says."""
     try:
         if kind != "minari":
@@ -249,7 +258,9 @@ def _read(
     raw = {"hdf5": read_hdf5, "npz": read_npz, "minari": read_minari}[kind](path)
     if without_rewards(raw):
         raw = with_rewards(raw, task)
-    space = raw.action_space if action_space is None else action_space
+    if ends is not None:
+        raw = _with_ends(raw, ends)
+    space = raw.action_space if action_space is None else as_space(action_space)
     limit = raw.max_episode_steps if max_episode_steps is None else max_episode_steps
     assumed = False
     if kind == "hdf5":
@@ -260,3 +271,19 @@ def _read(
             space = Box((-1.0,) * actions.shape[1], (1.0,) * actions.shape[1])
         limit = LIMIT_OF_FILE.get(path.name) if limit is None else limit
     return dataclasses.replace(raw, action_space=space, action_space_assumed=assumed, max_episode_steps=limit)
+
+
+def _with_ends(raw: Raw, name: str) -> Raw:
+    """The ends of episodes by an array of the source's own, as its time-outs."""
+    if name not in raw.extras:
+        raise BadInput(f"{raw.where} has no array '{line(name)}': {nearest(name, list(raw.extras))}")
+    found = ends_of(kind_of(name) or "flags", raw.extras[name])
+    if found is None:
+        raise BadInput(
+            f"{raw.where}, {line(name)} does not say where episodes end: it must hold a flag, an episode's "
+            "number or a step counter for each row"
+        )
+    terminal = raw.arrays.get("terminals")
+    if terminal is not None and terminal.size == found.size:
+        found = found & (terminal.reshape(-1) == 0)
+    return dataclasses.replace(raw, arrays=raw.arrays | {"timeouts": found})

@@ -81,8 +81,8 @@ def evaluate(
       episodes: per member; the task's own number by default.
       seed: at least 0.
       mode: one of `policy.modes`; the first by default.
-      envs: environments of the task to step in place of the library's own; as many as run side by side,
-        which is one for one member's one episode.
+      envs: environments of the task to step in place of the library's own, a list; as many episodes run side
+        by side, one member after the other.
 
     Raises:
       BadInput: no environment or a missing package; observation or action sizes that do not fit the
@@ -98,9 +98,11 @@ def evaluate(
     together = min(members, max(1, MOST_ENVIRONMENTS.get(task.domain, 100) // WAVE))
     width = min(WAVE, episodes)
     own = envs is None
-    envs = borrow(task, together * width) if own else list(envs)
-    if len(envs) != together * width:
-        raise BadInput(f"{together * width} environments run side by side here, but {len(envs)} were given")
+    if own:
+        envs = borrow(task, together * width)
+    else:
+        envs = single(envs)[:WAVE]
+        together, width = 1, len(envs)
     mean, std = _check(envs[0], task, action_space, obs_mean, obs_std)
     init, act = _compiled(policy, mode)
     to_env = _action_map(envs[0], action_space)
@@ -111,8 +113,8 @@ def evaluate(
     for low in range(0, members, together):
         group = slice(low, low + together)
         chosen = jax.tree.map(lambda x, group=group: x[group], params)
-        for first in range(0, episodes, WAVE):
-            wave = slice(first, first + WAVE)
+        for first in range(0, episodes, width):
+            wave = slice(first, min(first + width, episodes))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(first, first + WAVE))
             choose = functools.partial(act, chosen, keys=keys, mean=mean, std=std)
             returns[group, wave], lengths[group, wave], failed[group] = _wave(
@@ -196,6 +198,13 @@ def _compiled(policy: Policy, mode: str) -> tuple[Callable, Callable]:
         return jax.vmap(over_episodes, in_axes=(0, 0, 0, 0, None))(params, carry, obs, reward, keys)
 
     return jax.jit(init), jax.jit(act)
+
+
+def single(envs: Any) -> list["gym.Env"]:
+    """The environments that were given, once they are a list of single ones."""
+    if not isinstance(envs, Sequence) or not envs or not all(hasattr(env, "reset") for env in envs):
+        raise BadInput(f"'envs' must be a list of single environments, not {type(envs).__name__}")
+    return list(envs)
 
 
 # --- What must fit -----------------------------------------------------------

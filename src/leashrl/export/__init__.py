@@ -33,6 +33,7 @@ from leashrl.export.results import (
 )
 from leashrl.runs.policies import LoadedPolicy, load_policy
 from leashrl.runs.results import Ends
+from leashrl.training.compilation import in_float32
 from leashrl.types import Box
 
 __all__ = [
@@ -50,6 +51,7 @@ CARD = 1
 """The card's own version: it grows where a field changes its meaning."""
 
 
+@in_float32
 def export_policy(
     folder: str | Path,
     format: str = "onnx",

@@ -10,6 +10,7 @@ import numpy as np
 
 from leashrl.core import HP, hyper
 from leashrl.data import Dataset
+from leashrl.data.preprocessing import scales
 from leashrl.ope import estimator, reliability
 from leashrl.ope.occupancy import Occupancy, occupancies
 from leashrl.ope.occupancy import Rows as Logged
@@ -100,7 +101,7 @@ def fit(
     n, policies = len(dataset), len(actions)
     centre, scale = float(logged[split.train].mean()), float(logged[split.train].std()) or 1.0
     columns = dataset.obs[split.train]
-    mean, std = columns.mean(0, np.float64), columns.std(0, dtype=np.float64) + 1e-3
+    mean, std = columns.mean(0, np.float64), scales(columns).astype(np.float64)
     obs = ((dataset.obs - mean) / std).astype(np.float32)
     unit = to_unit(dataset, dataset.action)
     reward = estimator.scaled_rewards(dataset.reward, dataset.terminal, config.gamma, centre, scale)

@@ -22,10 +22,12 @@ from leashrl.ope import estimator, reliability
 from leashrl.ope.candidates import check_fit, common_gamma, find_data, read
 from leashrl.ope.fits import Asked, Report, fit, judge, to_unit
 from leashrl.ope.results import FqeData, FqeResult, FqeRow, SplitCounts, SplitValues
+from leashrl.training.compilation import in_float32
 
 __all__ = ["fqe"]
 
 
+@in_float32
 def fqe(
     folders: Sequence[str | Path],
     data: str | Path | Dataset | None = None,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leashrl.core import Preprocess, State
 from leashrl.data import Dataset, load
 from leashrl.disk.checkpoint import load_checkpoint, restore
@@ -32,10 +34,13 @@ from leashrl.runs.run import Run
 from leashrl.tasks import Task
 from leashrl.tasks import task as find_task
 from leashrl.training import loop
+from leashrl.training.compilation import in_float32
+from leashrl.types import Box, Space
 
 SELECTIONS = ("last", "fqe")
 
 
+@in_float32
 def train(
     algorithm: str,
     data: str | Path | Dataset | None = None,
@@ -153,12 +158,13 @@ def check_select(select: str, dataset: Dataset | None) -> None:
 def start(run: Run, folder: Path, overwrite: bool, report: Report | None) -> Result:
     """Claim the folder, write `config.json`, and execute the run from its first update."""
     if run.task:
-        try_environment(run.task)
+        try_environment(run.task, run.spec.action, bool(run.plan.data.get("action_space_assumed")))
     with claim_folder(folder, overwrite):
         RunFolder(folder).write_config(run.plan.to_json() | {"versions": versions()})
         return execute(run, folder, None, report)
 
 
+@in_float32
 def resume(
     folder: str | Path, *, data: str | Path | Dataset | None = None, report: Report | None = None
 ) -> Result:
@@ -190,6 +196,7 @@ def resume(
         return execute(run, folder, found, report)
 
 
+@in_float32
 def last_state(folder: str | Path, *, data: str | Path | Dataset | None = None) -> tuple[Run, State]:
     """A run made ready again, and the newest checkpoint's state of all its members: to look into.
 
@@ -226,11 +233,32 @@ def rebuild(folder: Path, plan: Plan, data: str | Path | Dataset | None) -> Run:
     return Run.build(plan, dataset)
 
 
-def try_environment(place: Task) -> None:
-    """A missing simulator is told before training, not after its first tenth."""
-    from leashrl.tasks.making import borrow, give_back
+def try_environment(place: Task, space: Space, assumed: bool) -> None:
+    """A missing simulator, and actions in other units than its own, are told before training.
 
-    give_back(place, borrow(place, 1))
+    Args:
+      space: the actions' of the data.
+      assumed: nobody said it: it is [-1, 1] by D4RL's convention.
+    """
+    from leashrl.tasks.making import action_bounds
+
+    bounds = action_bounds(place)
+    if bounds is None or not isinstance(space, Box) or np.allclose(bounds, (space.low, space.high)):
+        return
+    low, high = (",".join(f"{x:g}" for x in side) for side in bounds)
+    units = f"task '{place.name}' takes actions from {low} to {high}"
+    if assumed:
+        raise BadInput(
+            f"{units}, and the data do not say their bounds, which D4RL's convention makes [-1, 1]: write a "
+            f"file that says them, `leashrl data convert FILE OUT --action-low={low} --action-high={high}`; "
+            "actions that were scaled to [-1, 1] are to be scaled back before"
+        )
+    logging.getLogger("leashrl").warning(
+        "leashrl: warning: %s, the data's lie from %s to %s: they are executed as they are, in these units",
+        units,
+        ",".join(f"{x:g}" for x in space.low),
+        ",".join(f"{x:g}" for x in space.high),
+    )
 
 
 def online_place(algorithm: str, task: str | None) -> Task:

@@ -33,6 +33,7 @@ from leashrl.runs.results import Result
 from leashrl.runs.run import Run
 from leashrl.tasks import Task, of_environment
 from leashrl.training import loop
+from leashrl.training.compilation import in_float32
 
 ANNEALED = 0.1
 """Rates that ended at 0 by a schedule go on at this part of where they began, and stay there."""
@@ -41,6 +42,7 @@ SCHEDULED = {"iql": ("policy_rate",), "misa": ("policy_rate", "critic_rate")}
 """The rates that an algorithm's `schedule` anneals: all others were never small, and go on as they were."""
 
 
+@in_float32
 def finetune(
     folder: str | Path,
     steps: int,

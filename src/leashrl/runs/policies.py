@@ -8,6 +8,7 @@ The folder is whole by itself: it may be copied anywhere without the rest of the
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from leashrl.errors import BadInput, nearest
 from leashrl.evaluate.statistics import summary
 from leashrl.runs.plan import find_algorithm
 from leashrl.runs.results import EvaluatedMember, EvaluatedRun
+from leashrl.tasks import own
 from leashrl.tasks import task as find_task
+from leashrl.training.compilation import in_float32
 from leashrl.types import Box, Discrete, Space, Spec, TimeStep
 
 # --- Acting ------------------------------------------------------------------
@@ -37,6 +40,7 @@ class LoadedPolicy:
     Attributes:
       name: the member's, such as `seed-0`.
       algorithm: which one trained it.
+      config: the algorithm's, that it was trained with.
       spec: size of its observations, and its actions' space.
       task: where it was evaluated while it trained, or None.
       policy: the algorithm's `Policy`.
@@ -46,6 +50,7 @@ class LoadedPolicy:
 
     name: str
     algorithm: str
+    config: Any
     spec: Spec
     task: str | None
     policy: Policy
@@ -53,18 +58,26 @@ class LoadedPolicy:
     obs_mean: np.ndarray
     obs_std: np.ndarray
 
+    def __reduce__(self) -> tuple:
+        """By what it was read from, so that worker processes can be handed one."""
+        params = jax.tree.map(np.asarray, self.params)
+        norm = (self.obs_mean, self.obs_std)
+        return _rebuilt, (self.name, self.algorithm, self.config, self.spec, self.task, params, *norm)
+
     @property
     def modes(self) -> tuple[str, ...]:
         """How it can act; the first is the default."""
         return self.policy.modes
 
+    @in_float32
     def __call__(self, obs: Any, *, mode: str | None = None, seed: int = 0) -> np.ndarray:
         """Actions in the environment's units, each as at the start of an episode: see `episode`.
 
         Args:
           obs: (obs_dim,) one observation, or (n, obs_dim) several; numbers as the environment gives them.
           mode: one of `modes`.
-          seed: of the draw, in modes that draw: the same one gives the same action, so pass the step.
+          seed: of the draw, in modes that draw: the same one gives the same action, so pass the step. Any
+            whole number.
 
         Returns:
           (action_dim,) or (n, action_dim) float32 within the space's bounds; () or (n,) int32 if discrete.
@@ -73,7 +86,9 @@ class LoadedPolicy:
           BadInput: observations of another shape or not finite, an unknown mode.
         """
         mode, rows = self.known_mode(mode), self._rows(obs)
-        raw = _compiled(self.policy, mode)(self.params, rows, self.obs_mean, self.obs_std, np.uint32(seed))
+        raw = _compiled(self.policy, mode)(
+            self.params, rows, self.obs_mean, self.obs_std, np.uint32(within_32_bits(seed))
+        )
         action = self._to_environment(raw)
         return action[0] if np.ndim(obs) == 1 else action
 
@@ -91,8 +106,10 @@ class LoadedPolicy:
           BadInput: an unknown mode; from `act`, an observation of another shape or not finite.
         """
         mode = self.known_mode(mode)
-        step, carry, first, key = _stepped(self.policy, mode), None, True, jax.random.key(seed)
+        step, carry, first = _stepped(self.policy, mode), None, True
+        key = jax.random.key(within_32_bits(seed))
 
+        @in_float32
         def act(obs: Any, reward: float = 0.0) -> np.ndarray:
             nonlocal carry, first, key
             rows = self._rows(obs)
@@ -133,9 +150,10 @@ class LoadedPolicy:
             return raw
         return self.spec.action.executed(raw)
 
+    @in_float32
     def evaluate(
         self,
-        task: str | None = None,
+        task: Any = None,
         *,
         episodes: int | None = None,
         seed: int = 1,
@@ -180,6 +198,7 @@ def _stepped(policy: Policy, mode: str) -> Callable:
 # --- Reading -----------------------------------------------------------------
 
 
+@in_float32
 def load_policy(folder: str | Path, member: str | None = None) -> LoadedPolicy:
     """A trained policy, ready to act.
 
@@ -198,6 +217,7 @@ def load_policy(folder: str | Path, member: str | None = None) -> LoadedPolicy:
     return _read_member(folder, about, _known_member(folder, about, member))
 
 
+@in_float32
 def load_members(folder: str | Path) -> tuple[dict[str, Any], list[LoadedPolicy]]:
     """What `policy.json` says, and all policies of a run or snapshot that did not diverge.
 
@@ -209,10 +229,11 @@ def load_members(folder: str | Path) -> tuple[dict[str, Any], list[LoadedPolicy]
     return about, [_read_member(folder, about, name) for name in names]
 
 
+@in_float32
 def evaluate_run(
     folder: str | Path,
     *,
-    task: str | None = None,
+    task: Any = None,
     episodes: int | None = None,
     seed: int = 1,
     mode: str | None = None,
@@ -222,7 +243,8 @@ def evaluate_run(
 
     Args:
       folder: a run's folder, or its `policy/` alone.
-      task: where (`leashrl tasks`); by default where the run was evaluated.
+      task: where: a name (`leashrl tasks`), a registered Gymnasium id, `module:id`, or an environment of your
+        own; by default where the run was evaluated.
       episodes: per member; the task's own number by default.
       seed: of the environments and of sampled actions. Training evaluates with seed 0, so that the
         default looks at episodes that no choice was made by.
@@ -249,13 +271,16 @@ def _evaluate(
 ) -> EvaluatedRun:
     from leashrl.evaluate.rollout import evaluate
 
-    name = task or policy.task
-    if name is None:
+    if task is not None and not isinstance(task, str):
+        place, envs = own.of(task), [task]
+    elif name := task or policy.task:
+        place = find_task(name)
+    else:
         raise BadInput("these policies were trained without a task: give one (`leashrl tasks` lists them)")
     found = evaluate(
         policy.policy,
         params,
-        find_task(name),
+        place,
         obs_mean=policy.obs_mean,
         obs_std=policy.obs_std,
         action_space=policy.spec.action,
@@ -279,7 +304,7 @@ def _evaluate(
     )
     return EvaluatedRun(
         algorithm=policy.algorithm,
-        task=name,
+        task=place.name,
         episodes=int(found.returns.shape[1]),
         seed=seed,
         mode=mode or policy.modes[0],
@@ -307,16 +332,26 @@ def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedP
     policy, like = _layout(about["algorithm"], config, spec)
     flat, path = read_policy(folder, member)
     found = restore(like, flat, str(path))
-    return LoadedPolicy(
-        name=member,
-        algorithm=about["algorithm"],
-        spec=spec,
-        task=about.get("task"),
-        policy=policy,
-        params=found["params"],
-        obs_mean=np.asarray(found["obs_mean"]),
-        obs_std=np.asarray(found["obs_std"]),
-    )
+    norm = (np.asarray(found["obs_mean"]), np.asarray(found["obs_std"]))
+    task = about.get("task")
+    return LoadedPolicy(member, about["algorithm"], config, spec, task, policy, found["params"], *norm)
+
+
+@in_float32
+def _rebuilt(
+    name: str, algorithm: str, config: Any, spec: Spec, task: str | None, params: Any, mean: Any, std: Any
+) -> LoadedPolicy:
+    policy, _ = _layout(algorithm, config, spec)
+    return LoadedPolicy(name, algorithm, config, spec, task, policy, params, mean, std)
+
+
+def within_32_bits(seed: int) -> int:
+    """The seed itself where jax takes it, else a number drawn from its digits.
+
+    >>> within_32_bits(7), within_32_bits(-1) == within_32_bits(2**32)
+    (7, False)
+    """
+    return seed if 0 <= seed < 2**32 else zlib.crc32(str(int(seed)).encode())
 
 
 @functools.lru_cache(maxsize=8)

@@ -154,6 +154,10 @@ class EvaluatedMember:
     """Of each episode."""
     lengths: tuple[int, ...]
 
+    def __getitem__(self, name: str) -> Any:
+        """By its name in JSON: `found["return"]`."""
+        return self.to_json()[name]
+
     def to_json(self) -> Row:
         return {
             "name": self.name,

@@ -4,12 +4,12 @@ import difflib
 import re
 
 from leashrl.errors import BadInput, nearest
-from leashrl.tasks import ogbench
+from leashrl.tasks import ogbench, own
 from leashrl.tasks.table import BARE, TASKS, Task
 
 
 def task(name: str) -> Task:
-    """The task of that name.
+    """The task of that name, or of a registered Gymnasium id (`tasks.own`).
 
     Raises:
       BadInput: there is none; the nearest names are given.
@@ -19,6 +19,8 @@ def task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
+    if (found := own.registered(str(name))) is not None:
+        return found
     close = difflib.get_close_matches(str(name), TASKS, n=4) or list(BARE)
     raise BadInput(f"no task '{name}' in the table (`leashrl tasks` prints it): {nearest(str(name), close)}")
 
@@ -61,7 +63,7 @@ def places(task: Task | None, data: str) -> tuple[str, ...]:
     >>> places(BARE["antmaze-umaze"], "D4RL/antmaze/umaze-diverse-v1")
     ('antmaze', 'antmaze-umaze', 'antmaze-umaze-diverse')
     """
-    if task is None:
+    if task is None or task.domain == own.DOMAIN:
         return ()
     if task.domain == "ogbench":
         return _ogbench_places(task, data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leashrl.errors import BadInput
-from leashrl.tasks import Task
+from leashrl.tasks import Task, own
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -50,6 +50,8 @@ def make_one(task: Task, *, render_mode: str | None = None) -> "gym.Env":
     """
     if task.env_id is None:
         raise BadInput(f"task '{task.name}' has no environment: its policies cannot be evaluated here")
+    if task.domain == own.DOMAIN:
+        return own.make(task, render_mode)
     if task.domain not in ("pendulum", "cartpole"):
         check_mujoco()
     try:
@@ -126,6 +128,20 @@ def whole(name: str, value: Any, least: int) -> int:
 def env_seed(seed: int, i: int) -> int:
     """The seed of environment i: a hash of (seed, i), so neighbouring seeds share no episodes."""
     return int(np.random.SeedSequence([whole("seed", seed, 0), i]).generate_state(1)[0])
+
+
+def action_bounds(task: Task) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The least and the highest actions of a task's environment; None where they are discrete.
+
+    Raises:
+      BadInput: it cannot be made.
+    """
+    env = borrow(task, 1)[0]
+    low, high = (getattr(env.action_space, name, None) for name in ("low", "high"))
+    give_back(task, [env])
+    if low is None or high is None:
+        return None
+    return tuple(map(float, np.ravel(low))), tuple(map(float, np.ravel(high)))
 
 
 # --- Environments kept between evaluations -----------------------------------

@@ -30,8 +30,8 @@ class Task:
 
     name: str
     domain: str
-    """`gym`, `adroit`, `kitchen`, `antmaze`, `ogbench`, `pendulum`, `cartpole`, or `online` (no reference
-    scores)."""
+    """`gym`, `adroit`, `kitchen`, `antmaze`, `ogbench`, `pendulum`, `cartpole`; without reference scores
+    `online`, and `own`, a user's environment."""
     env_id: str | None
     """The maintained Gymnasium id that policies are evaluated on; None: nothing to evaluate on."""
     min_score: float | None

@@ -1,9 +1,27 @@
-"""Compiled programs kept on disk, so that the next process need not compile them again."""
+"""How programs are compiled: in which numbers, and kept on disk for the next process."""
 
+import functools
 import hashlib
 import platform
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable)
+
+
+def in_float32(function: F) -> F:
+    """Call it with jax's 32-bit types, whatever JAX_ENABLE_X64 says: files and bits are those of float32."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        import jax
+
+        with jax.enable_x64(False):
+            return function(*args, **options)
+
+    return cast(F, called)
 
 
 def use_compilation_cache() -> None:
