@@ -78,6 +78,9 @@ def convert_arguments(parser: Parser) -> None:
     parser.add_argument(
         "target", metavar="TARGET", help="a new .hdf5, .h5 or .npz file, or minari:NAMESPACE/NAME-v0"
     )
+    parser.add_argument(
+        "--transitions", action="store_true", help="each row is a transition of its own, in no order"
+    )
 
 
 # --- Commands ----------------------------------------------------------------
@@ -169,7 +172,7 @@ def make(args: Namespace) -> int:
 def convert(args: Namespace) -> int:
     from leashrl.data import convert as write
 
-    notes = write(args.source, args.target, **reading(args))
+    notes = write(args.source, args.target, **reading(args), transitions=args.transitions)
     values = {"source": args.source, "target": args.target} | ({"notes": notes} if notes else {})
     show(args, values, [f"{args.source} -> {args.target}", *notes])
     return 0

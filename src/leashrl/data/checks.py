@@ -318,7 +318,8 @@ def _order(data: Dataset, where: str) -> Found:
         text = (
             f"(of {inside} inside episodes) are not the next row's observation: sort the rows by time "
             "and mark each episode's end in terminals or timeouts; if they are sorted, leave "
-            "next_observations out"
+            "next_observations out; single transitions in no order are read another way, `leashrl data "
+            "convert FILE OUT --transitions`, in Python Dataset.from_transitions"
         )
         yield _rows("row order", f"{where}, next_observations", strangers, text)
 

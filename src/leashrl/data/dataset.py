@@ -77,6 +77,34 @@ class Dataset:
         space = as_space(action_space)
         return to_dataset(Raw(name, arrays, action_space=space, max_episode_steps=max_episode_steps), name)
 
+    @classmethod
+    def from_transitions(
+        cls,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        next_obs: Any,
+        terminal: Any,
+        *,
+        action_space: Space,
+        name: str = "transitions",
+    ) -> "Dataset":
+        """Single transitions in no order, as buffers keep them: each an episode of its own.
+
+        `data.transitions` says what becomes of them, and what is lost with their order.
+
+        Raises:
+          BadInput: arrays that differ in length, and all that `from_arrays` raises.
+        """
+        from leashrl.data.transitions import WANTED, rows_of
+
+        values = (obs, action, reward, terminal, next_obs)
+        arrays = {k: np.asarray(v) for k, v in zip(WANTED, values, strict=True)}
+        rows = rows_of(arrays, name)
+        return cls.from_arrays(
+            *(rows[k] for k in WANTED[:4]), timeout=rows["timeouts"], action_space=action_space, name=name
+        )
+
     def __repr__(self) -> str:
         obs, action = self.obs.shape[1], self.action_space.dim
         return f"Dataset({self.name!r}, {len(self)} rows, {obs} observations, {action} actions)"

@@ -4,6 +4,8 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from leashrl.data import oracles
 from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
 from leashrl.data.dataset import Dataset
@@ -14,6 +16,7 @@ from leashrl.data.npz import read_npz, write_npz
 from leashrl.data.ogbench import ogbench_file, with_rewards, without_rewards
 from leashrl.data.raw import Defect, Raw, as_space, line, looked_up
 from leashrl.data.recipes import RECIPES, make, ogbench_cache
+from leashrl.data.transitions import rows_of
 from leashrl.errors import BadInput, nearest
 from leashrl.tasks import D4RL, LIMIT_OF_FILE, d4rl_file, ogbench
 from leashrl.types import Box, Space, Spec
@@ -94,11 +97,14 @@ def convert(
     max_episode_steps: int | None = None,
     ends: str | None = None,
     task: str | None = None,
+    transitions: bool = False,
 ) -> list[str]:
     """Any source of `load` into a `.hdf5`, `.h5` or `.npz` file, or `minari:NAMESPACE/NAME-v0`.
 
     Arrays keep the dtypes they were stored with, and everything else that a file holds goes along, so
     that a round trip gives the same `Dataset.hash`. What changes its form is said in a format's module.
+
+    With `transitions` each row is a transition of its own, in no order (`data.transitions`).
 
     Returns:
       What a person should know, a line each: what was left behind, bounds that nobody gave.
@@ -119,6 +125,10 @@ def convert(
         raise BadInput(f"{path} exists already: remove it or give another name")
     asked = (action_space, max_episode_steps, ends, _task(source, task))
     raw, notes = _read(*_find(source), *asked), []
+    if transitions:
+        known = {key: np.asarray(x) for key, x in raw.arrays.items()}
+        left = tuple(name for name in raw.extras if not name.startswith("metadata/"))
+        raw = dataclasses.replace(raw, arrays=rows_of(known, raw.where), extras={}, left_behind=left)
     if raw.continues:
         raw = dataclasses.replace(raw, continues=False)
         notes.append("episodes are cut where their task is done: only OGBench's files let them go on")
