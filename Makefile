@@ -43,7 +43,7 @@ docs: $(READY) ## the documentation site, in site/, warnings are errors
 lock: $(READY) ## resolve the pinned versions again
 	$(BIN)/python -m pip install --quiet $(UV)
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
-	    --extra mujoco --extra minari --extra ogbench --extra report --extra video --extra sweep --extra export --extra dev \
+	    --extra mujoco --extra minari --extra tables --extra ogbench --extra report --extra video --extra sweep --extra export --extra dev \
 	    pyproject.toml --output-file requirements/lock.txt
 	@! grep -nE '^(nvidia|jax-cuda|torch|--|.*://)' requirements/lock.txt # neither CUDA nor an index's address
 

@@ -48,6 +48,11 @@ COMMANDS = {
     "data convert": Command(
         "D4RL's HDF5, npz and Minari into one another", data.convert_arguments, data.convert
     ),
+    "data import": Command(
+        "tables of logs, CSV, Parquet or JSON lines, into a data set",
+        data.import_arguments,
+        data.import_tables,
+    ),
     "mi": Command("how much the data's actions depend on its states", mi.arguments, mi.run),
     "train": Command("train an algorithm on a data set", runs.train_arguments, runs.train),
     "resume": Command("go on with a run that was stopped", runs.resume_arguments, runs.resume),

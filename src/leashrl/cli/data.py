@@ -40,6 +40,12 @@ def reading_arguments(parser: Parser) -> None:
 
 def reading(args: Namespace) -> dict[str, Any]:
     """Keyword arguments of `load`."""
+    space = space_of(args)
+    return {"action_space": space, "max_episode_steps": args.limit, "ends": args.ends, "task": args.task}
+
+
+def space_of(args: Namespace) -> Any:
+    """The action space that the options say; None where they say none."""
     low, high, n = args.action_low, args.action_high, args.actions
     if (low is None) != (high is None) or (low is not None and (n or len(low) != len(high))):
         raise BadInput(
@@ -49,13 +55,7 @@ def reading(args: Namespace) -> dict[str, Any]:
         raise BadInput(f"--actions must be at least 1, not {n}")
     from leashrl.types import Box, Discrete
 
-    space = Discrete(n) if n else Box(tuple(low), tuple(high)) if low else None
-    return {
-        "action_space": space,
-        "max_episode_steps": args.limit,
-        "ends": args.ends,
-        "task": args.task,
-    }
+    return Discrete(n) if n else Box(tuple(low), tuple(high)) if low else None
 
 
 def make_arguments(parser: Parser) -> None:
@@ -71,6 +71,36 @@ def make_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=whole, default=0, metavar="S", help="0 by default")
     parser.add_argument("--out", metavar="FILE", help="the .hdf5 or .npz file; without it, one in the cache")
+
+
+def import_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="CSV, Parquet or JSON lines, or folders of them; one row a step",
+    )
+    for name, what in (("obs", "observations"), ("action", "actions")):
+        parser.add_argument(
+            f"--{name}",
+            required=True,
+            metavar="COLS",
+            help=f"columns of {what}: a,b or patterns such as 'x_*'",
+        )
+    parser.add_argument("--reward", required=True, metavar="COL")
+    parser.add_argument("--episode", metavar="COL", help="the same within an episode; without it a file each")
+    parser.add_argument("--time", metavar="COL", help="to sort each episode by; the rows' order by default")
+    parser.add_argument("--terminal", metavar="COL", help="true on the last row of an episode that ended")
+    parser.add_argument("--timeout", metavar="COL", help="true on the last row of an episode that was cut")
+    parser.add_argument(
+        "--missing", default="refuse", metavar="RULE", help="of missing values: refuse, drop, fill, indicator"
+    )
+    what = "bounds of each action column: -2,-2"
+    parser.add_argument("--action-low", type=numbers, metavar="LIST", help=f"lower {what}")
+    parser.add_argument("--action-high", type=numbers, metavar="LIST", help=f"upper {what}")
+    parser.add_argument("--actions", type=whole, metavar="N", help="the number of discrete actions")
+    parser.add_argument("--limit", type=whole, metavar="N", help="the time limit of an episode in steps")
+    parser.add_argument("--out", required=True, metavar="FILE", help="a new .hdf5, .h5 or .npz file")
 
 
 def convert_arguments(parser: Parser) -> None:
@@ -166,6 +196,27 @@ def make(args: Namespace) -> int:
         values["card"] = verdict
         lines.append(verdict)
     show(args, values, lines)
+    return 0
+
+
+def import_tables(args: Namespace) -> int:
+    from leashrl.data import Dataset
+    from leashrl.data.tables import read_files
+
+    options = {name: getattr(args, name) for name in ("reward", "time", "terminal", "timeout", "missing")}
+    columns = {name: getattr(args, name).split(",") for name in ("obs", "action")}
+    # a file each is an episode each, where nothing else says
+    own = None if args.episode or args.terminal or args.timeout else "file of the row"
+    data = Dataset.from_frame(
+        read_files(args.files, own), **columns, **options, episode=args.episode or own, name=args.files[0],
+        action_space=space_of(args), max_episode_steps=args.limit,
+    )  # fmt: skip
+    data.save(args.out)
+    made = data.columns.obs_names
+    values = {"file": args.out, "rows": len(data), "episodes": len(data.episodes()), "hash": data.hash}
+    values |= {"observations": made, "actions": [column.name for column in data.columns.action]}
+    lines = [f"{args.out}: {len(data)} rows, {len(data.episodes())} episodes, {len(made)} observations"]
+    show(args, values, [*lines, f"observations: {', '.join(made)}"])
     return 0
 
 

@@ -78,6 +78,90 @@ class Dataset:
         return to_dataset(Raw(name, arrays, action_space=space, max_episode_steps=max_episode_steps), name)
 
     @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        obs: Any,
+        action: Any,
+        reward: str,
+        episode: str | None = None,
+        time: str | None = None,
+        terminal: str | None = None,
+        timeout: str | None = None,
+        missing: str = "refuse",
+        action_space: Space | None = None,
+        max_episode_steps: int | None = None,
+        name: str = "table",
+    ) -> "Dataset":
+        """A table with a row per step: pandas, polars, Arrow, or a dict of arrays.
+
+        Args:
+          obs, action: names of columns, or patterns such as `sensor_*`. Text becomes one 0 or 1 per category;
+            a single action column of text makes the actions discrete.
+          reward: a column of numbers.
+          episode: a column that is the same within an episode; rows of one may lie apart.
+          time: a column to sort each episode by; without it rows stay in their order.
+          terminal, timeout: columns of flags. With `episode` the last row of one is cut if it is no terminal.
+          missing: of values that are missing, `refuse`, `drop` the row and cut the episode there, `fill` with
+            the value before in the same episode, or `indicator`: 0, and a column that says so.
+          action_space: where actions are numbers; never guessed.
+
+        Raises:
+          BadInput: no such column, values that are missing or no numbers, and all that `from_arrays` raises.
+        """
+        from leashrl.data.checks import to_dataset
+        from leashrl.data.tables import to_raw
+
+        single = {
+            "reward": reward,
+            "episode": episode,
+            "time": time,
+            "terminal": terminal,
+            "timeout": timeout,
+        }
+        options = {"action_space": action_space, "max_episode_steps": max_episode_steps, "name": name}
+        return to_dataset(
+            to_raw(frame, obs=obs, action=action, missing_values=missing, **single, **options), name
+        )
+
+    @classmethod
+    def from_episodes(
+        cls, episodes: Any, *, action_space: Space, name: str = "episodes", **keys: str
+    ) -> "Dataset":
+        """A list of dicts, one per episode, of `obs`, `action`, `reward` and perhaps `terminal`, T rows each.
+
+        An episode whose `obs` has T + 1 rows brings its last observation along. `terminal` may be one flag
+        for the episode; without it the episode was cut.
+
+        Args:
+          keys: other names for these four, such as `obs="observations"`.
+
+        Raises:
+          BadInput: an episode that lacks one of them, and all that `from_arrays` raises.
+        """
+        from leashrl.data.episodes import joined
+
+        return cls.from_arrays(**joined(episodes, keys, name), action_space=action_space, name=name)
+
+    def save(self, path: Any) -> None:
+        """Write a `.hdf5`, `.h5` or `.npz` file that `leashrl.load` reads back as the same data set.
+
+        Raises:
+          BadInput: the file exists, has another suffix, or cannot be written.
+        """
+        from leashrl.data.episodes import write
+
+        write(self, path)
+
+    @property
+    def columns(self) -> Any:
+        """The `data.columns.Columns` that the data were made of; None where they came from no table."""
+        from leashrl.data.columns import Columns
+
+        return Columns.of(self.extras)
+
+    @classmethod
     def from_transitions(
         cls,
         obs: Any,

@@ -114,6 +114,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "action_space_assumed": dataset.action_space_assumed,
         # Where the data say themselves where episodes are cut, the limit decides nothing.
         "max_episode_steps": dataset.max_episode_steps if dataset.timeout is None else None,
+        **({"columns": dataset.columns.to_json()} if dataset.columns else {}),
     }
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leashrl.core import Policy, hyper, override
+from leashrl.data.columns import Columns
 from leashrl.disk.checkpoint import restore
 from leashrl.disk.folder import RunFolder, read_policies, read_policy
 from leashrl.errors import BadInput, nearest
@@ -46,6 +47,7 @@ class LoadedPolicy:
       policy: the algorithm's `Policy`.
       params: what acting needs, without a member axis.
       obs_mean, obs_std: (obs_dim,) the data's normaliser; zeros and ones where it is off.
+      columns: the named columns that its observations and actions are made of, where the data had them.
     """
 
     name: str
@@ -57,12 +59,13 @@ class LoadedPolicy:
     params: Any
     obs_mean: np.ndarray
     obs_std: np.ndarray
+    columns: Columns | None = None
 
     def __reduce__(self) -> tuple:
         """By what it was read from, so that worker processes can be handed one."""
         params = jax.tree.map(np.asarray, self.params)
-        norm = (self.obs_mean, self.obs_std)
-        return _rebuilt, (self.name, self.algorithm, self.config, self.spec, self.task, params, *norm)
+        last = (self.obs_mean, self.obs_std, self.columns)
+        return _rebuilt, (self.name, self.algorithm, self.config, self.spec, self.task, params, *last)
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -91,6 +94,27 @@ class LoadedPolicy:
         )
         action = self._to_environment(raw)
         return action[0] if np.ndim(obs) == 1 else action
+
+    def act_on(
+        self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, mode: str | None = None, seed: int = 0
+    ) -> Any:
+        """Named actions for raw values by column name, as the table had them that the policy learnt from.
+
+        Args:
+          rows: `{"pressure": 3.1, "mode": "auto"}`, or a list of such; other columns are passed over.
+          mode, seed: as in a call.
+
+        Returns:
+          A dict of the action columns, or a list of them.
+
+        Raises:
+          BadInput: the data had no named columns; a column or a category that is not there.
+        """
+        if self.columns is None:
+            raise BadInput("this policy's data had no named columns: call it with an array of observations")
+        found = self(self.columns.observations(rows), mode=mode, seed=seed)
+        named = self.columns.actions(found)
+        return named[0] if isinstance(rows, Mapping) else named
 
     def episode(self, *, mode: str | None = None, seed: int = 0) -> Callable[..., np.ndarray]:
         """`act(obs, reward=0.0) -> action` for the steps of one episode, in their order.
@@ -333,16 +357,17 @@ def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedP
     flat, path = read_policy(folder, member)
     found = restore(like, flat, str(path))
     norm = (np.asarray(found["obs_mean"]), np.asarray(found["obs_std"]))
-    task = about.get("task")
-    return LoadedPolicy(member, about["algorithm"], config, spec, task, policy, found["params"], *norm)
+    columns = Columns.from_json(about["columns"]) if "columns" in about else None
+    task, name = about.get("task"), about["algorithm"]
+    return LoadedPolicy(member, name, config, spec, task, policy, found["params"], *norm, columns)
 
 
 @in_float32
 def _rebuilt(
-    name: str, algorithm: str, config: Any, spec: Spec, task: str | None, params: Any, mean: Any, std: Any
+    name: str, algorithm: str, config: Any, spec: Spec, task: str | None, params: Any, *rest: Any
 ) -> LoadedPolicy:
     policy, _ = _layout(algorithm, config, spec)
-    return LoadedPolicy(name, algorithm, config, spec, task, policy, params, mean, std)
+    return LoadedPolicy(name, algorithm, config, spec, task, policy, params, *rest)
 
 
 def within_32_bits(seed: int) -> int:

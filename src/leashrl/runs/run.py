@@ -147,6 +147,8 @@ class Run:
             "members": names,
             "diverged": [names[i] for i in sorted(fallen)],
         }
+        if "columns" in self.plan.data:
+            about["columns"] = self.plan.data["columns"]
         write_policies(folder, about, arrays)
 
 
