@@ -15,6 +15,7 @@ import leashrl
 from leashrl.cli import main
 from leashrl.data import Dataset, load
 from leashrl.data.columns import Columns
+from leashrl.data.tables import read_files
 from leashrl.errors import BadInput
 from leashrl.types import Box, Discrete
 
@@ -153,6 +154,8 @@ def test_a_column_says_what_is_missing():
         ({"reward": list("abcde")}, {}, "'reward' does not hold numbers"),
         ({"x_1": [np.inf, 0, 0, 0, 0]}, {}, "hold NaN or infinity"),
         ({"x_1": [np.nan] * 5}, {"missing": "drop"}, "no row is left"),
+        ({"x_1": ["1", "2", "3", "ERR", "5"]}, {}, "'x_1' holds numbers, and texts such as 'ERR'"),
+        ({"x_1": list("12345")}, {}, "'x_1' holds numbers as text"),
         ({"x_1": pd.to_datetime([0, 1, 2, 3, 4])}, {}, "'x_1' holds times"),
     ],
 )
@@ -265,6 +268,14 @@ def test_a_file_that_cannot_be_read_is_one_line(name, content, words, tmp_path, 
     more = ["--obs", "a", "--action", "b", "--reward", "c", "--out", str(tmp_path / "out.hdf5")]
     assert words in refused("data", "import", str(tmp_path / name), *more)
     assert not (tmp_path / "out.hdf5").exists()
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_separators_are_seen(between, tmp_path):
+    for suffix in (".csv", ".tsv"):
+        frame().to_csv(tmp_path / f"log{suffix}", index=False, sep=between)
+        table = read_files([tmp_path / f"log{suffix}"])
+        assert read(table).hash == read(frame()).hash
 
 
 def test_files_of_other_columns_are_refused(tmp_path, refused):

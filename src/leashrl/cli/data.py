@@ -201,15 +201,15 @@ def make(args: Namespace) -> int:
 
 def import_tables(args: Namespace) -> int:
     from leashrl.data import Dataset
-    from leashrl.data.tables import read_files
+    from leashrl.data.tables import FILE, read_files
 
     options = {name: getattr(args, name) for name in ("reward", "time", "terminal", "timeout", "missing")}
     columns = {name: getattr(args, name).split(",") for name in ("obs", "action")}
     # a file each is an episode each, where nothing else says
-    own = None if args.episode or args.terminal or args.timeout else "file of the row"
+    own = None if args.episode or args.terminal or args.timeout else FILE
     data = Dataset.from_frame(
-        read_files(args.files, own), **columns, **options, episode=args.episode or own, name=args.files[0],
-        action_space=space_of(args), max_episode_steps=args.limit,
+        read_files(args.files, with_file=own is not None), name=args.files[0], episode=args.episode or own,
+        action_space=space_of(args), max_episode_steps=args.limit, **columns, **options,
     )  # fmt: skip
     data.save(args.out)
     made = data.columns.obs_names

@@ -23,8 +23,10 @@ from leashrl.types import Discrete, Space
 RULES = ("refuse", "drop", "fill", "indicator")
 """What becomes of missing values: an error; the row is left out and its episode cut there; the value before
 in the same episode; 0, with a column that says so."""
-SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 MOST_CATEGORIES = 100
+FILE = "file of the row"
+"""The column that `read_files` adds where each file is an episode."""
 
 
 # --- Columns of a frame ------------------------------------------------------
@@ -60,7 +62,8 @@ def named(patterns: str | Sequence[str], known: Sequence[str], what: str) -> lis
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         mine = [pattern] if pattern in known else fnmatch.filter(known, pattern)
         if not mine:
-            raise BadInput(f"no column '{line(pattern)}' for {what}: {nearest(pattern, [*map(str, known)])}")
+            others = [name for name in map(str, known) if name != FILE]
+            raise BadInput(f"no column '{line(pattern)}' for {what}: {nearest(pattern, others)}")
         found += [name for name in mine if name not in found]
     if not found:
         raise BadInput(f"no column for {what}: name at least one")
@@ -80,7 +83,21 @@ def column_of(name: str, values: np.ndarray) -> Column:
             f"column '{line(name)}' holds {len(categories)} different texts, such as "
             f"'{line(categories[0])[:30]}': at most {MOST_CATEGORIES} can be told apart"
         )
+    words = [category for category in categories if not is_number(category)]
+    if 2 * len(words) < len(categories):
+        what = f"numbers, and texts such as '{line(words[0])[:30]}'" if words else "numbers as text"
+        raise BadInput(
+            f"column '{line(name)}' holds {what}: leave empty what is no number, convert the others"
+        )
     return Column(name, CATEGORY, tuple(categories))
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # --- Rows --------------------------------------------------------------------
@@ -258,11 +275,11 @@ def flags(table: Mapping[str, np.ndarray], column: str | None, where: str) -> np
 # --- Files -------------------------------------------------------------------
 
 
-def read_files(paths: Sequence[str | Path], file_column: str | None = None) -> Any:
+def read_files(paths: Sequence[str | Path], *, with_file: bool = False) -> Any:
     """One Arrow table of files, one below the other; of a folder, all that it holds in order of their names.
 
     Args:
-      file_column: with it, a column of this name that holds each row's file.
+      with_file: add the column `FILE`.
 
     Raises:
       BadInput: pyarrow is missing, no such file, one that cannot be read, or files with other columns.
@@ -286,9 +303,9 @@ def read_files(paths: Sequence[str | Path], file_column: str | None = None) -> A
             other = sorted(set(table.column_names) ^ set(tables[0].column_names))[0]
             raise BadInput(f"{file} and {files[0]} have other columns: '{line(other)}' is in one alone")
     tables = [table.select(tables[0].column_names) for table in tables]
-    if file_column is not None:
+    if with_file:
         tables = [
-            table.append_column(file_column, pa.array([str(file)] * len(table)))
+            table.append_column(FILE, pa.array([str(file)] * len(table)))
             for file, table in zip(files, tables, strict=True)
         ]
     try:
@@ -302,8 +319,9 @@ def read_file(path: Path) -> Any:
     import pyarrow as pa
     from pyarrow import csv, json, parquet
 
-    readers = {".csv": csv.read_csv, ".parquet": parquet.read_table, ".jsonl": json.read_json}
-    reader = (readers | {".ndjson": json.read_json}).get(path.suffix.lower())
+    readers = {".parquet": parquet.read_table, ".jsonl": json.read_json, ".ndjson": json.read_json}
+    separated = lambda path: csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter(path)))
+    reader = (readers | {".csv": separated, ".tsv": separated}).get(path.suffix.lower())
     if reader is None:
         raise BadInput(f"{path}: tables end in {', '.join(SUFFIXES)}, not '{path.suffix}'")
     try:
@@ -318,3 +336,10 @@ def read_file(path: Path) -> Any:
     if twice:
         raise BadInput(f"{path} has two columns '{line(twice[0])}': rename one")
     return table
+
+
+def delimiter(path: Path) -> str:
+    """What separates the names in a file's first line: of comma, semicolon and tab the most frequent."""
+    with open(path, "rb") as file:
+        first = file.readline(100_000).decode("utf-8", "replace")
+    return max(",;\t", key=first.count)
