@@ -141,6 +141,8 @@ VALUES = {
     "no log": ([*TRAIN, "--log-every", "0"], "log_every"),
     "no evaluation": ([*TRAIN, "--task", "pendulum", "--eval-every", "0"], "eval_every"),
     "no episodes": ([*TRAIN, "--task", "pendulum", "--episodes", "0"], "episodes"),
+    "seed 42": ([*TRAIN, "--seeds", "42"], "42 trains 42 seeds, 0 to 41: write 0..41"),
+    "a range of seeds": ([*TRAIN, "--seeds", "0..1e9"], "are 1000000001 seeds"),
     "no seeds": ([*TRAIN, "--seeds", "0"], "seeds"),
     "a seed twice": ([*TRAIN, "--seeds", "1,1"], "seeds"),
     "a value twice": ([*TRAIN, "--vary", "gamma=0.9,0.9"], "twice"),

@@ -54,14 +54,31 @@ def whole(text: str) -> int:
 
 
 def seeds(text: str) -> int | list[int]:
-    """`3` is how many, `0,3,7` which ones; `5,` is seed 5 alone.
+    """`3` is how many, `0,3,7` or `0..4` which ones; `5,` is seed 5 alone.
 
-    >>> seeds("3"), seeds("0,3,7"), seeds("5,")
-    (3, [0, 3, 7], [5])
+    >>> seeds("3"), seeds("0,3,7"), seeds("5,"), seeds("40..42,7")
+    (3, [0, 3, 7], [5], [40, 41, 42, 7])
     """
-    if "," in text:
-        return [whole(item) for item in text.split(",") if item.strip()]
-    return whole(text)
+    if "," not in text and ".." not in text:
+        if (n := whole(text)) > DOZEN:
+            raise argparse.ArgumentTypeError(
+                f"{n} trains {n} seeds, 0 to {n - 1}: write 0..{n - 1} if you mean that, or '{n},' for seed "
+                f"{n} alone"
+            )
+        return n
+    found: list[int] = []
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        first, dots, last = item.partition("..")
+        several = range(whole(first), whole(last) + 1) if dots else [whole(item)]
+        if len(several) > MOST:
+            raise argparse.ArgumentTypeError(f"'{item}' are {len(several)} seeds: at most {MOST} at once")
+        found += several
+    return found
+
+
+DOZEN = 12
+"""More seeds than that are asked for one by one: `--seeds 42` is often meant as seed 42."""
+MOST = 10_000
 
 
 def numbers(text: str) -> list[float]:

@@ -44,7 +44,9 @@ def train_arguments(parser: Parser) -> None:
         metavar="NAME=V1,V2",
         help="train every seed with each of the values",
     )
-    parser.add_argument("--seeds", type=seeds, default=3, metavar="N or 0,3,7", help="how many, or which; 3")
+    parser.add_argument(
+        "--seeds", type=seeds, default=3, metavar="N or 0,3,7 or 0..4", help="how many, or which; 3"
+    )
     parser.add_argument("--steps", type=whole, metavar="N", help="gradient updates")
     parser.add_argument("--out", metavar="DIR", help="the run's folder; runs/ALGO-DATA")
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
