@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def dispatch(argv: list[str]) -> int:
     """Find the command, parse its arguments, run it."""
+    argv = own_imports(argv)
     if not argv:
         print(SHORT)
         return 0
@@ -121,7 +122,8 @@ def dispatch(argv: list[str]) -> int:
         print("usage: leashrl COMMAND ...\n\ncommands:")
         print("\n".join(tables.columns([[f"  {name}", c.about] for name, c in COMMANDS.items()])))
         print(
-            "\nEach takes --help, and --json for one JSON document on stdout. `leashrl --version` prints it."
+            "\nEach takes --help, --json for one JSON document on stdout, and --import MODULE for an algorithm "
+            "of your own. `leashrl --version` prints it."
         )
         return 0
     if argv[0] == "--version":
@@ -144,6 +146,28 @@ def dispatch(argv: list[str]) -> int:
 
 
 # --- The end -----------------------------------------------------------------
+
+
+def own_imports(argv: list[str]) -> list[str]:
+    """Import what `--import MODULE` names, wherever it stands, and leave the other arguments."""
+    rest, modules, words = [], [], iter(argv)
+    for word in words:
+        option, _, value = word.partition("=")
+        if option != "--import":
+            rest.append(word)
+        elif found := value or next(words, ""):
+            modules.append(found)
+        else:
+            raise BadInput("--import needs the name of a module")
+    if modules:
+        from leashrl.algos import IMPORTS, import_own
+
+        for module in modules:
+            import_own(module)
+        # for the processes of a sweep, which may start elsewhere
+        os.environ[IMPORTS] = ",".join(modules)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    return rest
 
 
 def stop(line: str, status: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leashrl.algos import REGISTRY
+from leashrl.algos import REGISTRY, bring_in, home_of
 from leashrl.core import Entry, override, to_json, tunable
 from leashrl.data import Dataset
 from leashrl.disk.folder import member_name
@@ -76,12 +76,14 @@ class Plan:
     """Of the last evaluation, where it has another number."""
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
+        values = dataclasses.asdict(self) | {"config": to_json(self.config), "members": list(self.members)}
+        module = home_of(self.config)
+        return values | ({"module": module} if module else {})
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`; a key that is missing or of another kind raises KeyError or TypeError."""
-        entry = find_algorithm(values["algorithm"])
+        entry = find_algorithm(values["algorithm"], values.get("module"))
         # Older versions had none of these.
         older = {"snapshots": False, "select": "last", "switch": None, "final_episodes": None}
         values = older | dict(values)
@@ -125,10 +127,13 @@ def describe_space(space: Space) -> dict[str, Any]:
     return {"kind": "Box", "low": [float(x) for x in space.low], "high": [float(x) for x in space.high]}
 
 
-def find_algorithm(name: str) -> Entry:
-    """The registry's entry, or BadInput with the nearest name."""
+def find_algorithm(name: str, module: str | None = None) -> Entry:
+    """The registry's entry, one's own brought in (from `module`); or BadInput with the nearest name."""
     if name not in REGISTRY:
-        raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}")
+        bring_in(name, module)
+    if name not in REGISTRY:
+        own = "; one of your own comes by --import MODULE"
+        raise BadInput(f"no algorithm '{name}': {nearest(name, REGISTRY)}{own}")
     return REGISTRY[name]
 
 

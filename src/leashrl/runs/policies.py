@@ -350,7 +350,7 @@ def _known_member(folder: Path, about: Mapping[str, Any], member: str) -> str:
 
 
 def _read_member(folder: Path, about: Mapping[str, Any], member: str) -> LoadedPolicy:
-    entry = find_algorithm(about["algorithm"])
+    entry = find_algorithm(about["algorithm"], about.get("module"))
     config = override(entry.config(), about["config"])
     spec = Spec(about["obs_dim"], _space(folder, about["action_space"]))
     policy, like = _layout(about["algorithm"], config, spec)

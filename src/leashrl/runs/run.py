@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from leashrl.algos import home_of
 from leashrl.core import Algorithm, Data, hyper, override, to_json
 from leashrl.data import Dataset, Normaliser, prepare
 from leashrl.disk.checkpoint import to_bytes
@@ -147,6 +148,8 @@ class Run:
             "members": names,
             "diverged": [names[i] for i in sorted(fallen)],
         }
+        if module := home_of(self.plan.config):
+            about["module"] = module
         if "columns" in self.plan.data:
             about["columns"] = self.plan.data["columns"]
         write_policies(folder, about, arrays)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from leashrl.algos import IMPORTS
 from leashrl.disk.claim import hold
 from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
@@ -168,6 +169,7 @@ def by_ray(runs: Sequence[dict[str, Any]], spec: Spec, folder: Path, say: Say) -
 
     task = ray.remote(max_retries=0, num_cpus=spec.cpus_per_run, num_gpus=spec.gpus_per_run)(carry_out)
     share = {"NPROC": str(spec.cpus_per_run)}  # XLA's threads
+    share |= {name: os.environ[name] for name in (IMPORTS,) if name in os.environ}
     if 0 < spec.gpus_per_run < 1:  # jax takes three quarters of a GPU's memory where nobody says less
         share["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * spec.gpus_per_run:.3f}"
     pending: dict[Any, tuple[dict[str, Any], int]] = {}
