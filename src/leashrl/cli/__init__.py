@@ -122,8 +122,8 @@ def dispatch(argv: list[str]) -> int:
         print("usage: leashrl COMMAND ...\n\ncommands:")
         print("\n".join(tables.columns([[f"  {name}", c.about] for name, c in COMMANDS.items()])))
         print(
-            "\nEach takes --help, --json for one JSON document on stdout, and --import MODULE for an algorithm "
-            "of your own. `leashrl --version` prints it."
+            "\nEach takes --help, --json for one JSON document on stdout, and --import MODULE for an "
+            "algorithm of your own. `leashrl --version` prints it."
         )
         return 0
     if argv[0] == "--version":
