@@ -113,7 +113,8 @@ def markdown(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
         "",
         "Made by `python benchmarks/ogbench_scores.py`, which says how to read it. Printed: Park et al.",
         "2025, table 3, eight seeds after a million updates. Ours: the last evaluation, 50 episodes a seed,",
-        "after as many updates as are in the table, on data made here by the package's oracles.",
+        "after as many updates as are in the table, those of pre-training (Fisher-BRC, BRAC+) included, on",
+        "data made here by the package's oracles.",
     ]
     for task in dict.fromkeys(task for task, _ in groups):
         lines += [
