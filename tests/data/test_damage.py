@@ -1,5 +1,6 @@
 """Damaged files: whatever is done to a valid one, it loads or is refused in one line."""
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -38,7 +39,7 @@ def mutate(values, how, key, what):
     elif how == "rename":
         values[what] = values.pop(key)
     elif how == "dtype":
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"), contextlib.suppress(ValueError):  # "Fal" is no number
             values[key] = value.real.astype(what)
     elif how == "value" and value.size and value.dtype.kind in "fb":
         value = value.astype(np.float64)

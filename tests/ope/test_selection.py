@@ -138,7 +138,7 @@ def test_a_run_is_selected_from_afterwards(run, quick, cli):
     [
         (["train", "bc", "--data", "pendulum-medium", "--select", "fqee"], "'select' cannot be 'fqee'.*fqe"),
         (["train", "sac", "--task", "pendulum", "--select", "fqe"], "an online run has none"),
-        (["train", "dt", "--data", "pendulum-medium", "--select", "fqe"], "acts by what it remembers"),
+        (["train", "dt", "--data", "pendulum-medium", "--select", "fqe"], "remembers its episode"),
         (["train", "ddpg", "--task", "pendulum", "--select", "fqe"], "no use for --select"),
         (["select", "nowhere"], "has not finished|no "),
         (["select", "nowhere", "--seeds", "1"], "at least two seeds"),

@@ -1,7 +1,6 @@
 """Every defect that a data set can have, found in one pass. `load` raises on the fatal ones."""
 
 import difflib
-import hashlib
 import numbers
 import re
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from leashrl.data import ends
 from leashrl.data.dataset import Dataset
 from leashrl.data.raw import KEYS, REQUIRED, Defect, Raw, line
 from leashrl.errors import BadInput, nearest
-from leashrl.types import Box, Discrete, Space, Spec
+from leashrl.types import Box, Discrete, Space
 
 TOLERANCE = 1e-4
 """Actions beyond a bound by at most this share of the range are rounding, and are clipped on load."""
@@ -164,7 +163,7 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
             info = np.iinfo(np.int32)
             outside = (array < info.min) | (array > info.max)
             if outside.any():
-                return None, [_rows("action bounds", where, outside, "do not fit int32")]
+                return None, [of_rows("action bounds", where, outside, "do not fit int32")]
             return array.astype(np.int32, copy=False), []
         if integer:
             return bad(
@@ -174,7 +173,7 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
     if key in ("terminals", "timeouts"):
         wrong = np.zeros(0, bool) if array.dtype.kind == "b" else (array != 0) & (array != 1)
         if wrong.any():
-            return None, [_rows("flag value", where, wrong, "are neither 0 nor 1")]
+            return None, [of_rows("flag value", where, wrong, "are neither 0 nor 1")]
         return array.astype(bool, copy=False), []
 
     with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite below
@@ -182,7 +181,7 @@ def _cast(raw: Raw, key: str, array: np.ndarray) -> tuple[np.ndarray | None, lis
     finite = np.isfinite(array)
     if not finite.all():
         rows = ~finite if array.ndim == 1 else ~finite.all(1)
-        return None, [_rows("not finite", where, rows, "hold NaN or infinity: remove or mend them")]
+        return None, [of_rows("not finite", where, rows, "hold NaN or infinity: remove or mend them")]
     return array, []
 
 
@@ -231,7 +230,7 @@ def _bounds(raw: Raw, action: np.ndarray) -> Found:
     elif isinstance(space, Discrete):
         outside = (action < 0) | (action >= space.n)
         if outside.any():
-            yield _rows("action bounds", where, outside, f"lie outside 0..{space.n - 1}")
+            yield of_rows("action bounds", where, outside, f"lie outside 0..{space.n - 1}")
     elif space.dim != action.shape[1]:
         text = f"{where} have {action.shape[1]} dimensions, the action space {space.dim}"
         yield Defect("action space", where, (), text)
@@ -242,8 +241,10 @@ def _bounds(raw: Raw, action: np.ndarray) -> Found:
         low, high = (low - slack).astype(np.float32), (high + slack).astype(np.float32)
         outside = ((action < low) | (action > high)).any(1)
         if outside.any():
-            text = f"lie outside the action space {_show(space)}: clip them, or give the right action_space"
-            yield _rows("action bounds", where, outside, text)
+            text = (
+                f"lie outside the action space {in_words(space)}: clip them, or give the right action_space"
+            )
+            yield of_rows("action bounds", where, outside, text)
 
 
 def space_problem(space: Space) -> str | None:
@@ -259,9 +260,9 @@ def space_problem(space: Space) -> str | None:
             f"has {len(space.low)} lower and {len(space.high)} upper bounds: give one of each per dimension"
         )
     if not np.all(np.isfinite([space.low, space.high])):
-        return f"{_show(space)} is unbounded: give action_space=Box(low, high) with finite bounds"
+        return f"{in_words(space)} is unbounded: give action_space=Box(low, high) with finite bounds"
     if not np.all(np.asarray(space.low, np.float32) < np.asarray(space.high, np.float32)):
-        return f"{_show(space)} is empty: each low must be below its high"
+        return f"{in_words(space)} is empty: each low must be below its high"
     return None
 
 
@@ -298,13 +299,7 @@ def _other_ends(raw: Raw, data: Dataset) -> Found:
         f"end an episode by '{line(name)}', and not by terminals: write a file that says so, `leashrl data "
         f"convert FILE OUT --ends {line(name)}` (in Python ends='{line(name)}'), or remove that array"
     )
-    yield _rows("other ends", f"{raw.where}, {line(name)}", rows, text)
-
-
-def _nothing(data: Dataset, where: str) -> Found:
-    if not data.rows("bellman").size:
-        text = f"{where}: every row is cut off by a time-out: there is no whole transition to learn from"
-        yield Defect("nothing to train on", where, (), text)
+    yield of_rows("other ends", f"{raw.where}, {line(name)}", rows, text)
 
 
 def _order(data: Dataset, where: str) -> Found:
@@ -313,25 +308,25 @@ def _order(data: Dataset, where: str) -> Found:
     Single rows that do not are odd (`oddities`): a time-out may not be marked. More than half of those
     inside episodes are shuffled or sampled.
     """
-    strangers, inside = _strangers(data), int(np.sum(~data.ends[:-1]))
-    if 2 * np.sum(strangers) > inside:
+    foreign, inside = out_of_order(data), int(np.sum(~data.ends[:-1]))
+    if 2 * np.sum(foreign) > inside:
         text = (
             f"(of {inside} inside episodes) are not the next row's observation: sort the rows by time "
             "and mark each episode's end in terminals or timeouts; if they are sorted, leave "
             "next_observations out; single transitions in no order are read another way, `leashrl data "
             "convert FILE OUT --transitions`, in Python Dataset.from_transitions"
         )
-        yield _rows("row order", f"{where}, next_observations", strangers, text)
+        yield of_rows("row order", f"{where}, next_observations", foreign, text)
 
 
-def _strangers(data: Dataset) -> np.ndarray:
+def out_of_order(data: Dataset) -> np.ndarray:
     """(n - 1,) bool: no episode ends there, yet the stored next observation is not the next row's."""
     if data.next_obs is None:
         return np.zeros(len(data) - 1, bool)
     return np.any(data.next_obs[:-1] != data.obs[1:], axis=1) & ~data.ends[:-1]
 
 
-def _rows(kind: str, where: str, mask: Any, text: str, fatal: bool = True) -> Defect:
+def of_rows(kind: str, where: str, mask: Any, text: str, fatal: bool = True) -> Defect:
     """A defect of the rows where `mask`, (n,) bool, is true: `WHERE: rows 3, 8 TEXT`."""
     rows = np.flatnonzero(mask)
     first = tuple(rows[:FIRST].tolist())
@@ -340,108 +335,10 @@ def _rows(kind: str, where: str, mask: Any, text: str, fatal: bool = True) -> De
     return Defect(kind, where, first, f"{where}: rows {listing}{more} {text}", len(rows), fatal)
 
 
-def _show(space: Space) -> str:
+def in_words(space: Space) -> str:
     if isinstance(space, Discrete):
         return f"Discrete({space.n})"
     low, high = sorted(set(space.low)), sorted(set(space.high))
     if len(low) == 1 and len(high) == 1:
         return f"Box({low[0]:g} to {high[0]:g}, {space.dim} dimensions)"
     return f"Box({', '.join(f'{x:g} to {y:g}' for x, y in zip(space.low, space.high, strict=True))})"
-
-
-# --- What is odd in data that load ----------------------------------------------------
-
-
-def oddities(data: Dataset, where: str, spec: Spec | None = None) -> Found:
-    """Defects of a data set that loads. `spec` is a task's; bounds that are not finite are not compared."""
-    if spec is not None:
-        found = data.spec
-        known = isinstance(spec.action, Discrete) or np.all(np.isfinite([spec.action.low, spec.action.high]))
-        if found.obs_dim != spec.obs_dim or found.action.dim != spec.action.dim:
-            text = (
-                f"{where}: observations have {found.obs_dim} dimensions and actions {found.action.dim}, "
-                f"the task {spec.obs_dim} and {spec.action.dim}: wrong task or wrong file"
-            )
-            yield Defect("task", where, (), text)
-        elif type(found.action) is not type(spec.action) or (known and not _same(found.action, spec.action)):
-            text = f"{where}: the action space is {_show(found.action)}, the task's {_show(spec.action)}"
-            yield Defect("task", where, (), text)
-    if data.timeout is not None and not data.continues and (both := data.terminal & data.timeout).any():
-        text = "are both terminal and time-out: they are taken for terminals"
-        yield _rows("terminal and timeout", f"{where}, timeouts", both, text, fatal=False)
-    yield from _nothing(data, where)
-    yield from _limit_as_terminal(data, where)
-    yield from _rounded(data, where)
-    if (strangers := _strangers(data)).any():
-        text = "are not the next row's observation, though no episode ends there: is a time-out not marked?"
-        yield _rows("next_obs", f"{where}, next_observations", strangers, text, fatal=False)
-    constant = np.flatnonzero([np.all(column == column[0]) for column in data.obs.T])
-    if constant.size:
-        listing = ", ".join(map(str, constant[:FIRST])) + (", ..." if constant.size > FIRST else "")
-        text = f"{where}: {constant.size} observation dimensions never change, as float32: {listing}"
-        yield Defect("constant observation", f"{where}, observations", (), text, int(constant.size), False)
-    yield from _duplicates(data, where)
-
-
-def _same(one: Space, other: Space) -> bool:
-    if isinstance(one, Box) and isinstance(other, Box):
-        return bool(np.allclose((one.low, one.high), (other.low, other.high)))
-    return one == other
-
-
-def _limit_as_terminal(data: Dataset, where: str) -> Found:
-    """Every episode is a terminal's, all of one length: that is what a time limit does."""
-    lengths = [part.stop - part.start for part in data.episodes()]
-    whole = lengths if data.ends[-1] else lengths[:-1]
-    if (
-        len(whole) < 3
-        or len(set(whole)) > 1
-        or whole[0] < 2
-        or data.continues
-        or data.terminal.sum() < len(whole)
-    ):
-        return
-    text = (
-        f"{where}: every episode ends as a terminal after exactly {whole[0]} steps: if that is a time limit, "
-        "store those flags as timeouts, for a terminal says that nothing is earned behind it"
-    )
-    yield Defect("time limit as terminal", f"{where}, terminals", (), text, len(whole), False)
-
-
-def _rounded(data: Dataset, where: str) -> Found:
-    """Columns that lie so far from 0 that float32 hardly tells their values apart."""
-    for i, column in enumerate(data.obs.T):
-        spread, step = float(column.std(dtype=np.float64)), float(np.spacing(np.abs(column).max()))
-        if spread > 0 and step > 1e-3 * spread:
-            mean = float(column.mean(dtype=np.float64))
-            text = (
-                f"{where}: observation dimension {i} lies about {mean:.4g} and varies by {spread:.3g}, where "
-                f"float32 knows steps of {step:.2g}: subtract an offset before it is stored"
-            )
-            yield Defect("float32 precision", f"{where}, observations", (), text, 1, False)
-
-
-def _duplicates(data: Dataset, where: str) -> Found:
-    """Rows, then whole episodes, whose observations, actions and rewards occurred before, bit for bit."""
-    columns = [*data.obs.T, data.reward]
-    columns += list(data.action.T) if data.action.ndim == 2 else [data.action]
-    # A linear hash with random odd 64-bit multipliers: rows that differ collide with chance about 2^-63.
-    factors = np.random.Generator(np.random.PCG64(0)).integers(0, 2**63, len(columns), np.uint64) * 2 + 1
-    mark = np.zeros(len(data.reward), np.uint64)
-    for column, factor in zip(columns, factors, strict=True):
-        mark += np.ascontiguousarray(column).view(np.uint32).astype(np.uint64) * factor
-    _, first = np.unique(mark, return_index=True)
-    again = np.ones(len(mark), bool)
-    again[first] = False
-    if not again.any():
-        return
-    yield _rows("duplicate rows", where, again, "repeat earlier rows", fatal=False)
-    seen: set[bytes] = set()
-    episodes = np.zeros(len(mark), bool)
-    for part in data.episodes():
-        digest = hashlib.blake2b(mark[part].tobytes()).digest()
-        episodes[part.start] = digest in seen
-        seen.add(digest)
-    if episodes.any():
-        text = "begin episodes that repeat an earlier one whole"
-        yield _rows("duplicate episodes", where, episodes, text, fatal=False)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from leashrl.data import oracles
-from leashrl.data.checks import FIRST, load_defects, oddities, to_dataset
+from leashrl.data.checks import FIRST, load_defects, to_dataset
 from leashrl.data.dataset import Dataset
 from leashrl.data.ends import ends_of, kind_of
 from leashrl.data.hdf5 import read_hdf5, write_hdf5
 from leashrl.data.minari import ID, minari_data, minari_folder, read_minari, write_minari
 from leashrl.data.npz import read_npz, write_npz
+from leashrl.data.oddities import oddities
 from leashrl.data.ogbench import ogbench_file, with_rewards, without_rewards
 from leashrl.data.raw import Defect, Raw, as_space, line, looked_up
 from leashrl.data.recipes import RECIPES, make, ogbench_cache

@@ -98,10 +98,8 @@ def evaluate(
     together = min(members, max(1, MOST_ENVIRONMENTS.get(task.domain, 100) // WAVE))
     width = min(WAVE, episodes)
     own = envs is None
-    if own:
-        envs = borrow(task, together * width)
-    else:
-        envs = single(envs)[:WAVE]
+    envs = borrow(task, together * width) if own else single(envs)[:WAVE]
+    if not own:
         together, width = 1, len(envs)
     mean, std = _check(envs[0], task, action_space, obs_mean, obs_std)
     init, act = _compiled(policy, mode)

@@ -75,8 +75,7 @@ def train(
       members: rows of a `seed` and hyper-parameters each, in place of `seeds` and `vary`.
       steps: gradient updates; the Config's own number by default.
       out: the run's folder; `runs/ALGORITHM-DATA` by default.
-      overwrite: delete the run in `out` first. Without it an existing run is left alone and refused;
-        other files are never deleted.
+      overwrite: delete the run in `out` first, else it is refused; other files are never deleted.
       log_every: updates a line of metrics.
       eval_every: updates per evaluation and per snapshot; ten of them a run by default.
       episodes: per evaluation and member; the task's own number by default.
@@ -102,9 +101,7 @@ def train(
         episodes=episodes if place else 1,
         final_episodes=1 if final_episodes is None else final_episodes,
     )
-    check_select(select, dataset)
-    if dataset is None and config.preprocess != Preprocess():
-        raise BadInput("option 'preprocess' needs a data set: online there are no statistics before training")
+    check_data(dataset, config, select)
     rows = make_members(config, seeds, vary or {}) if members is None else check_members(config, members)
     plan = Plan(
         algorithm=algorithm,
@@ -121,10 +118,7 @@ def train(
         final_episodes=final_episodes if place else None,
     )
     run = Run.build(plan, dataset)
-    if select != "last" and run.remembers:
-        raise BadInput(
-            f"{algorithm} acts by what it remembers of an episode, and FQE looks at rows: leave out --select"
-        )
+    refuse_memory(run)
     name = dataset.name if dataset else f"{place.name}-online" if place else ""
     folder = Path(out) if out else Path("runs") / f"{algorithm}-{name}"
     return start(run, folder, overwrite, report)
@@ -148,11 +142,20 @@ def read_inputs(
     return config, dataset, place
 
 
-def check_select(select: str, dataset: Dataset | None) -> None:
+def check_data(dataset: Dataset | None, config: Any, select: str) -> None:
+    """BadInput where an online run is asked for what only a data set can give."""
+    if dataset is None and config.preprocess != Preprocess():
+        raise BadInput("option 'preprocess' needs a data set: online there are no statistics before training")
     if select not in SELECTIONS:
         raise BadInput(f"'select' cannot be '{select}': {nearest(select, SELECTIONS)}")
     if select != "last" and dataset is None:
         raise BadInput("FQE judges snapshots on a data set, and an online run has none: leave out --select")
+
+
+def refuse_memory(run: Run) -> None:
+    if run.plan.select != "last" and run.remembers:
+        name = run.plan.algorithm
+        raise BadInput(f"{name} remembers its episode, and FQE looks at rows alone: leave out --select")
 
 
 def start(run: Run, folder: Path, overwrite: bool, report: Report | None) -> Result:
