@@ -66,7 +66,7 @@ def cells(small: bool) -> list[Cell]:
     """All cells, the cheapest and most telling first."""
     base, both = (SMALL, ("bfloat16",)) if small else (BASE, ("bfloat16", "float32"))
     seeds = (2,) if small else (4, 20, 100)
-    values = {"k": ("2",)} if small else {}
+    values = {"batch": ("16",)} if small else {}
     values = values or {"k": ("50", "1"), "batch": ("1024", "4096"), "width": ("512", "1024")}
     profiled = ("td3-bc",) if small else ("misa", "td3-bc", "iql", "cql", "dt")
     every = lambda precision: [
