@@ -450,6 +450,16 @@ def test_observations_are_flattened_as_gymnasium_does(space):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [-1, 4])
+def test_an_observation_beyond_its_space_is_refused(value, tmp_path):
+    collected("odd", gymnasium.spaces.Discrete(4))
+    with h5py.File(tmp_path / "minari/own/odd-v0/data/main_data.hdf5", "a") as file:
+        file["episode_0/observations"][2] = value
+    with pytest.raises(BadInput, match="cannot be read as a Minari data set"):
+        load("own/odd-v0")
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("leaf", "words"),
     [

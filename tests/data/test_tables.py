@@ -344,6 +344,12 @@ def test_episodes_are_joined():
         ({"obs": [[0.0]], "action": [[0.0]]}, "episode episodes 1 has no 'reward'"),
         ({"obs": [[0.0]], "action": [[0.0]], "reward": []}, "has no rows"),
         ({"obs": [[0.0]] * 4, "action": [[0.0]], "reward": [1.0]}, "1 rewards, 4 observations and 1 actions"),
+        (
+            {"obs": [[0.0]] * 2, "action": [[0.0]] * 2, "reward": [1.0]},
+            "1 rewards, 2 observations and 2 actions",
+        ),
+        ({"obs": [[0.0], [0.0, 1.0]], "action": [[0.0]], "reward": [1.0]}, "rows of different lengths"),
+        ([[0.0], [0.0], [1.0]], "episode episodes 1 is a list"),
         ({"obs": [[0.0, 1.0]], "action": [[0.0]], "reward": [1.0]}, "do not go together"),
         ({"obs": [[0.0]], "action": [[0.0]], "reward": [1.0], "terminal": [0, 1]}, "1 rewards and 2 flags"),
     ],

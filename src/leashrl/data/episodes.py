@@ -39,18 +39,23 @@ def joined(episodes: Sequence[Mapping[str, Any]], names: Mapping[str, str], wher
 
 def rows_of(episode: Mapping[str, Any], names: Mapping[str, str], where: str) -> dict[str, np.ndarray]:
     """One episode's rows, its last one marked."""
+    if not isinstance(episode, Mapping):
+        raise BadInput(f"episode {where} is a {type(episode).__name__}, not a dict of arrays")
     missing = next((names[key] for key in KEYS[:3] if names[key] not in episode), None)
     if missing is not None:
         raise BadInput(f"episode {where} has no '{missing}': {nearest(missing, [*map(str, episode)])}")
-    obs, action, reward = (np.asarray(episode[names[key]]) for key in KEYS[:3])
-    n = len(reward) if reward.ndim else 0
+    try:
+        obs, action, reward = (np.atleast_1d(np.asarray(episode[names[key]])) for key in KEYS[:3])
+    except ValueError:
+        raise BadInput(f"episode {where} holds rows of different lengths") from None
+    n = len(reward)
     if not n:
         raise BadInput(f"episode {where} has no rows")
+    if len(action) != n or len(obs) not in (n, n + 1):
+        raise BadInput(f"episode {where} has {n} rewards, {len(obs)} observations and {len(action)} actions")
     found = {"obs": obs[:n], "action": action, "reward": reward.reshape(n, -1)[:, 0]}
     if len(obs) == n + 1:
         found["next_obs"] = obs[1:]
-    elif len(obs) != n or len(action) != n:
-        raise BadInput(f"episode {where} has {n} rewards, {len(obs)} observations and {len(action)} actions")
     flag = np.asarray(episode.get(names["terminal"], False))
     last = np.arange(n) == n - 1
     terminal = last & bool(flag) if flag.ndim == 0 else flag.astype(bool).reshape(-1)

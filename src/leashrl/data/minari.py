@@ -184,7 +184,10 @@ def _place(key: str) -> tuple[str, int]:
 
 
 def _one_hot(values: np.ndarray, n: int) -> np.ndarray:
-    return np.eye(n, dtype=np.float32)[np.reshape(values, -1)]
+    values = np.reshape(values, -1)
+    if (values < 0).any():  # numpy would take the last one
+        raise ValueError(f"an observation of {values.min()} where 0 to {n - 1} are possible")
+    return np.eye(n, dtype=np.float32)[values]
 
 
 def _info_names(episodes: list[Any]) -> list[str]:

@@ -128,8 +128,9 @@ def convert(
     raw, notes = _read(*_find(source), *asked), []
     if transitions:
         known = {key: np.asarray(x) for key, x in raw.arrays.items()}
-        left = tuple(name for name in raw.extras if not name.startswith("metadata/"))
-        raw = dataclasses.replace(raw, arrays=rows_of(known, raw.where), extras={}, left_behind=left)
+        kept = {name: raw.extras[name] for name in raw.extras if name.startswith("metadata/")}
+        left = (*raw.left_behind, *(name for name in raw.extras if name not in kept))
+        raw = dataclasses.replace(raw, arrays=rows_of(known, raw.where), extras=kept, left_behind=left)
     if raw.continues:
         raw = dataclasses.replace(raw, continues=False)
         notes.append("episodes are cut where their task is done: only OGBench's files let them go on")
