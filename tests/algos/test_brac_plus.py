@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from leashrl.algos import brac_plus
-from leashrl.core import override
+from leashrl.core import hyper, override
 from leashrl.dist import Normal, kl, kl_to_standard
 from leashrl.errors import BadInput
 from leashrl.nn import Network, vae
 from leashrl.runs.plan import configure
 from leashrl.tasks import TASKS
-from leashrl.types import Batch, Box, Spec
+from leashrl.types import Batch, Box, Spec, Transitions
 from support import algorithms
 from support.algorithms import random_batch
 from support.draws import f32
@@ -259,3 +260,40 @@ def test_lambda_weighs_the_slope_against_the_squared_error_as_the_text_has_it(pr
 
     assert float(jax.grad(loss)(f32(best))) == pytest.approx(0.0, abs=1e-6)
     assert float(loss(f32(2.0))) == pytest.approx(weight * 1.0 + 0.1 * 4.0)
+
+
+# --- The clone's end -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_clone_comes_to_rest_before_it_is_kept():
+    """The divergence that epsilon is taken from settles: beta, once faster than its policy, made it swing."""
+    small = dict.fromkeys(("hidden", "behaviour_hidden", "critic_hidden", "alpha_hidden"), (16, 16))
+    values = (
+        brac_plus.ENTRY["brac-plus"].presets["default"].values
+        | small
+        | {"batch_size": 32, "steps": 12_000, "behaviour_percent": 20}
+    )
+    config = override(brac_plus.Config(), values)
+    algorithm = brac_plus.build(config, Spec(2, Box((-1.0,) * 3, (1.0,) * 3)))
+    rng = np.random.default_rng(0)
+    obs = rng.standard_normal((2000, 2))
+    mean = np.stack([obs[:, 0], obs[:, 1], obs.sum(1)], 1) / 2
+    action = np.tanh(mean + 0.3 * rng.standard_normal((2000, 3)))
+    none = jnp.zeros(2000, bool)
+    data = Transitions(f32(obs), f32(action), f32(np.zeros(2000)), none, f32(obs))
+
+    def run(stage, state):
+        def one(state, t):
+            key_sample, key_update = jax.random.split(jax.random.fold_in(jax.random.key(1), t))
+            return stage.update(state, stage.sample(data, state, key_sample), key_update, t)
+
+        return jax.lax.scan(one, state, jnp.arange(stage.steps))
+
+    behaviour, clone = algorithm.stages[:2]
+    state, _ = jax.jit(partial(run, behaviour))(algorithm.init(jax.random.key(0), hyper(config)))
+    _, metrics = jax.jit(partial(run, clone))(state)
+    divergence = np.asarray(metrics["divergence"]).reshape(-1, 20).mean(1)  # 600 means of twenty
+    settled, last = divergence[180:480], divergence[480:]
+    assert last.std() < 2 * settled.std()
+    assert last.mean() == pytest.approx(settled.mean(), rel=0.01)

@@ -75,7 +75,7 @@ class Config:
       threshold_of: epsilon is one number (`mean`), or in each `state` D of the policy as cloning has left it,
         plus `slack`, whatever `measured` says.
       stairs: the rates of behaviour and clone fall to a hundredth, from a fifth of their stage on (`early`,
-        the code) or in its last fifth (`late`).
+        the code) or in its last fifth (`late`); with `late`, beta's falls with the clone's.
       keep_behaviour: train the behaviour on beside the policy, at a hundredth of its rate (code).
       epoch: updates after which the penalty's threshold is taken anew.
       best_of: samples, cut off at one standard deviation, of which the mode `best` takes the highest mean Q.
@@ -412,8 +412,11 @@ def clone(n: Networks, steps: int, state: State, batch: Batch, key: Array, step:
         slack = hp["slack"]
         threshold = running(jnp.where(step == 0, mean, threshold - slack), mean, step, steps) + slack
         slope_from = threshold + slack
-    rate = staircase(hp["clone_rate"], step, steps, STAIRS[n.config.stairs])
-    rates = {"policy": rate, "raw_beta": hp["beta_rate"]}
+    stairs = STAIRS[n.config.stairs]
+    rates = {"policy": staircase(hp["clone_rate"], step, steps, stairs), "raw_beta": hp["beta_rate"]}
+    if n.config.stairs == "late":
+        # A multiplier that is faster than its policy swings, and what is kept below would be any phase of it.
+        rates["raw_beta"] = staircase(hp["beta_rate"], step, steps, stairs)
     new = descend(state, grads, rates, threshold=threshold, slope_from=slope_from)
     copies = {"target_policy": jax.tree.map(jnp.copy, new.policy)}
     if n.config.threshold_of == "state":
