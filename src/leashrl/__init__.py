@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leashrl.errors import BadInput, Diverged
     from leashrl.export import export_policy
     from leashrl.ope.fqe import fqe
+    from leashrl.ope.off_policy import off_policy
     from leashrl.ope.selection import select
     from leashrl.runs.experiment import resume, train
     from leashrl.runs.finetuning import finetune
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOME = {
     "REGISTRY": "algos",
     "fqe": "ope.fqe",
+    "off_policy": "ope.off_policy",
     "select": "ope.selection",
     "Dataset": "data",
     "load": "data",
@@ -68,6 +70,7 @@ __all__ = [
     "fqe",
     "load",
     "load_policy",
+    "off_policy",
     "resume",
     "select",
     "train",

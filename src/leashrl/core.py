@@ -56,12 +56,17 @@ class Policy(NamedTuple):
       act: `(params, carry, timestep, key, mode) -> (action, carry)`, unbatched; `action` in [-1, 1]
         or an integer.
       modes: what `mode` may be; the first is the algorithm's own evaluation action.
+      log_prob: `(params, obs, action, mode) -> log pi(action | obs)`, of one action as `act` gives it: a
+        probability of discrete ones, a density in [-1, 1]; None where it has none.
+      weighed: the modes that `log_prob` knows.
     """
 
     params: Callable[[State], Any]
     init: Callable[[Any], Carry]
     act: Callable[[Any, Carry, TimeStep, Array, str], tuple[Array, Carry]]
     modes: tuple[str, ...]
+    log_prob: Callable[[Any, Array, Array, str], Array] | None = None
+    weighed: tuple[str, ...] = ()
 
 
 class Algorithm(NamedTuple):

@@ -34,6 +34,15 @@ class Box:
     def dim(self) -> int:
         return len(self.low)
 
+    @property
+    def log_volume(self) -> float:
+        """log of the factor by which a density in [-1, 1] is larger than one in the environment's units.
+
+        >>> Box((0.0, -1.0), (2.0, 1.0)).log_volume
+        0.0
+        """
+        return float(np.sum(np.log(np.subtract(self.high, self.low) / 2)))
+
     def to_unit(self, action: np.ndarray) -> np.ndarray:
         """Environment units to [-1, 1], affine per dimension; exact where the bounds are already ±1."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)

@@ -407,6 +407,37 @@ def test_policy_acts_inside_the_space(case):
             assert action.shape == (2,) and np.all(np.abs(action) <= 1)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [grouped(case) for case in PROGRAMS if case[1] == "default" and build(case[0])[1].policy.weighed],
+)
+def test_probabilities_are_those_of_the_draws(case):
+    """`log_prob` sums or integrates to one over the actions, and gives the moments of what `act` draws."""
+    policy = build(*case)[1].policy
+    for mode in policy.weighed:
+        assert policy.log_prob is not None and mode in policy.modes
+        params = policy.params(start_of(case))
+        obs = jnp.array([0.3, -1.0, 0.5, 2.0])
+        step = TimeStep(obs, jnp.zeros(()), jnp.ones((), bool))
+        draw = lambda key, p=params, s=step, m=mode: policy.act(p, policy.init(p), s, key, m)[0]
+        drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)), np.float64)
+        if case[0] in DISCRETE:
+            points, area = jnp.arange(3), 1.0
+            moments = lambda a: np.eye(3)[np.asarray(a, int)]
+        else:
+            line = np.linspace(-1, 1, 402)[1:-1]  # midpoints of 400 pieces, nearly
+            points = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, 2), jnp.float32)
+            area = float(line[1] - line[0]) ** 2
+            moments = lambda a: np.stack([a[:, 0], a[:, 1], a[:, 0] ** 2, a[:, 0] * a[:, 1]], 1)
+        log_prob = jax.vmap(lambda a, p=params, o=obs, m=mode: policy.log_prob(p, o, a, m))(points)
+        weight = np.exp(np.asarray(log_prob, np.float64)) * area
+        assert weight.sum() == pytest.approx(1.0, abs=0.01)
+        found = moments(drawn)
+        error = found.std(0) / np.sqrt(len(found))
+        expected = weight @ moments(np.asarray(points, np.float64))
+        assert np.all(np.abs(found.mean(0) - expected) <= 5 * error + 0.005)
+
+
 @pytest.mark.parametrize("case", [grouped(case) for case in DEFAULTS])
 def test_exported_policy_equals_the_trained_one(case, tmp_path):
     """What `load_policy` gives is the last state's policy, from and to the environment's units."""

@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from leashrl.core import Algorithm, Data, Policy, draw
-from leashrl.dist import Normal, squash_log_prob
+from leashrl.dist import Categorical, Normal, squash_log_prob, unsquash
 from leashrl.errors import BadInput, nearest
 from leashrl.nn import PRECISIONS, Network, least, precision
 from leashrl.ops import dual, soft, td
 from leashrl.optim import descend
 from leashrl.types import Array, Batch, Box, Discrete, Metrics, Space, Spec, TimeStep
+
+EDGE = 1e-6
+"""How near to its bounds an action's density is asked for: at them atanh is infinite."""
 
 
 def in_precision(build: Callable[[Any, Spec], Algorithm]) -> Callable[[Any, Spec], Algorithm]:
@@ -186,7 +189,15 @@ def tanh_gaussian(network: Network) -> Policy:
         pi = Normal(*network.apply(params, timestep.obs))
         return jnp.tanh(pi.mean if mode == "mean" else pi.sample(key)), carry
 
-    return Policy(lambda state: state.policy, lambda params: (), act, ("mean", "sample"))
+    log_prob = partial(tanh_log_prob, network)
+    return Policy(
+        lambda state: state.policy, lambda params: (), act, ("mean", "sample"), log_prob, ("sample",)
+    )
+
+
+def tanh_log_prob(network: Network, params: Any, obs: Array, action: Array, mode: str) -> Array:
+    """log density of one action under tanh of the network's Gaussian; at the bounds, just inside them."""
+    return squash_log_prob(Normal(*network.apply(params, obs)), unsquash(action, EDGE))
 
 
 def tanh_of(network: Network, bend: Callable[[Array], Array] = jnp.tanh) -> Policy:
@@ -221,7 +232,14 @@ def categorical(network: Network) -> Policy:
         action = jnp.argmax(logits) if mode == "greedy" else jax.random.categorical(key, logits)
         return action.astype(jnp.int32), carry
 
-    return Policy(lambda state: state.policy, lambda params: (), act, ("greedy", "sample"))
+    def log_prob(params: Any, obs: Array, action: Array, mode: str) -> Array:
+        logits = network.apply(params, obs)
+        if mode == "greedy":
+            return jnp.where(action == jnp.argmax(logits), 0.0, -jnp.inf)
+        return Categorical(logits).log_prob(action)
+
+    modes = ("greedy", "sample")
+    return Policy(lambda state: state.policy, lambda params: (), act, modes, log_prob, modes)
 
 
 def best_of(
@@ -259,6 +277,9 @@ def best_of(
         q = critic.apply(params["critic"], timestep.obs[None], a[None])[:, 0]  # (ensemble, n)
         return row_of(a, jnp.argmax(scores[score](q))), carry
 
-    return Policy(
-        lambda state: {"policy": state.policy, "critic": state.critic}, lambda params: (), act, modes
-    )
+    def log_prob(params: Any, obs: Array, action: Array, mode: str) -> Array:
+        return tanh_log_prob(policy, params["policy"], obs, action, mode)
+
+    weighed = ("sample",) if squash is jnp.tanh and "sample" in modes else ()
+    kept = lambda state: {"policy": state.policy, "critic": state.critic}
+    return Policy(kept, lambda params: (), act, modes, log_prob, weighed)

@@ -16,6 +16,7 @@ from leashrl.cli import (
     finetune,
     fqe,
     mi,
+    ope,
     paper,
     report,
     runs,
@@ -62,6 +63,9 @@ COMMANDS = {
         "one page that compares runs, for the eye or for a paper", report.arguments, report.run
     ),
     "fqe": Command("put policies in order without a simulator", fqe.arguments, fqe.run),
+    "ope": Command(
+        "judge policies by importance sampling and doubly robust estimates", ope.arguments, ope.run
+    ),
     "select": Command(
         "keep the best of a run's snapshots, chosen without a simulator", select.arguments, select.run
     ),

@@ -93,6 +93,9 @@ def import_arguments(parser: Parser) -> None:
     parser.add_argument("--terminal", metavar="COL", help="true on the last row of an episode that ended")
     parser.add_argument("--timeout", metavar="COL", help="true on the last row of an episode that was cut")
     parser.add_argument(
+        "--propensity", metavar="COL", help="the logged action's probability, or density, where it is known"
+    )
+    parser.add_argument(
         "--missing", default="refuse", metavar="RULE", help="of missing values: refuse, drop, fill, indicator"
     )
     what = "bounds of each action column: -2,-2"
@@ -203,7 +206,10 @@ def import_tables(args: Namespace) -> int:
     from leashrl.data import Dataset
     from leashrl.data.tables import FILE, read_files
 
-    options = {name: getattr(args, name) for name in ("reward", "time", "terminal", "timeout", "missing")}
+    options = {
+        name: getattr(args, name)
+        for name in ("reward", "time", "terminal", "timeout", "propensity", "missing")
+    }
     columns = {name: getattr(args, name).split(",") for name in ("obs", "action")}
     # a file each is an episode each, where nothing else says
     own = None if args.episode or args.terminal or args.timeout else FILE

@@ -54,6 +54,7 @@ class Dataset:
         *,
         timeout: Any = None,
         next_obs: Any = None,
+        propensity: Any = None,
         action_space: Space,
         name: str = "arrays",
         max_episode_steps: int | None = None,
@@ -63,10 +64,14 @@ class Dataset:
         `action_space` may be gymnasium's; discrete actions may be whole floats, or (n, k) one-hot rows; where
         there is one dimension, observations and actions may be (n,).
 
+        Args:
+          propensity: (n,) probability of each logged action, or its density, under the policy that logged it.
+
         Raises:
           BadInput: anything that would make training wrong, with row numbers.
         """
         from leashrl.data.checks import to_dataset
+        from leashrl.data.propensity import KEY, log_propensities
         from leashrl.data.raw import KEYS, Raw, as_space
 
         values = (obs, action, reward, terminal, timeout, next_obs)
@@ -74,8 +79,11 @@ class Dataset:
             arrays = {k: np.asarray(v) for k, v in zip(KEYS, values, strict=True) if v is not None}
         except (TypeError, ValueError) as error:
             raise BadInput(f"{name}: an argument is not an array ({' '.join(str(error).split())})") from None
-        space = as_space(action_space)
-        return to_dataset(Raw(name, arrays, action_space=space, max_episode_steps=max_episode_steps), name)
+        extras = {} if propensity is None else {KEY: np.asarray(propensity)}
+        space, limit = as_space(action_space), max_episode_steps
+        found = to_dataset(Raw(name, arrays, extras, action_space=space, max_episode_steps=limit), name)
+        log_propensities(found)  # what is none is told here
+        return found
 
     @classmethod
     def from_frame(
@@ -89,6 +97,7 @@ class Dataset:
         time: str | None = None,
         terminal: str | None = None,
         timeout: str | None = None,
+        propensity: str | None = None,
         missing: str = "refuse",
         action_space: Space | None = None,
         max_episode_steps: int | None = None,
@@ -103,6 +112,7 @@ class Dataset:
           episode: a column that is the same within an episode; rows of one may lie apart.
           time: a column to sort each episode by; without it rows stay in their order.
           terminal, timeout: columns of flags. With `episode` the last row of one is cut if it is no terminal.
+          propensity: a column of the logged actions' probabilities, or densities.
           missing: of values that are missing, `refuse`, `drop` the row and cut the episode there, `fill` with
             the value before in the same episode, or `indicator`: 0, and a column that says so.
           action_space: where actions are numbers; never guessed.
@@ -111,6 +121,7 @@ class Dataset:
           BadInput: no such column, values that are missing or no numbers, and all that `from_arrays` raises.
         """
         from leashrl.data.checks import to_dataset
+        from leashrl.data.propensity import log_propensities
         from leashrl.data.tables import to_raw
 
         single = {
@@ -119,11 +130,14 @@ class Dataset:
             "time": time,
             "terminal": terminal,
             "timeout": timeout,
+            "propensity": propensity,
         }
         options = {"action_space": action_space, "max_episode_steps": max_episode_steps, "name": name}
-        return to_dataset(
+        found = to_dataset(
             to_raw(frame, obs=obs, action=action, missing_values=missing, **single, **options), name
         )
+        log_propensities(found)
+        return found
 
     @classmethod
     def from_episodes(

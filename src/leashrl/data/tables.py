@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from leashrl.data.columns import CATEGORY, KEY, MISSING, NUMBER, Column, Columns, missing, text_of
+from leashrl.data.propensity import KEY as PROPENSITY
 from leashrl.data.raw import Raw, as_space, line, looked_up
 from leashrl.errors import BadInput, nearest
 from leashrl.types import Discrete, Space
@@ -113,6 +114,7 @@ def to_raw(
     time: str | None = None,
     terminal: str | None = None,
     timeout: str | None = None,
+    propensity: str | None = None,
     missing_values: str = "refuse",
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
@@ -127,12 +129,12 @@ def to_raw(
     known = list(table)
     observed, acted = named(obs, known, "observations"), named(action, known, "actions")
     single = {"reward": reward, "episode": episode, "time": time, "terminal": terminal, "timeout": timeout}
+    single |= {"propensity": propensity}
     single = {what: named([column], known, what)[0] for what, column in single.items() if column is not None}
     order, starts = sorted_rows(table, single.get("episode"), single.get("time"), name)
     table = {column: values[order] for column, values in table.items()}
-    table, starts = without_gaps(
-        table, [*observed, *acted, single["reward"]], starts, missing_values, observed, name
-    )
+    needed = [*observed, *acted, *(single[what] for what in ("reward", "propensity") if what in single)]
+    table, starts = without_gaps(table, needed, starts, missing_values, observed, name)
     if not len(starts):
         raise BadInput(f"{name}: no row is left without a missing value")
 
@@ -153,9 +155,10 @@ def to_raw(
     if single.keys() & {"episode", "timeout"} or starts.sum() > 1:
         cut = flags(table, single.get("timeout"), where)
         arrays["timeouts"] = (cut | last) & ~ended
-    return Raw(
-        name, arrays, {KEY: columns.to_array()}, action_space=space, max_episode_steps=max_episode_steps
-    )  # fmt: skip
+    extras = {KEY: columns.to_array()}
+    if (column := single.get("propensity")) is not None:
+        extras[PROPENSITY] = Column(column).encoded(table[column], where)[:, 0]
+    return Raw(name, arrays, extras, action_space=space, max_episode_steps=max_episode_steps)
 
 
 def sorted_rows(

@@ -1,4 +1,4 @@
-"""Policies judged from data alone: fitted Q evaluation and diagnostics."""
+"""Policies judged from data alone: fitted Q evaluation, importance sampling and diagnostics."""
 
 from leashrl.ope.results import (
     ActionHistogram,
@@ -10,6 +10,9 @@ from leashrl.ope.results import (
     Histogram,
     LeftOut,
     MemberDiagnostics,
+    OpeData,
+    OpeResult,
+    OpeRow,
     SplitCounts,
     SplitValues,
 )
@@ -24,6 +27,9 @@ __all__ = [
     "Histogram",
     "LeftOut",
     "MemberDiagnostics",
+    "OpeData",
+    "OpeResult",
+    "OpeRow",
     "SplitCounts",
     "SplitValues",
 ]

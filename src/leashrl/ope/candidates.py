@@ -45,13 +45,13 @@ class Candidate:
             step=self.step,
         )
 
-    def actions(self, obs: np.ndarray, mode: str | None) -> np.ndarray:
+    def actions(self, obs: np.ndarray, mode: str | None, seed: int = 0) -> np.ndarray:
         """Its actions in all these states, in the environment's units; found in equal pieces."""
         pieces = []
         for i, first in enumerate(range(0, len(obs), PIECE)):
             here = obs[first : first + PIECE]
             padded = np.pad(here, ((0, min(PIECE, len(obs)) - len(here)), (0, 0)))
-            pieces.append(self.policy(padded, mode=mode, seed=i)[: len(here)])
+            pieces.append(self.policy(padded, mode=mode, seed=i + 2**16 * seed)[: len(here)])
         found = np.concatenate(pieces)
         if not np.isfinite(found).all():
             raise BadInput(f"{self.title} gives an action that is not finite: train it again")

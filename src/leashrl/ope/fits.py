@@ -67,6 +67,29 @@ def to_unit(dataset: Dataset, action: np.ndarray) -> np.ndarray:
 # --- The fits ----------------------------------------------------------------
 
 
+class Critics(NamedTuple):
+    """Trained critics of policies times seeds, to be asked about rows."""
+
+    ask: Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
+    state: Any
+    obs: np.ndarray  # (n, obs_dim) of the data set, as they see them
+    shape: tuple[int, int]  # policies, seeds
+    fallen: np.ndarray  # (policies times seeds, 1), those that diverged
+    centre: float
+    scale: float  # standard deviation of the logged values
+
+    def q(self, rows: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """(policies, seeds, len(rows)) in the rewards' units; NaN where a critic diverged.
+
+        Args:
+          action: (policies, len(rows), ...), in [-1, 1] or integers.
+        """
+        return self.scaled(self.ask(self.state, self.obs[rows], action))
+
+    def scaled(self, q: np.ndarray) -> np.ndarray:
+        return self.centre + self.scale * np.where(self.fallen, np.nan, q).reshape(*self.shape, -1)
+
+
 class Fits(NamedTuple):
     """What the critics say, in the rewards' units; NaN where a critic diverged."""
 
@@ -79,7 +102,7 @@ class Fits(NamedTuple):
     scale: float  # standard deviation of the logged values
 
 
-def fit(
+def train(
     dataset: Dataset,
     split: estimator.Split,
     asked: Asked,
@@ -88,8 +111,8 @@ def fit(
     seeds: Sequence[int],
     logged: np.ndarray,
     report: Report | None = None,
-) -> Fits:
-    """Train a critic for every policy and seed side by side, and ask them.
+) -> tuple[Critics, np.ndarray]:
+    """A critic for every policy and seed, trained side by side.
 
     A seed has the same first weights, the same resampled episodes and the same batches for all policies, so
     that what differs between their values is the policies' own.
@@ -97,6 +120,10 @@ def fit(
     Args:
       actions: (policies, len(asked.rows), ...), in [-1, 1] or integers.
       logged: (n,) values of the logged behaviour, as from `logged_values`.
+
+    Returns:
+      The critics, and (tenths, policies times seeds, held-out episodes) Q(s_0, pi(s_0)) as training went on,
+      as critics scale it.
     """
     n, policies = len(dataset), len(actions)
     centre, scale = float(logged[split.train].mean()), float(logged[split.train].std()) or 1.0
@@ -132,13 +159,24 @@ def fit(
             path.append(ask(snapshot.state, obs[split.held_starts], asked.at(actions, split.held_starts)))
     assert snapshot is not None
     fallen = np.isin(np.arange(len(which)), list(snapshot.fallen))[:, None]
+    critics = Critics(ask, snapshot.state, obs, (policies, len(seeds)), fallen, centre, scale)
+    return critics, np.array(path)
 
-    def scaled(q: np.ndarray) -> np.ndarray:
-        """(policies, seeds, rows), in the rewards' units."""
-        return centre + scale * np.where(fallen, np.nan, q).reshape(policies, len(seeds), -1)
 
-    def table(rows: np.ndarray, action: np.ndarray) -> np.ndarray:
-        return scaled(ask(snapshot.state, obs[rows], action))
+def fit(
+    dataset: Dataset,
+    split: estimator.Split,
+    asked: Asked,
+    actions: np.ndarray,
+    config: estimator.Config,
+    seeds: Sequence[int],
+    logged: np.ndarray,
+    report: Report | None = None,
+) -> Fits:
+    """Train critics, with arguments as in `train`, and ask them."""
+    n, policies, unit = len(dataset), len(actions), to_unit(dataset, dataset.action)
+    critics, path = train(dataset, split, asked, actions, config, seeds, logged, report)
+    scaled, table = critics.scaled, critics.q
 
     def errors(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(policies, seeds) root mean square of r + gamma Q(s', pi(s')) - Q(s, a), and that Q(s', pi(s'))."""
@@ -156,7 +194,7 @@ def fit(
         error=error,
         train_error=errors(asked.train)[0],
         held_q=held_q,
-        scale=scale,
+        scale=critics.scale,
     )
 
 

@@ -152,6 +152,77 @@ class FqeResult:
         }
 
 
+# --- Off-policy evaluation ---------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeRow:
+    """What one method says of one policy; a value is an episode's discounted sum, in the rewards' units."""
+
+    policy: str
+    """Folder and member."""
+    folder: str
+    member: str
+    algorithm: str
+    mode: str
+    """How it acts."""
+    method: str
+    value: float | None
+    """None where no logged episode follows the policy to its end, and no model stands in."""
+    low: float | None
+    high: float | None
+    """The ends of the value's 95 % interval; None where too few episodes carry the weight."""
+    ess: float | None = None
+    """Effective number of episodes; None for `fqe`, as are the next two."""
+    clipped: float | None = None
+    """Share of the weights that were cut off."""
+    bias: float | None = None
+    """The most by which cutting them off can have moved the value on average; None where it is not known."""
+    flags: tuple[str, ...] = ()
+    """What speaks against the value."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"flags": list(self.flags)}
+
+
+@dataclass(frozen=True)
+class OpeData:
+    """The episodes that policies were judged on."""
+
+    name: str
+    hash: str
+    episodes: int
+    longest: int
+    """Steps of the longest episode."""
+    value: float
+    """Of the logged episodes themselves: the behaviour's."""
+    low: float
+    high: float
+    """The ends of its 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeResult:
+    """What each method says of each policy, and what was asked."""
+
+    rows: tuple[OpeRow, ...]
+    left_out: tuple[LeftOut, ...]
+    data: OpeData
+    propensities: str | None
+    """`logged`, or `estimated` by cloning; None where `fqe` alone was asked."""
+    gamma: float
+    clip: float | None
+    switch: float | None
+    seed: int
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "rows": [row.to_json() for row in self.rows],
+            "left_out": [asdict(row) for row in self.left_out],
+        }
+
+
 # --- Diagnostics -------------------------------------------------------------
 
 

@@ -148,6 +148,38 @@ class LoadedPolicy:
 
         return act
 
+    @in_float32
+    def log_prob(self, obs: Any, action: Any, *, mode: str | None = None) -> np.ndarray:
+        """log pi(a|s) of given actions, for importance weights.
+
+        Args:
+          obs: (n, obs_dim) numbers as the environment gives them.
+          action: (n, action_dim) in the environment's units, or (n,) integers.
+          mode: one of `modes` whose actions have a probability, or a density.
+
+        Returns:
+          (n,) float64; of continuous actions the density is per unit of the environment's actions.
+
+        Raises:
+          BadInput: observations or actions of another shape, a mode whose actions have neither.
+        """
+        mode, rows = self.known_mode(mode), self._rows(obs)
+        if mode not in self.policy.weighed:
+            known = ", ".join(self.policy.weighed) or "none has"
+            raise BadInput(
+                f"{self.algorithm}'s actions have no probability or density in mode '{mode}': {known}"
+            )
+        space, n = self.spec.action, len(rows)
+        given = np.asarray(action, np.int32 if isinstance(space, Discrete) else np.float32)
+        wanted = (n,) if isinstance(space, Discrete) else (n, space.dim)
+        if given.shape != wanted:
+            raise BadInput(f"actions must have shape {wanted}, not {given.shape}")
+        volume = 0.0
+        if isinstance(space, Box):
+            given, volume = np.clip(space.to_unit(given), -1, 1), space.log_volume
+        found = _weighed(self.policy, mode)(self.params, rows, given, self.obs_mean, self.obs_std)
+        return np.asarray(found, np.float64) - volume
+
     def known_mode(self, mode: str | None) -> str:
         """`mode`, or the default one for None; BadInput where there is no such mode."""
         mode = self.modes[0] if mode is None else mode
@@ -207,6 +239,18 @@ def _compiled(policy: Policy, mode: str) -> Callable:
         return jax.vmap(one)(obs, keys)
 
     return jax.jit(act)
+
+
+@functools.lru_cache(maxsize=32)
+def _weighed(policy: Policy, mode: str) -> Callable:
+    """`(params, obs (n, obs_dim), action, mean, std) -> (n,)` log probabilities of `act`'s actions."""
+    one = policy.log_prob
+    assert one is not None
+
+    def log_prob(params, obs, action, mean, std):
+        return jax.vmap(lambda o, a: one(params, (o - mean) / std, a, mode))(obs, action)
+
+    return jax.jit(log_prob)
 
 
 @functools.lru_cache(maxsize=32)
