@@ -82,6 +82,15 @@ def test_every_librarys_frame_gives_the_same_data(table):
     assert read(table).hash == read(frame()).hash
 
 
+def test_a_bandits_rows_are_episodes_of_their_own():
+    table = {"s": [0.0, 1.0, 2.0], "a": [0, 1, 1], "r": [1.0, 2.0, 3.0], "t": [0, 1, 2]}
+    names = {"obs": ["s"], "action": "a", "reward": "r", "action_space": Discrete(2)}
+    data = Dataset.from_frame(table, bandit=True, **names)
+    assert data.terminal.tolist() == [True] * 3 and len(data.episodes()) == 3
+    with pytest.raises(BadInput, match="every row is an episode: leave out time"):
+        Dataset.from_frame(table, bandit=True, time="t", **names)
+
+
 def test_text_actions_are_discrete():
     data = read(frame(), action="mode", obs="x_*", action_space=None)
     assert data.action_space == Discrete(2) and data.action.tolist() == [0, 1, 0, 0, 1]

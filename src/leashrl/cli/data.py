@@ -95,6 +95,7 @@ def import_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--propensity", metavar="COL", help="the logged action's probability, or density, where it is known"
     )
+    parser.add_argument("--bandit", action="store_true", help="each row is an episode that ends there")
     parser.add_argument(
         "--missing", default="refuse", metavar="RULE", help="of missing values: refuse, drop, fill, indicator"
     )
@@ -206,13 +207,11 @@ def import_tables(args: Namespace) -> int:
     from leashrl.data import Dataset
     from leashrl.data.tables import FILE, read_files
 
-    options = {
-        name: getattr(args, name)
-        for name in ("reward", "time", "terminal", "timeout", "propensity", "missing")
-    }
+    taken = ("reward", "time", "terminal", "timeout", "propensity", "bandit", "missing")
+    options = {name: getattr(args, name) for name in taken}
     columns = {name: getattr(args, name).split(",") for name in ("obs", "action")}
     # a file each is an episode each, where nothing else says
-    own = None if args.episode or args.terminal or args.timeout else FILE
+    own = None if args.episode or args.terminal or args.timeout or args.bandit else FILE
     data = Dataset.from_frame(
         read_files(args.files, with_file=own is not None), name=args.files[0], episode=args.episode or own,
         action_space=space_of(args), max_episode_steps=args.limit, **columns, **options,

@@ -98,6 +98,7 @@ class Dataset:
         terminal: str | None = None,
         timeout: str | None = None,
         propensity: str | None = None,
+        bandit: bool = False,
         missing: str = "refuse",
         action_space: Space | None = None,
         max_episode_steps: int | None = None,
@@ -113,6 +114,8 @@ class Dataset:
           time: a column to sort each episode by; without it rows stay in their order.
           terminal, timeout: columns of flags. With `episode` the last row of one is cut if it is no terminal.
           propensity: a column of the logged actions' probabilities, or densities.
+          bandit: each row is an episode that ends there, as in a contextual bandit; then nothing of the
+            above says where episodes end.
           missing: of values that are missing, `refuse`, `drop` the row and cut the episode there, `fill` with
             the value before in the same episode, or `indicator`: 0, and a column that says so.
           action_space: where actions are numbers; never guessed.
@@ -133,9 +136,8 @@ class Dataset:
             "propensity": propensity,
         }
         options = {"action_space": action_space, "max_episode_steps": max_episode_steps, "name": name}
-        found = to_dataset(
-            to_raw(frame, obs=obs, action=action, missing_values=missing, **single, **options), name
-        )
+        options |= {"bandit": bandit, "missing_values": missing}
+        found = to_dataset(to_raw(frame, obs=obs, action=action, **single, **options), name)
         log_propensities(found)
         return found
 

@@ -115,6 +115,7 @@ def to_raw(
     terminal: str | None = None,
     timeout: str | None = None,
     propensity: str | None = None,
+    bandit: bool = False,
     missing_values: str = "refuse",
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
@@ -128,8 +129,10 @@ def to_raw(
     table = arrays_of(frame)
     known = list(table)
     observed, acted = named(obs, known, "observations"), named(action, known, "actions")
-    single = {"reward": reward, "episode": episode, "time": time, "terminal": terminal, "timeout": timeout}
-    single |= {"propensity": propensity}
+    marks = {"episode": episode, "time": time, "terminal": terminal, "timeout": timeout}
+    if bandit and (said := [what for what, column in marks.items() if column is not None]):
+        raise BadInput(f"{name}: in a bandit's log every row is an episode: leave out {', '.join(said)}")
+    single = {"reward": reward, "propensity": propensity} | marks
     single = {what: named([column], known, what)[0] for what, column in single.items() if column is not None}
     order, starts = sorted_rows(table, single.get("episode"), single.get("time"), name)
     table = {column: values[order] for column, values in table.items()}
@@ -145,7 +148,7 @@ def to_raw(
     where = f"{name}, "
     actions, space = action_arrays(columns.action, table, as_space(action_space), where)
     last = np.append(starts[1:], True)
-    ended = flags(table, single.get("terminal"), where)
+    ended = flags(table, single.get("terminal"), where) | bandit
     arrays = {
         "observations": np.concatenate([c.encoded(table[c.name], where) for c in columns.obs], 1),
         "actions": actions,
