@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from leashrl.cli.arguments import Parser, whole
 from leashrl.cli.data import reading, source_arguments
 from leashrl.cli.tables import columns, show
+from leashrl.training.compilation import use_compilation_cache
 
 if TYPE_CHECKING:
     from leashrl.information import Bound, Information
@@ -39,6 +40,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> int:
+    use_compilation_cache()
     from leashrl.data import load
     from leashrl.information.estimate import information, meaning
 

@@ -129,12 +129,22 @@ def train(
     """
     keys = jax.random.split(jax.random.key(seed), 4)
     many, third = len(folds.count), -(-steps // 3)
-    start = jax.vmap(jax.vmap(channel.policy.init))(jax.random.split(keys[0], (many, MEMBERS)))
+    start = _policies(channel, jax.random.split(keys[0], (many, MEMBERS)))
     tell = partial(report, "the policy")
     policy = fit(channel.policy_loss, start, {}, folds, keys[1], BATCH, RATE, steps, precision, tell)
-    start = jax.vmap(channel.energy.init)(jax.random.split(keys[2], many))
+    start = _energies(channel, jax.random.split(keys[2], many))
     tell, how = partial(report, "the energies"), (ENERGY_BATCH, ENERGY_RATE)
     return policy, fit(channel.energy_loss, start, policy, folds, keys[3], *how, third, precision, tell)
+
+
+@partial(jax.jit, static_argnums=0)  # op by op, dozens of small programs would be compiled
+def _policies(channel: Channel, keys: Array) -> Params:
+    return jax.vmap(jax.vmap(channel.policy.init))(keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _energies(channel: Channel, keys: Array) -> Params:
+    return jax.vmap(channel.energy.init)(keys)
 
 
 def fit(
