@@ -28,7 +28,7 @@ from leashrl.errors import BadInput
 from leashrl.export import export_policy
 from leashrl.export.formats import FORMATS, numpy, onnx, stablehlo
 from leashrl.export.program import trace
-from leashrl.runs.policies import load_policy
+from leashrl.runs.loading import load_policy
 
 CALLS = 2000
 

@@ -23,7 +23,8 @@ from leashrl.ope.fqe import fqe
 from leashrl.ope.reliability import FAR
 from leashrl.report.plots import COLOURS, dress, legend_below, need_matplotlib, save
 from leashrl.runs import experiment
-from leashrl.runs.policies import LoadedPolicy, load_policy
+from leashrl.runs.loading import load_policy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.tasks import Task, normalise
 from leashrl.tasks import task as find_task
 from leashrl.tasks.making import borrow, env_seed, give_back

@@ -14,6 +14,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,8 @@ def episodes(world, horizon: int, n: int, act, rng: np.random.Generator) -> dict
 
 def logged(world, horizon: int, n: int, noise: float, rng: np.random.Generator) -> Dataset:
     rows = episodes(world, horizon, n, lambda state, t: world.behave(state, noise, rng), rng)
-    return Dataset.from_arrays(**rows, action_space=world.space, name=world.name)
+    named: dict[str, Any] = dict(rows)
+    return Dataset.from_arrays(**named, action_space=world.space, name=world.name)
 
 
 def truth(world, horizon: int, policy, rng: np.random.Generator) -> float:
@@ -121,15 +123,17 @@ def judged(world, horizon: int, run: Path, sets: int, modelled: int) -> dict:
     """By method: estimates, intervals and effective episodes of each log; and the truth."""
     known = truth(world, horizon, leashrl.load_policy(run), np.random.default_rng(1))
     found: dict[str, list] = {}
+    log = 0.0
     for i in range(sets):
         data = logged(world, horizon, EPISODES, NOISE[world.name][0], np.random.default_rng([horizon, i]))
         methods = WEIGHTS + (MODELLED if i < modelled else ())
         result = leashrl.off_policy(
             [run], data, methods=methods, mode="sample", gamma=GAMMA, seed=i, options=MODEL
         )
+        log += result.data.value / sets
         for row in result.rows:
             found.setdefault(row.method, []).append((row.value, row.low, row.high, row.ess))
-    return {"truth": known, "logged": result.data.value, "methods": found}
+    return {"truth": known, "logged": log, "methods": found}
 
 
 def summary(truth: float, rows: Sequence[Sequence[float | None]]) -> dict:

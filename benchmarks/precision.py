@@ -24,7 +24,7 @@ from leashrl.disk.files import read_json, versions, write_atomically, write_json
 from leashrl.evaluate.significance import compare
 from leashrl.evaluate.statistics import summary
 from leashrl.runs import experiment
-from leashrl.runs.policies import evaluate_run
+from leashrl.runs.loading import evaluate_run
 
 RESULTS = Path(__file__).parent / "results" / "precision"
 SEEDS, EPISODES = 5, 30

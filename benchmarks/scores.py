@@ -32,8 +32,8 @@ from leashrl.evaluate.statistics import summary
 from leashrl.report.plots import curve, draw_points
 from leashrl.runs import experiment
 from leashrl.runs.events import Evaluated, Event, MemberDiverged
+from leashrl.runs.loading import evaluate_run, load_policy
 from leashrl.runs.plan import configure
-from leashrl.runs.policies import evaluate_run, load_policy
 from leashrl.tasks import guess, normalise
 from leashrl.tasks import task as find_task
 

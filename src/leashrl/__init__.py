@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from leashrl.ope.selection import select
     from leashrl.runs.experiment import resume, train
     from leashrl.runs.finetuning import finetune
-    from leashrl.runs.policies import LoadedPolicy, evaluate_run, load_policy
+    from leashrl.runs.loading import evaluate_run, load_policy
+    from leashrl.runs.policies import LoadedPolicy
     from leashrl.runs.results import Result
     from leashrl.tasks import TASKS
     from leashrl.types import Box, Discrete
@@ -45,8 +46,8 @@ _HOME = {
     "export_policy": "export",
     "finetune": "runs.finetuning",
     "LoadedPolicy": "runs.policies",
-    "evaluate_run": "runs.policies",
-    "load_policy": "runs.policies",
+    "evaluate_run": "runs.loading",
+    "load_policy": "runs.loading",
     "TASKS": "tasks",
     "Box": "types",
     "Discrete": "types",

@@ -18,8 +18,8 @@ from leashrl.core import from_json, hyper, override, to_json
 from leashrl.data import Normaliser
 from leashrl.data.preprocessing import to_go
 from leashrl.disk.checkpoint import flatten, load_checkpoint, restore, save_checkpoint
+from leashrl.runs.loading import load_policy
 from leashrl.runs.plan import Plan
-from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.training import loop
 from leashrl.types import Box, Discrete, Episodes, Spec, TimeStep, Transitions

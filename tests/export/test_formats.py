@@ -24,8 +24,8 @@ from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.export import check, export_policy, formats
 from leashrl.export.names import NAMES
+from leashrl.runs.loading import load_policy
 from leashrl.runs.plan import Plan
-from leashrl.runs.policies import load_policy
 from leashrl.runs.run import Run
 from leashrl.types import Box, Discrete, Spec
 from support import ROOT

@@ -9,7 +9,7 @@ import pytest
 from leashrl.data import load
 from leashrl.ope.diagnostics import BINS, categorical_kl, diagnose, distance, gaussian_kl, neighbours
 from leashrl.runs.experiment import train
-from leashrl.runs.policies import load_policy
+from leashrl.runs.loading import load_policy
 from leashrl.types import Box, Discrete
 
 TINY = {"hidden": "8", "batch_size": "16"}

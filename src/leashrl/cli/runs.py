@@ -293,7 +293,7 @@ def eval_arguments(parser: Parser) -> None:
 
 def evaluate(args: Namespace) -> int:
     use_compilation_cache()
-    from leashrl.runs.policies import evaluate_run, load_policy
+    from leashrl.runs.loading import evaluate_run, load_policy
 
     modes: list[Any] = args.mode.split(",") if args.mode else [None]
     videos = []

@@ -31,7 +31,8 @@ from leashrl.export.results import (
     Normalisation,
     TrainedOn,
 )
-from leashrl.runs.policies import LoadedPolicy, load_policy
+from leashrl.runs.loading import load_policy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.runs.results import Ends
 from leashrl.training.compilation import in_float32
 from leashrl.types import Box

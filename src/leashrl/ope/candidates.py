@@ -12,8 +12,9 @@ from leashrl.disk.folder import RunFolder
 from leashrl.errors import BadInput
 from leashrl.ope.results import FqeRow, LeftOut
 from leashrl.runs.experiment import read_plan, same_data
+from leashrl.runs.loading import load_members
 from leashrl.runs.plan import ONLINE
-from leashrl.runs.policies import LoadedPolicy, load_members
+from leashrl.runs.policies import LoadedPolicy
 
 PIECE = 8192
 """Rows that a policy looks at together."""

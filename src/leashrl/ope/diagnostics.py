@@ -27,8 +27,9 @@ from leashrl.disk.folder import RunFolder, read_policies
 from leashrl.errors import BadInput
 from leashrl.ope.results import ActionHistogram, Behaviour, Diagnostics, Histogram, MemberDiagnostics
 from leashrl.runs.experiment import read_plan, same_data
+from leashrl.runs.loading import load_policy
 from leashrl.runs.plan import ONLINE
-from leashrl.runs.policies import LoadedPolicy, load_policy
+from leashrl.runs.policies import LoadedPolicy
 from leashrl.tasks import normalise
 from leashrl.tasks import task as find_task
 from leashrl.types import Box
