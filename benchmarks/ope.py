@@ -71,14 +71,14 @@ class Pendulum:
         return observe(*state.T)
 
     def behave(self, state: np.ndarray, noise: float, rng: np.random.Generator) -> tuple:
-        mean = np.arctanh(np.clip(controller(*state.T, kp=3.0, kd=0.3) / 2, -0.8, 0.8))
+        mean = np.arctanh(np.clip(controller(state[:, 0], state[:, 1], kp=3.0, kd=0.3) / 2, -0.8, 0.8))
         z = rng.standard_normal(len(state))
         u = mean + noise * z
         density = np.exp(-(z**2) / 2) / (noise * math.sqrt(2 * math.pi)) / (2 * (1 - np.tanh(u) ** 2))
         return (2 * np.tanh(u)).astype(np.float32), density
 
     def move(self, state: np.ndarray, action: np.ndarray) -> tuple:
-        theta, speed, reward = turn(*state.T, action.reshape(-1).astype(float))
+        theta, speed, reward = turn(state[:, 0], state[:, 1], action.reshape(-1).astype(float))
         return np.stack([theta, speed], 1), reward, np.zeros(len(state), bool)
 
 
