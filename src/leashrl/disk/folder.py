@@ -11,6 +11,7 @@ policy/             one safetensors file per member, and policy.json to read the
 result.json         final and last-ten mean score of each member; of one that diverged where, and what
                     its last finite policy scores
 diagnostics.json    what `leashrl report --diagnose` measured
+fqe.json            what `leashrl report --fqe` estimated of each member
 selection.json      which snapshots became the policy, and what FQE said of all
 """
 
@@ -120,6 +121,10 @@ class RunFolder:
         path = self.path / "selection.json"
         return read_json(path) if path.exists() else None
 
+    def fqe(self) -> Row | None:
+        path = self.path / "fqe.json"
+        return read_json(path) if path.exists() else None
+
     def diagnostics(self) -> Row | None:
         path = self.path / "diagnostics.json"
         return read_json(path) if path.exists() else None
@@ -160,6 +165,9 @@ class RunFolder:
 
     def write_diagnostics(self, values: Row) -> None:
         write_json(self.path / "diagnostics.json", values)
+
+    def write_fqe(self, values: Row) -> None:
+        write_json(self.path / "fqe.json", values)
 
     def write_selection(self, values: Row) -> None:
         write_json(self.path / "selection.json", values)

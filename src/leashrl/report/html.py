@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 
 from leashrl.disk.files import versions
-from leashrl.report import charts, failures, provenance, summary
+from leashrl.report import charts, estimates, failures, provenance, summary
 from leashrl.report.comparison import compare
 from leashrl.report.markup import Markup, embedded, folded, heads, join, scrolled, tag
 from leashrl.report.reading import Line, Row, Run
@@ -30,7 +30,12 @@ def page(runs: Sequence[Run], lines: Sequence[Line], problems: Sequence[str], ti
     drawn += [chart for group in (*groups, *held) for chart in group["charts"]]
     wrong = failures.notes(lines, problems)
 
+    judged = estimates.section(lines, looks)
     sections = [("answer", "Results", summary.section(lines, looks))]
+    if judged and not any(line.unit for line in lines):  # nothing was evaluated: estimates are the answer
+        sections = [("answer", "Estimates", judged)]
+    elif judged:
+        sections.append(("estimates", "Estimated from the data", judged))
     if wrong:
         sections.append(("wrong", "What went wrong", problem_list(wrong)))
     if learnt:

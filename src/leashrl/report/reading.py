@@ -29,6 +29,7 @@ class Run:
     metrics: list[Row]
     evaluations: list[Row]
     diagnostics: Row | None
+    fqe: Row | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,6 +68,12 @@ class Member:
     @property
     def seed(self) -> int:
         return self.values["seed"]
+
+    @property
+    def estimate(self) -> Row | None:
+        """What FQE says of it, where it was asked."""
+        rows = self.run.fqe["policies"] if self.run.fqe else []
+        return next((row for row in rows if row["member"] == self.name), None)
 
     @property
     def metrics(self) -> list[Row]:
@@ -128,7 +135,7 @@ def read_run(folder: Path) -> Run:
     """One run, finished or not; BadInput where its files are not what leashrl wrote."""
     files, name = RunFolder(folder), "config.json"
     config, result = files.config(), files.result() if files.finished else None
-    diagnostics = files.diagnostics()
+    diagnostics, fqe = files.diagnostics(), files.fqe()
     try:
         _ = [config["algorithm"] + config["preset"], config["config"].items(), config["data"].items()]
         _ = [int(member["seed"]) for member in config["members"]], config["versions"].items()
@@ -136,6 +143,10 @@ def read_run(folder: Path) -> Run:
         _ = [(m["name"], m["score"]["final"], m["diverged"]) for m in (result or {"members": []})["members"]]
         name = "diagnostics.json"
         _ = diagnostics and [diagnostics[k] for k in ("data", "behaviour", "skipped", "actions", "members")]
+        name = "fqe.json"
+        if fqe is not None:
+            keys = ("member", "value", "low", "high", "rank", "rank_low", "rank_high", "flags")
+            _ = [row[key] for row in fqe["policies"] for key in keys], fqe["data"]["value"]["held_out"] + 0
         name = "metrics.jsonl"
         metrics = [row for row in files.metrics() if isinstance(row["step"], int)]
         name = "evaluations.jsonl"
@@ -143,7 +154,7 @@ def read_run(folder: Path) -> Run:
         evaluations = [row for row in files.evaluations() if is_number(row)]
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise files.malformed(name, error) from None
-    return Run(folder, config, result, metrics, evaluations, diagnostics)
+    return Run(folder, config, result, metrics, evaluations, diagnostics, fqe)
 
 
 # --- Lines -------------------------------------------------------------------

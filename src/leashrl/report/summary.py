@@ -33,7 +33,10 @@ def answer(rows: Sequence[Row], compared: Mapping[tuple[str, str, str], PairComp
     ranked = [row for row in rows if row["mean"] is not None]
     if not ranked:
         return tag(
-            "p", "Nothing was evaluated here, or no seed reached its last evaluation.", class_="answer"
+            "p",
+            "Nothing was evaluated here, or no seed reached its last evaluation. Without a simulator, --fqe "
+            "estimates values from the data.",
+            class_="answer",
         )
     best = ranked[0]
     ends = "ends highest, with a mean" if len(ranked) > 1 else "ends at a mean"
