@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def paper(cell: dict[str, Any]) -> str:
 
 
 def grouped(results: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Cells of one task, algorithm and preset, by seed; no run is of two."""
+    """Cells of one task, algorithm and preset, by seed."""
     found = defaultdict(list)
     for file in sorted(results.glob("*.json")):
         cell = read_json(file)
@@ -92,10 +93,16 @@ def grouped(results: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return {key: sorted(cells, key=lambda cell: cell["seed"]) for key, cells in sorted(found.items())}
 
 
+def rows(cells: list[dict[str, Any]]) -> Iterator[str]:
+    """A row for seeds that went equally far; seeds that went farther have one of their own."""
+    for step in sorted({cell["evaluations"][-1]["step"] for cell in cells}):
+        yield row([cell for cell in cells if cell["evaluations"][-1]["step"] == step])
+
+
 def row(cells: list[dict[str, Any]]) -> str:
-    """The last evaluation of each seed, at the largest update that all have reached."""
-    step = min(cell["evaluations"][-1]["step"] for cell in cells)
-    last = [next(e for e in cell["evaluations"] if e["step"] == step) for cell in cells]
+    """The last evaluation of each seed, all after as many updates."""
+    last = [cell["evaluations"][-1] for cell in cells]
+    step = last[0]["step"]
     wins, episodes = sum(e["wins"] for e in last), sum(e["of"] for e in last)
     low, high = share_interval(wins, episodes)
     each = ", ".join(f"{100 * e['wins'] / e['of']:.0f}" for e in last)
@@ -123,7 +130,7 @@ def markdown(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
             "",
             "| run | printed | success, % | 95 % of episodes | each seed | updates | precision |",
             "|---|---:|---:|---:|---:|---:|---|",
-            *(row(cells) for (of, _), cells in groups.items() if of == task),
+            *(line for (of, _), cells in groups.items() if of == task for line in rows(cells)),
         ]
     return "\n".join([*lines, ""])
 
