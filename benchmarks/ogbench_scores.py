@@ -136,9 +136,15 @@ def markdown(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 
 def draw(groups: dict[tuple[str, str], list[dict[str, Any]]], path: Path) -> None:
+    """Curves of every seed, but of no changed option where the preset itself is there."""
+    groups = {
+        (of, name): cells
+        for (of, name), cells in groups.items()
+        if (of, name.partition("+")[0]) not in groups or "+" not in name
+    }
     tasks = list(dict.fromkeys(task for task, _ in groups))
     names = list(dict.fromkeys(name for _, name in groups))  # of one colour in all panels
-    figure = need_matplotlib()(figsize=(4.2 * len(tasks), 3.4), layout="constrained")
+    figure = need_matplotlib()(figsize=(4.2 * len(tasks), 4.2), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         mine = {name: cells for (of, name), cells in groups.items() if of == task}
         for name, cells in mine.items():
@@ -154,7 +160,7 @@ def draw(groups: dict[tuple[str, str], list[dict[str, Any]]], path: Path) -> Non
         axes.set_xlabel("thousand updates")
         axes.set_ylim(-3, 103)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     figure.axes[0].set_ylabel("success, %")
     figure.savefig(path, dpi=130)
 
