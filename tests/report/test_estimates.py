@@ -119,5 +119,8 @@ def test_the_command_leaves_values_in_the_runs(place, cli):
     best = max(values, key=values.get)
     assert report(["runs"], "again.html").runs == 2
     assert f"<b>{best}, seed-0</b>" in (place / "again.html").read_text()
+    retrained = {"task": "none", "seeds": 1, "steps": 20, "options": options, "out": "runs/bc"}
+    leashrl.train("bc", "data.hdf5", overwrite=True, **retrained)  # fqe.json is ours, and in nobody's way
+    assert not (place / "runs" / "bc" / "fqe.json").exists()
     _, err = cli("report", "memory", "--fqe", "60", "--out", "memory.html")
     assert "no values of memory" in err and "--data" in err

@@ -27,6 +27,7 @@ OURS = (
     "policy/*.safetensors",
     "result.json",
     "diagnostics.json",
+    "fqe.json",
     "selection.json",
     "report.html",
     "report.png",
