@@ -240,6 +240,8 @@ def test_the_command_line(cloned, tmp_path, monkeypatch, cli):
     assert found["propensities"] == "logged" and found["clip"] == 1.2
     _, err = cli(*argv, "--out", "found.json", status=2)
     assert "exists already" in err
+    _, err = cli(*argv, "--set", "gamma=0.5", status=2)
+    assert "--set does not take 'gamma': give --gamma" in err
     _, err = cli(*argv, "--method", "dm", status=2)
     assert "no method 'dm'" in err
     bandit(propensity=False).save("bare.hdf5")

@@ -54,13 +54,17 @@ def arguments(parser: Parser) -> None:
     )
 
 
-def run(args: Namespace) -> int:
+def critics_options(args: Namespace) -> dict[str, Any]:
+    """What `--steps` and `--set` say of the critics that are fitted."""
     options: dict[str, Any] = dict(pairs("--set", args.set))
     for name in ("steps", "gamma"):
         if name in options:
             raise BadInput(f"--set does not take '{name}': give --{name}")
-    if args.steps is not None:
-        options["steps"] = args.steps
+    return options if args.steps is None else options | {"steps": args.steps}
+
+
+def run(args: Namespace) -> int:
+    options = critics_options(args)
     out = check_out(args.out)
     use_compilation_cache()
     from leashrl.disk.files import write_json

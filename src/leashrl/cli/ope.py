@@ -4,10 +4,10 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from leashrl.cli.arguments import Parser, pairs, whole
-from leashrl.cli.fqe import check_out, digits, progress, share
+from leashrl.cli.arguments import Parser, whole
+from leashrl.cli.fqe import check_out, critics_options, digits, progress, share
 from leashrl.cli.tables import columns, show
 from leashrl.training.compilation import use_compilation_cache
 
@@ -58,9 +58,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> int:
-    options: dict[str, Any] = dict(pairs("--set", args.set))
-    if args.steps is not None:
-        options["steps"] = args.steps
+    options = critics_options(args)
     out = check_out(args.out)
     use_compilation_cache()
     from leashrl.disk.files import write_json
